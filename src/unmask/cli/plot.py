@@ -1,0 +1,26 @@
+"""`unmask plot`"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from unmask.analysis import plot_pareto, read_points
+
+
+@dataclass(frozen=True)
+class Config:
+    """Draw accuracy against NFE from what `unmask evaluate` wrote."""
+
+    results: tuple[Path, ...] = ()
+    """Directories of `unmask evaluate`, or summary files."""
+    out: Path = Path("pareto.png")
+    """Image file: .png, .svg or .pdf."""
+    title: str | None = None
+    """Title of the figure; leave out for model and task."""
+
+
+def run(config: Config) -> None:
+    points, (model, task, split), length = read_points(config.results)
+    title = config.title or f"{model} on {task}, {points[0].prompts} {split} prompts, 95 % intervals"
+    print(f"written to {plot_pareto(points, length, title, config.out)}")

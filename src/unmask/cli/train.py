@@ -1,0 +1,9 @@
+"""`unmask train`"""
+
+from unmask.training.trainer import TrainConfig as Config
+from unmask.training.trainer import train
+
+
+def run(config: Config) -> None:
+    out = train(config)
+    print(f"policies written to {out / 'best'} and {out / 'last'}")

@@ -1,0 +1,216 @@
+"""The decoder: alternates the frozen model's proposals and the policy's decisions until nothing is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from unmask.errors import UnmaskError
+from unmask.models import Model
+from unmask.policies import Observation, Policy
+from unmask.rng import RowGenerator, row_keys
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Every decision of a call, in the order taken; T is the sum of the rows' NFE.
+
+    Attributes:
+        row: int64 [T], which row decided.
+        observation: what it saw, T rows.
+        action: bool [T, L], what it revealed.
+    """
+
+    row: Int[Tensor, " T"]
+    observation: Observation
+    action: Bool[Tensor, "T L"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a call of `generate` or `decode` gives for N prompts.
+
+    Attributes:
+        tokens: int64 [N, L], the generation buffer; the mask token where the step limit came first (never at inference).
+        text: the decoded buffers up to the first end-of-text token, special tokens and masks dropped.
+        nfe: int64 [N], forward passes each row was part of while it had something to reveal.
+        reveal_step: int64 [N, L], the step that revealed each position, from 0; −1 never.
+        model_calls: forward passes of batches that were really run.
+        rows_forwarded: rows in them. Fewer than the sum of `nfe` where rows were shared or had not changed.
+        transitions: the decisions, if they were asked for.
+    """
+
+    tokens: Int[Tensor, "N L"]
+    text: list[str]
+    nfe: Int[Tensor, " N"]
+    reveal_step: Int[Tensor, "N L"]
+    model_calls: int
+    rows_forwarded: int
+    transitions: Transitions | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a watcher is shown after each step.
+
+    Attributes:
+        rows: int64 [B], the rows that took part.
+        tokens: int64 [B, L], their buffers after the step.
+        fresh: bool [B, L], what the step revealed.
+    """
+
+    rows: Int[Tensor, " B"]
+    tokens: Int[Tensor, "B L"]
+    fresh: Bool[Tensor, "B L"]
+
+
+def current_block(masked: Bool[Tensor, "B L"], block_length: int) -> Bool[Tensor, "B L"]:
+    """Masked positions of each row's leftmost block that still holds masks (paper §2, semi-AR); the last block may be shorter."""
+    block = torch.arange(masked.shape[1], device=masked.device) // block_length
+    current = block[masked.int().argmax(1)]
+    return masked & (block == current[:, None])
+
+
+@torch.inference_mode()
+def decode(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    policy: Policy,
+    *,
+    max_new_tokens: int,
+    block_length: int | None = None,
+    temperature: float = 0.0,
+    batch_size: int = 64,
+    seed: int = 0,
+    record: bool = False,
+    watch: Callable[[Step], None] | None = None,
+) -> Generation:
+    """Fills a buffer of L = `max_new_tokens` masked positions behind each prompt.
+
+    Rows are independent: each has its own block, its own randomness (keyed by its tokens and the seed) and its own end. A finished row
+    leaves the batch at once and the next prompt takes its place. Rows with equal canvases are forwarded once, and a row that revealed
+    nothing keeps its proposals. Both count as NFE all the same.
+
+    Args:
+        model: the frozen model.
+        prompts: token ids, N lists of any lengths.
+        policy: decides what to reveal.
+        max_new_tokens: L, also the limit of steps.
+        block_length: BL, from 1 to L, not necessarily a divisor; None is full diffusion (BL = L).
+        temperature: τ of the frozen model.
+        batch_size: how many rows are decoded side by side.
+        seed: of everything random.
+        record: keep the transitions.
+        watch: called after each step; costs time, for showing only.
+
+    Raises:
+        UnmaskError: if an argument is out of range or there are no prompts.
+    """
+    length, n = max_new_tokens, len(prompts)
+    block_length = length if block_length is None else block_length
+    check_arguments(n, length, block_length, temperature, batch_size)
+    device = model.device
+    k = getattr(getattr(getattr(policy, "network", None), "config", None), "inputs", 1)
+
+    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 8 with at
+    # least one column of padding: then the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
+    sizes = torch.tensor([len(prompt) for prompt in prompts])
+    width = (int(sizes.max()) + length) // 8 * 8 + 8
+    canvas = torch.zeros(n, width, dtype=torch.long)
+    for i, prompt in enumerate(prompts):
+        canvas[i, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
+        canvas[i, len(prompt) : len(prompt) + length] = model.mask_id
+    canvas, sizes = canvas.to(device), sizes.to(device)
+    where = sizes[:, None] + torch.arange(length, device=device)
+    keys = torch.tensor(row_keys(prompts, seed), device=device)
+
+    reveal_step = torch.full((n, length), -1, device=device)
+    nfe = torch.zeros(n, dtype=torch.long, device=device)
+    stale = torch.ones(n, dtype=torch.bool, device=device)  # the canvas has changed since the last proposal
+    proposed = torch.zeros(n, length, dtype=torch.long, device=device)
+    confidence = torch.zeros(n, length, k, device=device)
+    features = {name: torch.zeros(n, length, device=device) for name in policy.needs}
+    model_calls = rows_forwarded = 0
+    recorded: list[tuple[Tensor, Observation, Tensor]] = []
+
+    active, waiting = torch.arange(min(batch_size, n), device=device), min(batch_size, n)
+    while len(active):
+        changed = active[stale[active]]
+        if len(changed):
+            rows, share = changed, None
+            if temperature == 0:  # equal canvases get equal proposals: forward one of each (prompts of a group, at first)
+                keyed = torch.cat([canvas[changed], sizes[changed, None]], 1)
+                unique, share = keyed.unique(dim=0, return_inverse=True)
+                rows = torch.empty(len(unique), dtype=torch.long, device=device).scatter_(0, share, changed)
+            proposal = model.propose(
+                canvas[rows],
+                torch.arange(width, device=device) < (sizes[rows] + length)[:, None],
+                where[rows],
+                needs=policy.needs,
+                k=k,
+                temperature=temperature,
+                generator=RowGenerator(keys[rows]),
+            )
+            spread = slice(None) if share is None else share
+            proposed[changed] = proposal.tokens[spread]
+            confidence[changed] = proposal.confidence[spread]
+            for name, values in features.items():
+                values[changed] = proposal.features[name][spread]
+            model_calls += 1
+            rows_forwarded += len(rows)
+
+        masked = reveal_step[active] < 0
+        eligible = current_block(masked, block_length)
+        seen = {name: values[active] for name, values in features.items()}
+        observation = Observation(confidence[active], masked, eligible, nfe[active], length, seen)
+        action = policy.act(observation, RowGenerator(keys[active])) & eligible
+        if record:
+            recorded.append((active, observation, action))
+
+        buffer = canvas[active].gather(1, where[active])
+        buffer = torch.where(action, proposed[active], buffer)
+        canvas[active] = canvas[active].scatter(1, where[active], buffer)
+        reveal_step[active] = torch.where(action, nfe[active, None], reveal_step[active])
+        nfe[active] += 1
+        stale[active] = action.any(1)
+        if watch:
+            watch(Step(active, buffer, action))
+        going = (masked & ~action).any(1) & (nfe[active] < length)
+        active = active[going]
+        admitted = min(batch_size - len(active), n - waiting)
+        if admitted:
+            active = torch.cat([active, torch.arange(waiting, waiting + admitted, device=device)])
+            waiting += admitted
+
+    tokens = canvas.gather(1, where)
+    transitions = None
+    if record:
+        rows, observations, actions = zip(*recorded, strict=True)
+        transitions = Transitions(torch.cat(rows), Observation.cat(list(observations)), torch.cat(actions))
+    return Generation(tokens, texts(model, tokens), nfe, reveal_step, model_calls, rows_forwarded, transitions)
+
+
+def texts(model: Model, tokens: Int[Tensor, "N L"]) -> list[str]:
+    """Decoded buffers: up to the first end-of-text token, without masks and other special tokens."""
+    rows = tokens.tolist()
+    ends = [next((i for i, token in enumerate(row) if token in model.eos_ids), len(row)) for row in rows]
+    kept = [[token for token in row[:end] if token not in model.never_ids] for row, end in zip(rows, ends, strict=True)]
+    return model.tokenizer.batch_decode(kept, skip_special_tokens=True)
+
+
+def check_arguments(n: int, length: int, block_length: int, temperature: float, batch_size: int) -> None:
+    """One clear sentence for each argument of `decode` that cannot be used."""
+    if n < 1:
+        raise UnmaskError("no prompts were given; give at least one")
+    if length < 1:
+        raise UnmaskError(f"max_new_tokens is {length}; give at least 1")
+    if not 1 <= block_length <= length:
+        raise UnmaskError(f"block_length is {block_length}; give 1 to max_new_tokens ({length})")
+    if not 0 <= temperature < float("inf"):
+        raise UnmaskError(f"temperature is {temperature:g}; give 0 (greedy) or more")
+    if batch_size < 1:
+        raise UnmaskError(f"batch_size is {batch_size}; give at least 1")

@@ -1,0 +1,25 @@
+"""Policies: which of the model's proposals to accept."""
+
+from unmask.policies.base import Observation, Policy
+from unmask.policies.bernoulli import Bernoulli
+from unmask.policies.heuristics import HEURISTICS, Confidence, Entropy, Factor, Margin, Random, Threshold
+from unmask.policies.learned import LearnedPolicy
+from unmask.policies.load import load_policy
+from unmask.policies.network import NetworkConfig, PolicyNetwork
+
+__all__ = [
+    "HEURISTICS",
+    "Bernoulli",
+    "Confidence",
+    "Entropy",
+    "Factor",
+    "LearnedPolicy",
+    "Margin",
+    "NetworkConfig",
+    "Observation",
+    "Policy",
+    "PolicyNetwork",
+    "Random",
+    "Threshold",
+    "load_policy",
+]

@@ -1,0 +1,71 @@
+"""What a policy sees, and what it must do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass, field, fields
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unmask.rng import RowGenerator
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The state of B rows as a policy sees it (paper §3.2).
+
+    Attributes:
+        confidence: fp32 [B, L, k], the k largest probabilities at each position of the generation buffer; [B, L] is taken as k = 1.
+        masked: bool [B, L], True where nothing is revealed yet (m of the paper).
+        eligible: bool [B, L], True where revealing is allowed: masked, and in the row's current block.
+        step: int64 [B], forward passes this row has behind it.
+        length: L; the time of the paper is step / L.
+        features: fp32 [B, L] each, what the policy asked for in `needs`.
+    """
+
+    confidence: Float[Tensor, "B L k"] | Float[Tensor, "B L"]
+    masked: Bool[Tensor, "B L"]
+    eligible: Bool[Tensor, "B L"]
+    step: Int[Tensor, " B"]
+    length: int
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.confidence.ndim == 2:
+            object.__setattr__(self, "confidence", self.confidence[..., None])
+
+    def __getitem__(self, rows: Tensor | slice) -> Observation:
+        """The same for some rows: a slice, or an index or bool tensor over B."""
+        return self.map(lambda x: x[rows])
+
+    def map(self, function) -> Observation:
+        """Applies `function` to each tensor."""
+        tensors = {f.name: function(getattr(self, f.name)) for f in fields(self) if f.name not in ("length", "features")}
+        return Observation(**tensors, length=self.length, features={name: function(x) for name, x in self.features.items()})
+
+    @staticmethod
+    def cat(parts: list[Observation]) -> Observation:
+        """Concatenates along the rows; L and the features must agree."""
+        names = ("confidence", "masked", "eligible", "step")
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
+        return Observation(**tensors, length=parts[0].length, features=features)
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """Decides which positions to reveal.
+
+    Attributes:
+        needs: features beside the confidence, of `unmask.models.FEATURES`.
+    """
+
+    @property
+    def needs(self) -> Set[str]: ...
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"]:
+        """True where a token is to be revealed. The decoder ANDs this with `eligible`."""
+        ...

@@ -1,0 +1,135 @@
+"""The heuristic samplers of paper §2. Each rule is decided row by row, and each reveals at least one position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unmask.errors import UnmaskError
+from unmask.policies.base import Observation
+from unmask.rng import ACTION, RowGenerator
+
+
+def order(score: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Tensor:
+    """Positions sorted by descending score, ineligible ones last; ties by position. int64 [B, L]."""
+    return score.masked_fill(~eligible, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+
+
+def first(n: Tensor | int, ranked: Tensor, eligible: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """True at the first n (int, or int64 [B, 1]) of `ranked` positions that are eligible."""
+    places = torch.arange(ranked.shape[1], device=ranked.device).expand_as(ranked)
+    return torch.zeros_like(eligible).scatter(1, ranked, places < n) & eligible
+
+
+def _at_least(name: str, value: float | int, low: float | int, high: float | int = float("inf")) -> None:
+    if not low <= value <= high:
+        accepted = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
+        raise UnmaskError(f"{name} is {value:g}; give a value {accepted}")
+
+
+@dataclass(frozen=True)
+class Random:
+    """random-K: k positions, uniformly at random."""
+
+    k: int = 1
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        _at_least("K of random", self.k, 1)
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
+        score = generator.uniform(observation.step, observation.eligible.shape[1], ACTION)
+        return first(self.k, order(score, observation.eligible), observation.eligible)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """high-confidence-K ("low_confidence" remasking in LLaDA): the k largest confidences."""
+
+    k: int = 1
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        _at_least("K of confidence", self.k, 1)
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
+        return first(self.k, order(observation.confidence[..., 0], observation.eligible), observation.eligible)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Fast-dLLM's threshold λ: every confidence ≥ λ; if there is none, the largest (Wu et al. 2025)."""
+
+    threshold: float = 0.9
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        _at_least("λ of threshold", self.threshold, 0, 1)
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
+        c, eligible = observation.confidence[..., 0], observation.eligible
+        return (eligible & (c >= self.threshold)) | first(1, order(c, eligible), eligible)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Fast-dLLM's factor f: with c sorted descending, the largest n with (n + 1)(1 − c_n) < f; at least one."""
+
+    factor: float = 1.0
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        _at_least("f of factor", self.factor, 0)
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
+        c, eligible = observation.confidence[..., 0], observation.eligible
+        ranked = order(c, eligible)
+        n = torch.arange(1, c.shape[1] + 1, device=c.device)
+        good = ((n + 1) * (1 - c.gather(1, ranked)) < self.factor) & eligible.gather(1, ranked)
+        return first((good * n).amax(1, keepdim=True).clamp(min=1), ranked, eligible)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """margin-K: the k largest differences between the top two probabilities (Kim et al. 2025)."""
+
+    k: int = 1
+    needs: ClassVar[frozenset[str]] = frozenset({"margin"})
+
+    def __post_init__(self) -> None:
+        _at_least("K of margin", self.k, 1)
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
+        return first(self.k, order(observation.features["margin"], observation.eligible), observation.eligible)
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """Entropy bound γ in nats: by ascending entropy, the longest prefix whose sum less its largest is ≤ γ (EB-Sampler, Ben-Hamu et al. 2025)."""
+
+    bound: float = 0.1
+    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
+
+    def __post_init__(self) -> None:
+        _at_least("γ of entropy", self.bound, 0)
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
+        entropy, eligible = observation.features["entropy"], observation.eligible
+        ranked = order(-entropy, eligible)
+        ascending = entropy.gather(1, ranked).masked_fill(~eligible.gather(1, ranked), torch.inf)
+        before = torch.cat([torch.zeros_like(ascending[:, :1]), ascending[:, :-1].cumsum(1)], 1)
+        return first((before <= self.bound).sum(1, keepdim=True).clamp(min=1), ranked, eligible)
+
+
+HEURISTICS = {
+    "random": (Random, int),
+    "confidence": (Confidence, int),
+    "threshold": (Threshold, float),
+    "factor": (Factor, float),
+    "margin": (Margin, int),
+    "entropy": (Entropy, float),
+}

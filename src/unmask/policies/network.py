@@ -1,0 +1,107 @@
+"""The policy network (paper §3.2, App. H): one adaptive-layer-norm transformer block over the generation buffer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import embedding, gelu, layer_norm, scaled_dot_product_attention, silu
+
+from unmask.errors import UnmaskError
+from unmask.policies.base import Observation
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Hyper-parameters of the network.
+
+    Attributes:
+        width: of the residual stream.
+        heads: attention heads; width / heads must be even (rotary positions).
+        mlp: width of the feed-forward layer.
+        inputs: k, how many of the largest probabilities it reads at each position.
+        initial_bias: of the output; −2 starts with a reveal probability of 0.12 everywhere.
+    """
+
+    width: int = 128
+    heads: int = 2
+    mlp: int = 512
+    inputs: int = 1
+    initial_bias: float = -2.0
+
+    def __post_init__(self) -> None:
+        for name in ("width", "heads", "mlp", "inputs"):
+            if getattr(self, name) < 1:
+                raise UnmaskError(f"{name} of the policy network is {getattr(self, name)}; give at least 1")
+        if self.width % (2 * self.heads):
+            raise UnmaskError(f"policy width {self.width} cannot be cut into {self.heads} heads of even size; change one of them")
+
+
+class PolicyNetwork(nn.Module):
+    """Maps an observation to one logit b^k for each position of the generation buffer."""
+
+    def __init__(self, config: NetworkConfig = NetworkConfig()) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.confidence = nn.Linear(config.inputs, width)
+        self.mask = nn.Embedding(2, width)
+        self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
+        self.modulation = nn.Linear(width, 6 * width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.up = nn.Linear(width, config.mlp)
+        self.down = nn.Linear(config.mlp, width)
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, 1)
+        nn.init.normal_(self.mask.weight, std=0.02)
+        nn.init.zeros_(self.modulation.weight)  # with the bias: identity modulators (shift = scale = 0, gate = 1)
+        nn.init.zeros_(self.modulation.bias)
+        nn.init.normal_(self.head.weight, std=0.02)
+        nn.init.constant_(self.head.bias, config.initial_bias)
+
+    def forward(self, observation: Observation) -> Float[Tensor, "B L"]:
+        """Logits for all positions, eligible or not."""
+        batch, length = observation.masked.shape
+        heads, width = self.config.heads, self.config.width
+        h = self.confidence(observation.confidence)
+        # The condition depends on the step and the mask bit only: compute the modulators for each pair once, and look them up.
+        time = torch.arange(observation.length + 1, device=h.device) / observation.length
+        condition = silu(self.time(sinusoids(time, width))[:, None] + self.mask.weight)
+        pair = 2 * observation.step.clamp(max=observation.length)[:, None] + observation.masked
+        modulators = embedding(pair, self.modulation(condition).flatten(0, 1))
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulators.chunk(6, -1)
+
+        x = layer_norm(h, (width,)) * (1 + scale_1) + shift_1
+        q, k, v = self.qkv(x).view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        angles = rotary_angles(length, width // heads, h.device)
+        x = scaled_dot_product_attention(rotate(q, angles), rotate(k, angles), v)
+        h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(batch, length, width))
+
+        x = layer_norm(h, (width,)) * (1 + scale_2) + shift_2
+        h = h + (1 + gate_2) * self.down(gelu(self.up(x)))
+        # As a sum, not a matrix-vector product: its bits then do not depend on how many rows there are (lab book).
+        return (self.norm(h) * self.head.weight[0]).float().sum(-1) + self.head.bias
+
+
+def sinusoids(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]:
+    """Sine and cosine of the time in [0, 1] at width / 2 frequencies, geometric from 1000 down to 0.1 radians."""
+    frequencies = 1000.0 * torch.exp(torch.linspace(0, -math.log(10_000.0), width // 2, device=time.device))
+    angles = time[:, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def rotary_angles(length: int, head_width: int, device: torch.device) -> Float[Tensor, "L half"]:
+    """Angles of rotary positions (Su et al. 2021) over the generation buffer."""
+    frequencies = 10_000.0 ** -(torch.arange(0, head_width, 2, device=device) / head_width)
+    return torch.arange(length, device=device)[:, None] * frequencies
+
+
+def rotate(x: Float[Tensor, "B heads L d"], angles: Float[Tensor, "L half"]) -> Float[Tensor, "B heads L d"]:
+    """Turns each pair (x_i, x_{i + d/2}) by its position's angle."""
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

@@ -1,0 +1,37 @@
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are tiny; threads only get in each other's way
+
+from jaxtyping import install_import_hook
+
+with install_import_hook("unmask", "beartype.beartype"):  # shapes and dtypes of every annotated function are checked in every test
+    import unmask
+    import unmask.decoding
+    import unmask.training.pretrain as pretraining
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile("unmask", deadline=None, max_examples=25, derandomize=True)
+hypothesis.settings.load_profile("unmask")
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tmp_path_factory):
+    """A model directory with random weights on the chain task's vocabulary, exactly as `unmask pretrain` writes them."""
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    directory.mkdir()
+    task = unmask.load_task("chain")
+    tokenizer = pretraining.word_tokenizer(task.words)
+    model = pretraining.new_model(pretraining.PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51)
+    with torch.no_grad():
+        model.model.embed_tokens.weight.mul_(15)  # spreads the logits: confidences between 0 and 1, few of them saturated
+    pretraining.save_model(model, tokenizer, directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_dir):
+    return unmask.load_model(tiny_dir, dtype=torch.float32)
