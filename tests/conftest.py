@@ -26,8 +26,10 @@ def tiny_dir(tmp_path_factory):
     task = unmask.load_task("chain")
     tokenizer = pretraining.word_tokenizer(task.words)
     model = pretraining.new_model(pretraining.PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51)
-    with torch.no_grad():
-        model.model.embed_tokens.weight.mul_(15)  # spreads the logits: confidences between 0 and 1, few of them saturated
+    with torch.no_grad():  # large enough that positions differ, small enough that few confidences saturate
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                weight.normal_(std=0.5)
     pretraining.save_model(model, tokenizer, directory)
     return directory
 

@@ -79,7 +79,7 @@ def test_a_step_reveals_eligible_positions_only_and_nothing_revealed_changes(tin
     options = {"max_new_tokens": length, "block_length": block_length, "batch_size": 3, "seed": seed}
     generation = decode(tiny_model, prompts, policy_of(spec), watch=watch, record=True, **options)
     assert (generation.tokens != tiny_model.mask_id).all()
-    assert (1 <= generation.nfe).all() and (generation.nfe <= length).all()
+    assert (generation.nfe >= 1).all() and (generation.nfe <= length).all()
     assert torch.equal(generation.nfe - 1, generation.reveal_step.amax(1))
     assert torch.equal(torch.bincount(generation.transitions.row), generation.nfe)
     for row in range(4):
@@ -120,7 +120,7 @@ def test_equal_rows_are_forwarded_once_and_counted_each(tiny_model):
 def test_finished_rows_leave_and_waiting_rows_take_their_place(tiny_model):
     prompts = some_prompts(3, 12)
     options = {"max_new_tokens": 10, "batch_size": 4}
-    generation = decode(tiny_model, prompts, load_policy("threshold:0.6"), **options)
+    generation = decode(tiny_model, prompts, load_policy("threshold:0.3"), **options)
     ideal = -(-int(generation.nfe.sum()) // 4)
     assert len(set(generation.nfe.tolist())) > 1, "the rows must differ for this test to mean anything"
     assert generation.model_calls <= ideal + 10  # only the last rows leave places empty
@@ -136,7 +136,7 @@ def test_same_seed_same_result_other_seed_other_result(tiny_model):
 
 def test_sampling_at_temperature_follows_the_models_distribution(tiny_model):
     prompt, n = [9, 5, 17], 3000
-    logits = tiny_model.logits(torch.tensor([[*prompt, tiny_model.mask_id]]), torch.ones(1, 4))[0, -1]
+    logits = tiny_model.logits(torch.tensor([[*prompt, tiny_model.mask_id]]), torch.ones(1, 4, dtype=torch.long))[0, -1].clone()
     logits[list(tiny_model.never_ids)] = -torch.inf
     p = (logits / 2.0).softmax(-1)
     drawn = decode(tiny_model, [prompt] * n, load_policy("confidence:1"), max_new_tokens=1, temperature=2.0, batch_size=500).tokens[:, 0]
@@ -170,7 +170,6 @@ def test_prompts_may_be_text_chats_or_tokens(tiny_model):
         ({"prompts": [[]]}, "empty"),
         ({"prompts": [[999]]}, "token id 999"),
         ({"prompts": ["hello ="]}, "does not know"),
-        ({"prompts": [3]}, "string"),
         ({"policy": "nonsense"}, "neither"),
         ({"policy": "threshold:1.5"}, "0 to 1"),
         ({"max_new_tokens": 0}, "max_new_tokens"),

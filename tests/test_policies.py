@@ -188,7 +188,8 @@ def test_damaged_policy_directories_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spec", ["threshold:1.1", "threshold:-0.1", "threshold:nan", "confidence:0", "random:0", "margin:-2", "entropy:-1", "factor:-1", "random:x"]
+    "spec",
+    ["threshold:1.1", "threshold:-0.1", "threshold:nan", "confidence:0", "random:0", "margin:-2", "entropy:-1", "factor:-1", "random:x"],
 )
 def test_bad_heuristics_are_refused(spec):
     with pytest.raises(UnmaskError, match="give"):
@@ -198,7 +199,7 @@ def test_bad_heuristics_are_refused(spec):
 def test_row_generator_is_uniform_and_keyed_by_row():
     keys = torch.tensor(row_keys([[i] for i in range(500)], 0))
     u = RowGenerator(keys).uniform(torch.arange(500), 200, 0)
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0 and u.max() < 1
     histogram = torch.histc(u, 20, 0, 1)
     assert ((histogram - 5000).abs() < 5 * 5000**0.5).all()
     assert u.unique().numel() > 0.99 * u.numel() - 700  # 24 bits: some coincidences are expected

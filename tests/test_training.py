@@ -1,5 +1,6 @@
 """The loss against its re-statement, rewards, and invariant 7: killed and resumed is the same as never stopped."""
 
+import contextlib
 import json
 import os
 import random
@@ -81,7 +82,16 @@ def test_pretraining_masks_hide_every_share_and_always_something():
 
 
 def tiny(out, tiny_dir, **changes):
-    settings = dict(model=str(tiny_dir), task="chain", max_new_tokens=6, rounds=6, prompts=3, rollouts=4, width=16, eval_prompts=4)
+    settings = {
+        "model": str(tiny_dir),
+        "task": "chain",
+        "max_new_tokens": 6,
+        "rounds": 6,
+        "prompts": 3,
+        "rollouts": 4,
+        "width": 16,
+        "eval_prompts": 4,
+    }
     return TrainConfig(out=out, **(settings | {"eval_every": 2, "save_every": 2, "block_length": 3, "lr": 1e-2} | changes))
 
 
@@ -132,10 +142,8 @@ def test_stopped_and_resumed_gives_the_same_weights(tmp_path, tiny_dir, any_digi
         train(tiny(tmp_path / "cut", tiny_dir))
     for n in (5, -1):
         dies_in_round(n)
-        try:
+        with contextlib.suppress(Killed):
             train(TrainConfig(resume=tmp_path / "cut"))
-        except Killed:
-            pass
     for name in ("checkpoint.safetensors", "last/model.safetensors", "best/model.safetensors"):
         a, b = read_tensors(tmp_path / "whole" / name), read_tensors(tmp_path / "cut" / name)
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
@@ -175,7 +183,7 @@ def test_two_processes_train_one_policy(tmp_path, tiny_dir):
 
 def test_resuming_with_other_settings_is_refused(tmp_path, tiny_dir, any_digit):
     train(tiny(tmp_path / "run", tiny_dir, rounds=2))
-    with pytest.raises(UnmaskError, match="another configuration .alpha"):
+    with pytest.raises(UnmaskError, match=r"another configuration .alpha"):
         train(TrainConfig(resume=tmp_path / "run", alpha=3.0))
     with pytest.raises(UnmaskError, match="already holds files"):
         train(tiny(tmp_path / "run", tiny_dir))

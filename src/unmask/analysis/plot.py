@@ -31,11 +31,14 @@ def read_points(paths: Sequence[str | Path]) -> tuple[list[Point], list[str], in
         summary = read_json(path)
         try:
             settings.setdefault(tuple(str(summary[key]) for key in ("model", "task", "split", "max_new_tokens")), path)
+            int(summary["max_new_tokens"])
             points += [Point(**point) for point in summary["points"]]
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             raise UnmaskError(f"{path} is not a summary of `unmask evaluate`; give its directory") from None
     if len(settings) > 1:
         raise UnmaskError(f"{' and '.join(map(str, settings.values()))} differ in model, task, split or length; plot them apart")
+    if not points:
+        raise UnmaskError(f"{' and '.join(map(str, settings.values()))} hold no points; run `unmask evaluate` first")
     setting = next(iter(settings))
     return points, list(setting[:3]), int(setting[3])
 
@@ -62,6 +65,8 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
         UnmaskError: if the file cannot be written.
     """
     out = Path(out)
+    if out.is_dir() or not out.suffix:
+        raise UnmaskError(f"figure {out} is no image file; name a .png, .svg or .pdf file")
     blocks = sorted({point.block_length for point in points}, reverse=True)
     figure, axes = plt.subplots(1, len(blocks), figsize=(6.2 * len(blocks), 4.6), sharey=True, squeeze=False)
     families = sorted({family(point) for point in points}, key=lambda name: (name.startswith("policy"), name))

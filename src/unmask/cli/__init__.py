@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import sys
 from pathlib import Path
 
@@ -35,7 +37,7 @@ def read_config(config_class: type, path: str) -> object:
     """
     try:
         values = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UnmaskError(f"config file {path} cannot be read as YAML ({' '.join(str(error).split())})") from None
     if not isinstance(values, dict):
         raise UnmaskError(f"config file {path} holds no `option: value` lines; see `--help` for the options")
@@ -50,6 +52,16 @@ def read_config(config_class: type, path: str) -> object:
         raise UnmaskError(f"config file {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
+def sentence(box: str) -> str:
+    """The complaint inside tyro's box as one line."""
+    lines = [line.strip("│╭╮╰╯─- \t") for line in box.splitlines()]
+    text = [line for line in lines if line]
+    end = next(
+        (i for i, line in enumerate(text) if line.startswith(("For full helptext", "Argument helptext", "Perhaps you meant"))), len(text)
+    )
+    return " ".join(text[1:end]).rstrip(".") or "the options cannot be read"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for bad input, after one sentence on standard error)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -62,6 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise UnmaskError(f"command {name!r} is not known; use one of {', '.join(COMMANDS)}")
         module = importlib.import_module(f"unmask.cli.{name}")
         default = None
+        rest = [part for word in rest for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
         if "--config" in rest:
             at = rest.index("--config")
             if at + 1 == len(rest):
@@ -69,9 +82,15 @@ def main(arguments: list[str] | None = None) -> int:
             default = read_config(module.Config, rest[at + 1])
             del rest[at : at + 2]
         epilogue = "--config FILE.yaml sets any of these options; the command line wins."
-        config = tyro.cli(
-            module.Config, args=rest, default=default, prog=f"unmask {name}", description=f"{module.Config.__doc__}\n\n{epilogue}"
-        )
+        description = f"{module.Config.__doc__}\n\n{epilogue}"
+        complaint = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(complaint):
+                config = tyro.cli(module.Config, args=rest, default=default, prog=f"unmask {name}", description=description)
+        except SystemExit as stop:
+            if not stop.code:
+                raise  # --help
+            raise UnmaskError(sentence(complaint.getvalue()) + f"; see `unmask {name} --help`") from None
         module.run(config)
     except UnmaskError as error:
         print(f"unmask {name}: {error}", file=sys.stderr)

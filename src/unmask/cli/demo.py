@@ -17,11 +17,13 @@ from rich.table import Table
 
 from unmask.analysis import plot_pareto
 from unmask.cli.show import generate_shown
+from unmask.decoding import check_arguments
 from unmask.errors import UnmaskError
 from unmask.evaluation import Point, evaluate
 from unmask.files import new_directory, provenance, write_json
 from unmask.models import load_model
 from unmask.tasks import load_task
+from unmask.training import TrainConfig
 
 HEURISTICS = (
     "confidence:1",
@@ -48,7 +50,7 @@ class Config:
     """Embedded model and task: chain or sudoku."""
     rounds: int = 60
     """Rounds of GRPO for each policy."""
-    alpha_full: float = 1.0
+    alpha_full: float = 3.0
     """α of the full-diffusion policy."""
     alpha_semi: float = 3.0
     """α of the semi-autoregressive policy: larger, because there the heuristics are only weak at low NFE."""
@@ -115,16 +117,28 @@ def run(config: Config) -> None:
     model = load_model(name)
     length = task.max_new_tokens
     parameters = sum(p.numel() for p in model.network.parameters())
-    console.print(f"{name}: {parameters / 1e6:.2f} M parameters, L = {length}, block length {task.block_length} or {length} (full diffusion)")
+    console.print(
+        f"{name}: {parameters / 1e6:.2f} M parameters, L = {length}, block length {task.block_length} or {length} (full diffusion)"
+    )
 
+    for alpha in (config.alpha_full, config.alpha_semi):  # refused before an earlier demo is removed
+        TrainConfig(alpha=alpha, rounds=config.rounds, seed=config.seed)
+    check_arguments(config.prompts, length, length, 0.0, 1)
     new_directory(config.out, overwrite=(config.out / "demo.json").exists())
     write_json(config.out / "demo.json", {"task": config.task, "rounds": config.rounds, "seed": config.seed, **provenance()})
     common = ["--model", name, "--task", config.task, "--rounds", str(config.rounds), "--seed", str(config.seed), "--mixed-precision"]
     train_in_parallel(
         {
             "full": [*common, "--alpha", str(config.alpha_full), "--out", str(config.out / "full")],
-            "semi": [*common, "--alpha", str(config.alpha_semi), "--out", str(config.out / "semi")]
-            + ["--block-length", str(task.block_length)],
+            "semi": [
+                *common,
+                "--alpha",
+                str(config.alpha_semi),
+                "--out",
+                str(config.out / "semi"),
+                "--block-length",
+                str(task.block_length),
+            ],
         }
     )
     console.print(f"trained in {time.perf_counter() - began:.0f} s; now evaluating on {config.prompts} held-out prompts")
@@ -133,7 +147,7 @@ def run(config: Config) -> None:
     policies = {length: config.out / "full" / "best", task.block_length: config.out / "semi" / "best"}
     points: list[Point] = []
     for block_length, policy in policies.items():
-        learned = [f"{policy}@temperature={tau},beta={beta}" for tau, beta in ((0.5, 1.0), (0.5, 0.6), (1.0, 1.0))]
+        learned = [f"{policy}@temperature={tau},beta={beta}" for tau, beta in ((1.0, 1.0), (1.0, 0.7), (1.0, 1.5))]
         points += evaluate(
             model,
             task,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -38,8 +39,8 @@ class Config:
     """Rows decoded side by side; changes the speed only."""
     device: str = "cpu"
     """Device of the model."""
-    dtype: str = "bfloat16"
-    """Weights and activations of the frozen model: bfloat16 or float32."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Weights and activations of the frozen model."""
 
 
 def run(config: Config) -> None:
@@ -48,7 +49,7 @@ def run(config: Config) -> None:
         load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype)),
         task,
         config.samplers,
-        block_lengths=config.block_lengths or (config.max_new_tokens or task.max_new_tokens,),
+        block_lengths=config.block_lengths or (task.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens,),
         prompts=config.prompts,
         seeds=config.seeds,
         split=config.split,

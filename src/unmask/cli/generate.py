@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import tyro
@@ -38,15 +39,15 @@ class Config:
     """Seconds between steps with --show."""
     device: str = "cpu"
     """Device of the model."""
-    dtype: str = "bfloat16"
-    """Weights and activations of the frozen model: bfloat16 or float32."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Weights and activations of the frozen model."""
 
 
 def run(config: Config) -> None:
     if not config.prompts:
         raise UnmaskError('no prompts were given; give at least one in quotes, for example "7 a +5 b *3 ="')
     model = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
-    length = config.max_new_tokens or model.max_new_tokens
+    length = model.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens
     if length is None:
         raise UnmaskError(f"model {config.model} does not say how long its answers are; give --max-new-tokens")
     options = {

@@ -205,7 +205,7 @@ def texts(model: Model, tokens: Int[Tensor, "N L"]) -> list[str]:
 def check_arguments(n: int, length: int, block_length: int, temperature: float, batch_size: int) -> None:
     """One clear sentence for each argument of `decode` that cannot be used."""
     if n < 1:
-        raise UnmaskError("no prompts were given; give at least one")
+        raise UnmaskError(f"no prompts were given ({n}); give at least 1")
     if length < 1:
         raise UnmaskError(f"max_new_tokens is {length}; give at least 1")
     if not 1 <= block_length <= length:

@@ -49,10 +49,7 @@ def generate(
     """
     if isinstance(prompts, str):
         raise UnmaskError("prompts is one string; give a list of prompts")
-    if not isinstance(policy, str | Path):
-        loaded = policy
-    else:
-        loaded = load_policy(policy, device=model.device)
+    loaded = policy if not isinstance(policy, str | Path) else load_policy(policy, device=model.device)
     return decode(
         model,
         [encode_prompt(model, prompt) for prompt in prompts],
@@ -74,13 +71,14 @@ def encode_prompt(model: Model, prompt: Prompt) -> list[int]:
         UnmaskError: if it is empty, of another type, or has a token the model does not know.
     """
     tokenizer = model.tokenizer
+    ids: list[int]
     if isinstance(prompt, str):
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     elif isinstance(prompt, Sequence) and prompt and all(isinstance(part, Mapping) for part in prompt):
         text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     elif isinstance(prompt, Sequence) and all(isinstance(part, int) for part in prompt):
-        ids = list(prompt)
+        ids = [int(part) for part in prompt]  # type: ignore[arg-type]
     else:
         raise UnmaskError(f"a prompt is {prompt!r}; give a string, a list of chat messages or a list of token ids")
     if not ids:

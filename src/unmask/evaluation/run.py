@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unmask.decoding import decode, encode_prompt
+from unmask.decoding import check_arguments, decode, encode_prompt
 from unmask.errors import UnmaskError
 from unmask.files import new_directory, provenance, write_json, write_text
 from unmask.models import Model
@@ -104,14 +104,15 @@ def evaluate(
     Raises:
         UnmaskError: for unusable arguments; all are checked before anything runs.
     """
-    length = max_new_tokens or task.max_new_tokens
+    length = task.max_new_tokens if max_new_tokens is None else max_new_tokens
     if not samplers:
         raise UnmaskError("no samplers were given; give at least one, for example threshold:0.9")
     if not seeds:
         raise UnmaskError("no seeds were given; give at least one")
+    if not block_lengths:
+        raise UnmaskError("no block lengths were given; give at least one, for example max_new_tokens for full diffusion")
     for block_length in block_lengths:
-        if not 1 <= block_length <= length:
-            raise UnmaskError(f"block_length is {block_length}; give 1 to max_new_tokens ({length})")
+        check_arguments(prompts, length, block_length, 0.0, batch_size)
     policies = {spec: load_policy(spec, device=model.device) for spec in samplers}
     examples = task.examples(split, prompts)
     ids = [encode_prompt(model, example.prompt) for example in examples]
@@ -121,9 +122,7 @@ def evaluate(
         for block_length in block_lengths:
             began = time.perf_counter()
             for seed in seeds:
-                generation = decode(
-                    model, ids, policy, max_new_tokens=length, block_length=block_length, batch_size=batch_size, seed=seed
-                )
+                generation = decode(model, ids, policy, max_new_tokens=length, block_length=block_length, batch_size=batch_size, seed=seed)
                 for example, text, nfe in zip(examples, generation.text, generation.nfe.tolist(), strict=True):
                     run = {"sampler": spec, "block_length": block_length, "seed": seed}
                     records.append(run | {"prompt": example.prompt, "correct": task.score(text, example), "nfe": nfe})

@@ -51,7 +51,7 @@ class Model:
         max_new_tokens: the length L of the answers it was trained on, if it says so.
     """
 
-    network: torch.nn.Module
+    network: Any
     tokenizer: Any
     mask_id: int
     eos_ids: tuple[int, ...]

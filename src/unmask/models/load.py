@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -18,6 +19,20 @@ EMBEDDED = Path(__file__).parent / "embedded"
 def embedded_models() -> list[str]:
     """The names of the models that ship with the package, as `load_model` takes them."""
     return sorted(f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json"))
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, tried out.
+
+    Raises:
+        UnmaskError: if this machine has none of that name.
+    """
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UnmaskError(
+            f"device {str(device)!r} cannot be used here; give cpu, cuda or cuda:N of a device that this machine has"
+        ) from None
 
 
 def load_model(name_or_path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> Model:
@@ -36,6 +51,7 @@ def load_model(name_or_path: str | Path, *, device: str | torch.device = "cpu", 
         >>> model = load_model("embedded/chain")
     """
     name = str(name_or_path)
+    device = usable_device(device)
     if name.startswith("embedded/"):
         if name not in embedded_models():
             raise UnmaskError(f"model {name!r} is not known; embedded are {', '.join(embedded_models())}")
@@ -45,16 +61,17 @@ def load_model(name_or_path: str | Path, *, device: str | torch.device = "cpu", 
         if not directory.is_dir():
             raise UnmaskError(f"model {name!r} is neither a directory nor one of {', '.join(embedded_models())}")
     config = read_json(directory / "config.json")
-    if config.get("is_causal") is not False:
+    if not isinstance(config, dict) or config.get("is_causal") is not False:
         raise UnmaskError(f'{directory} holds a causal model; a masked diffusion model says "is_causal": false in its config.json')
     weights = read_tensors(directory / "model.safetensors")  # read whole before anything is built, so that damage is found first
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        network, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             directory, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        network, report = loaded
+        tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise UnmaskError(f"{directory} cannot be loaded ({' '.join(str(error).split())}); check that its files belong together") from None
     wrong = {kind: sorted(report[kind]) for kind in ("missing_keys", "unexpected_keys") if report[kind]}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -63,8 +63,7 @@ class Policy(Protocol):
         needs: features beside the confidence, of `unmask.models.FEATURES`.
     """
 
-    @property
-    def needs(self) -> Set[str]: ...
+    needs: ClassVar[frozenset[str]]
 
     def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"]:
         """True where a token is to be revealed. The decoder ANDs this with `eligible`."""

@@ -109,7 +109,7 @@ class Margin:
 
 @dataclass(frozen=True)
 class Entropy:
-    """Entropy bound γ in nats: by ascending entropy, the longest prefix whose sum less its largest is ≤ γ (EB-Sampler, Ben-Hamu et al. 2025)."""
+    """Entropy bound γ, nats: by ascending entropy, the longest prefix whose sum less its largest is ≤ γ (Ben-Hamu et al. 2025)."""
 
     bound: float = 0.1
     needs: ClassVar[frozenset[str]] = frozenset({"entropy"})

@@ -92,9 +92,9 @@ class LearnedPolicy:
         try:
             network = PolicyNetwork(NetworkConfig(**config["network"])).to(device)
             network.load_state_dict(weights)
+            settings = {name: config[name] for name in ("temperature", "beta", "fallback", "metadata")}
         except (KeyError, TypeError, RuntimeError) as error:
             reason = str(error).split("\n")[-1].strip()
             raise UnmaskError(f"the weights in {directory} do not fit its config.json ({reason}); copy both from one source") from None
         network.requires_grad_(False)
-        settings = {name: config[name] for name in ("temperature", "beta", "fallback")}
-        return LearnedPolicy(network, **settings, metadata=config["metadata"])
+        return LearnedPolicy(network, **settings)

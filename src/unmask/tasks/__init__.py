@@ -18,4 +18,4 @@ def load_task(name: str) -> Task:
     return TASKS[name]
 
 
-__all__ = ["Example", "Split", "TASKS", "Task", "load_task"]
+__all__ = ["TASKS", "Example", "Split", "Task", "load_task"]

@@ -49,7 +49,7 @@ class Task:
     max_prompt_tokens: int
     block_length: int
 
-    def stream(self, split: Split, seed: int = 0) -> Iterator[Example]:
+    def stream(self, split: Split | str, seed: int = 0) -> Iterator[Example]:
         """Endless examples of one split, the same for the same seed.
 
         A problem belongs to a split by the CRC of its prompt (test 1/8, validation 1/16, train the rest), so no prompt that
@@ -66,7 +66,7 @@ class Task:
             if split_of(example.prompt) == split:
                 yield example
 
-    def examples(self, split: Split, n: int, seed: int = 0) -> list[Example]:
+    def examples(self, split: Split | str, n: int, seed: int = 0) -> list[Example]:
         """The first `n` examples of `stream(split, seed)` with different prompts.
 
         Raises:

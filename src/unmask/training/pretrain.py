@@ -25,6 +25,7 @@ from unmask.files import (
     write_tensors,
     write_text,
 )
+from unmask.models import usable_device
 from unmask.models.tokenizer import word_tokenizer
 from unmask.tasks import Example, load_task
 
@@ -74,11 +75,15 @@ class PretrainConfig:
         for name in ("steps", "batch_size", "width", "layers", "heads", "save_every"):
             if getattr(self, name) < 1:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name in ("matrix_lr", "other_lr", "weight_decay", "warmup", "cooldown", "suffix_share", "seed"):
+            value, high = getattr(self, name), 1 if name in ("cooldown", "suffix_share") else 2**32
+            if not 0 <= value <= high:
+                raise UnmaskError(f"{name} is {value}; give 0 to {high}")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise UnmaskError(f"width {self.width} cannot be cut into {self.heads} heads of even size; change one of them")
 
 
-def new_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast, prompt_length: int, answer_length: int) -> LlamaForCausalLM:
+def new_model(config: PretrainConfig, tokenizer: Any, prompt_length: int, answer_length: int) -> LlamaForCausalLM:
     """A stock Llama with bidirectional attention and tied embeddings, with random weights."""
     llama = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -166,8 +171,9 @@ def pretrain(config: PretrainConfig) -> Path:
         UnmaskError: for an output directory in use, or a checkpoint of another configuration.
     """
     task = load_task(config.task)
-    tokenizer = word_tokenizer(task.words)
-    model = new_model(config, tokenizer, task.max_prompt_tokens, task.max_new_tokens).to(config.device)
+    usable_device(config.device)
+    tokenizer: Any = word_tokenizer(task.words)
+    model: Any = new_model(config, tokenizer, task.max_prompt_tokens, task.max_new_tokens).to(config.device)
     model.set_attn_implementation("eager")  # on CPU the backward of fused attention is 3x slower at these lengths (lab book)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
@@ -195,7 +201,7 @@ def pretrain(config: PretrainConfig) -> Path:
     network = torch.compile(model, dynamic=False) if config.compile else model
     began, recent = time.perf_counter(), torch.zeros((), device=config.device)
     for step in range(start, config.steps):
-        scale = min((step + 1) / config.warmup, (config.steps - step) / (config.cooldown * config.steps), 1.0)
+        scale = min((step + 1) / max(config.warmup, 1), (config.steps - step) / max(config.cooldown * config.steps, 1), 1.0)
         for optimizer, lr in ((muon, config.matrix_lr), (adamw, config.other_lr)):
             for group in optimizer.param_groups:
                 group["lr"] = scale * lr
@@ -205,7 +211,8 @@ def pretrain(config: PretrainConfig) -> Path:
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
         masks = draw_masks(config.batch_size, task.max_new_tokens, config.suffix_share, generator)
         with torch.autocast(torch.device(config.device).type, torch.bfloat16):
-            loss = diffusion_loss(network, *(x.to(config.device) for x in (tokens, lengths, masks)), tokenizer.mask_token_id)
+            tokens, lengths, masks = (x.to(config.device) for x in (tokens, lengths, masks))
+            loss = diffusion_loss(network, tokens, lengths, masks, tokenizer.mask_token_id)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in (muon, adamw):
@@ -228,7 +235,7 @@ def pretrain(config: PretrainConfig) -> Path:
 
 def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes the model in bf16 as stock `transformers` files; the weights of `model` stay as they are."""
-    bf16 = LlamaForCausalLM(model.config)
+    bf16: Any = LlamaForCausalLM(model.config)
     bf16.load_state_dict(model.state_dict())
     bf16.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -14,10 +14,19 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 
-from unmask.decoding import Generation, decode, encode_prompt
+from unmask.decoding import Generation, check_arguments, decode, encode_prompt
 from unmask.errors import UnmaskError
-from unmask.files import load_optimizer, new_directory, optimizer_tensors, provenance, read_json, read_tensors, write_json, write_tensors
-from unmask.files import write_text
+from unmask.files import (
+    load_optimizer,
+    new_directory,
+    optimizer_tensors,
+    provenance,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork
 from unmask.tasks import Example, Task, load_task
@@ -43,15 +52,17 @@ class TrainConfig:
     """L, the generation buffer; leave out for the task's own."""
     alpha: float = 1.0
     """α of the reward: larger is faster and less accurate."""
-    rounds: int = 70
+    rounds: int = 150
     """Rounds of rollouts and updates."""
     prompts: int = 16
     """Prompts a round (groups), on each process."""
     rollouts: int = 8
     """G, rollouts of each prompt."""
     epochs: int = 2
-    """Optimisation epochs on each round's rollouts, one optimiser step each."""
-    lr: float = 5e-4
+    """Optimisation epochs on each round's rollouts."""
+    minibatches: int = 4
+    """Optimiser steps in each epoch."""
+    lr: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup: int = 5
     """Rounds of linear warm-up; a cosine to zero follows."""
@@ -67,7 +78,7 @@ class TrainConfig:
     """Rounds between evaluations on validation prompts."""
     eval_prompts: int = 128
     """Validation prompts."""
-    eval_temperature: float = 0.5
+    eval_temperature: float = 1.0
     """Policy temperature τ_π of evaluations, and the default of the saved policies."""
     save_every: int = 10
     """Rounds between checkpoints."""
@@ -83,13 +94,26 @@ class TrainConfig:
     """Device; under `accelerate launch` on GPUs, each process takes its own."""
 
     def __post_init__(self) -> None:
-        whole = ("rounds", "prompts", "rollouts", "epochs", "eval_every", "eval_prompts", "save_every", "batch_size", "micro_batch")
+        whole = (
+            "rounds",
+            "prompts",
+            "rollouts",
+            "epochs",
+            "minibatches",
+            "eval_every",
+            "eval_prompts",
+            "save_every",
+            "batch_size",
+            "micro_batch",
+        )
         for name in whole:
             if getattr(self, name) < (2 if name == "rollouts" else 1):
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give at least {2 if name == 'rollouts' else 1}")
         for name in ("alpha", "lr", "epsilon", "weight_decay", "warmup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise UnmaskError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
         for name in ("max_grad_norm", "eval_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give a value above 0")
@@ -155,41 +179,46 @@ def signal_batch(generation: Generation, rewards: Tensor, rollouts: int) -> Batc
 
 
 def update(
-    policy: LearnedPolicy, batch: Batch | None, optimizer: torch.optim.Optimizer, config: TrainConfig, accelerator: Accelerator
+    policy: LearnedPolicy, batch: Batch | None, optimizer: torch.optim.Optimizer, config: TrainConfig, accelerator: Accelerator, seed: int
 ) -> dict[str, float]:
-    """`config.epochs` optimiser steps on one round's decisions.
+    """`config.epochs` passes over one round's decisions, each cut at random into `config.minibatches` optimiser steps."""
+    parameters = list(policy.network.parameters())
+    size = 0 if batch is None else len(batch.advantage)
+    generator = torch.Generator().manual_seed(seed)
+    totals = {"entropy": 0.0, "clipped": 0.0, "grad_norm": 0.0}
+    if not size and accelerator.num_processes == 1:
+        return totals  # no group has signal: no step at all, so that weight decay and momentum do not drift
 
-    The first epoch's likelihoods are the old ones: nothing has changed since the policy acted, so its ratios are exactly 1.
-    """
-    parameters = [p for p in policy.network.parameters()]
-    old: list[Tensor] = []
-    norm, entropy, clipped = torch.zeros(()), 0.0, 0.0
-    for epoch in range(config.epochs):
-        optimizer.zero_grad(set_to_none=False)
-        size = 0 if batch is None else len(batch.advantage)
-        for i, start in enumerate(range(0, size, config.micro_batch)):
-            assert batch is not None
-            part = slice(start, start + config.micro_batch)
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision):
-                distribution = policy.distribution(batch.observation[part])
-            log_prob = distribution.log_prob(batch.action[part])
-            if epoch == 0:
-                old.append(log_prob.detach())
-                entropy += float(distribution.entropy().detach().sum()) / size
-            else:
-                ratio = (log_prob.detach() - old[i]).exp()
-                clipped += float(((ratio - 1).abs() > config.epsilon).sum()) / size
-            grpo_loss(log_prob, old[i], batch.advantage[part], batch.weight[part], config.epsilon).backward()
-        if accelerator.num_processes > 1:
-            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-            flat = accelerator.reduce(flat, reduction="mean")
-            for p, grad in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-                p.grad = grad.view_as(p).clone()
-        elif batch is None:
-            break  # no group has signal: nothing to learn from, and no step, so that weight decay and momentum do not drift
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-        optimizer.step()
-    return {"entropy": entropy, "clipped": clipped / max(config.epochs - 1, 1), "grad_norm": float(norm)}
+    def evaluate(part: Tensor) -> tuple[Tensor, Tensor]:
+        assert batch is not None
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision):
+            distribution = policy.distribution(batch.observation[part])
+        return distribution.log_prob(batch.action[part]), distribution.entropy()
+
+    parts = torch.arange(size, device=accelerator.device).split(config.micro_batch) if size else ()
+    with torch.no_grad():  # the policy that acted: nothing has been updated since
+        old = torch.cat([evaluate(part)[0] for part in parts]) if size else torch.zeros(0)
+    steps = config.epochs * config.minibatches
+    for _ in range(config.epochs):
+        order = torch.randperm(size, generator=generator).to(accelerator.device)
+        for minibatch in order.tensor_split(config.minibatches):
+            optimizer.zero_grad(set_to_none=False)
+            for part in minibatch.split(config.micro_batch) if len(minibatch) else ():
+                assert batch is not None
+                log_prob, entropy = evaluate(part)
+                weight = batch.weight[part] * config.minibatches
+                grpo_loss(log_prob, old[part], batch.advantage[part], weight, config.epsilon).backward()
+                outside = ((log_prob.detach() - old[part]).exp() - 1).abs() > config.epsilon
+                totals["clipped"] += float(outside.sum()) / (size * config.epochs)
+                totals["entropy"] += float(entropy.detach().sum()) / (size * config.epochs)
+            if accelerator.num_processes > 1:
+                flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+                mean: Any = accelerator.reduce(flat, reduction="mean")
+                for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
+                    p.grad = grad.view_as(p).clone()
+            totals["grad_norm"] += float(torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)) / steps
+            optimizer.step()
+    return totals
 
 
 def learning_rate(config: TrainConfig, round_: int) -> float:
@@ -205,17 +234,16 @@ class Run:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.task = load_task(config.task)
-        self.length = config.max_new_tokens or self.task.max_new_tokens
-        if config.block_length is not None and not 1 <= config.block_length <= self.length:
-            raise UnmaskError(f"block_length is {config.block_length}; give 1 to max_new_tokens ({self.length})")
+        self.length = self.task.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens
+        block_length = self.length if config.block_length is None else config.block_length
+        check_arguments(config.prompts, self.length, block_length, 0.0, config.batch_size)
         self.model: Model = load_model(config.model, device=config.device)
+        encode_prompt(self.model, self.task.examples("train", 1)[0].prompt)  # a model that does not know the task's words is told now
         self.accelerator = Accelerator(cpu=config.device == "cpu", log_with="tensorboard", project_dir=config.out)
         self.model = replace(self.model, network=self.model.network.to(self.accelerator.device))
         set_seed(config.seed)
         self.network = PolicyNetwork(NetworkConfig(width=config.width, mlp=4 * config.width)).to(self.accelerator.device)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
         self.round, self.best = 0, -math.inf
 
     def policy(self, metrics: dict[str, Any] | None = None) -> LearnedPolicy:
@@ -236,7 +264,7 @@ class Run:
             record=record,
         )
 
-    def mean(self, sums: dict[str, float], count: float) -> dict[str, float]:
+    def mean(self, sums: dict[str, float], count: int) -> dict[str, float]:
         """Means over all processes of values that are summed over `count` items here."""
         totals = self.accelerator.reduce(torch.tensor([*sums.values(), count], dtype=torch.float64, device="cpu"), reduction="sum")
         return {name: round(float(total / totals[-1]), 6) for name, total in zip(sums, totals, strict=False)}
@@ -255,7 +283,7 @@ class Run:
         rolled = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.round)
-        updated = update(acting, batch, self.optimizer, config, self.accelerator)
+        updated = update(acting, batch, self.optimizer, config, self.accelerator, seed=config.seed * 1_000_003 + self.round)
         groups = rewards.view(-1, config.rollouts)
         silent = float(((groups - groups.mean(1, keepdim=True)).abs().amax(1) <= 1e-6).float().sum()) * config.rollouts
         sums = {"reward": float(rewards.sum()), "accuracy": float(correctness.sum()), "nfe": float(generation.nfe.sum()), "silent": silent}
@@ -314,7 +342,7 @@ def train(config: TrainConfig) -> Path:
     run = Run(config)
     main = run.accelerator.is_main_process
     metrics_file = config.out / "metrics.jsonl"
-    history: list[dict[str, float]] = []
+    history: list[dict[str, Any]] = []
     if config.resume is not None:
         run.load()
         if metrics_file.exists():
@@ -351,7 +379,7 @@ def train(config: TrainConfig) -> Path:
     return config.out
 
 
-def report(entry: dict[str, float], rounds: int) -> None:
+def report(entry: dict[str, Any], rounds: int) -> None:
     """One line a round."""
     line = f"round {entry['round']:>4}/{rounds}  reward {entry['reward']:.3f}  accuracy {entry['accuracy']:.3f}  NFE {entry['nfe']:5.1f}"
     line += f"  entropy {entry['entropy']:5.2f}  no signal {entry['silent']:.2f}"
