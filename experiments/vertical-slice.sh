@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Reproduces docs/results/chain: policies for both settings at three training seeds, and every sampler on held-out prompts.
-# Two runs at a time, one core each; about 45 minutes on two cores. Finished parts are kept, interrupted trainings are resumed.
+# Policies for both settings at three training seeds, and every sampler on 1,000 held-out prompts.
+# Two runs at a time, one core each; an estimated two hours on two cores. Finished parts are kept, interrupted trainings are resumed.
+# Not run yet as a whole: see docs/results.md for the one seed that is there.
 set -euo pipefail
 out=${1:-runs/slice}
 export OMP_NUM_THREADS=1

@@ -173,7 +173,8 @@ def pretrain(config: PretrainConfig) -> Path:
     task = load_task(config.task)
     usable_device(config.device)
     tokenizer: Any = word_tokenizer(task.words)
-    model: Any = new_model(config, tokenizer, task.max_prompt_tokens, task.max_new_tokens).to(config.device)
+    model: Any = new_model(config, tokenizer, task.max_prompt_tokens, task.max_new_tokens)
+    model.to(config.device)
     model.set_attn_implementation("eager")  # on CPU the backward of fused attention is 3x slower at these lengths (lab book)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
