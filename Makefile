@@ -15,7 +15,7 @@ test: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # The constraints pin PyTorch's CPU build; on a GPU machine install your own torch into .venv first.
 $(STAMP): pyproject.toml constraints.txt
