@@ -49,7 +49,7 @@ class Config:
     """Directory for the policies, results and pareto.png; an earlier demo there is replaced."""
     task: str = "chain"
     """Embedded model and task: chain or sudoku."""
-    rounds: int = 80
+    rounds: int = 65
     """Rounds of GRPO for the full-diffusion policy; the semi-autoregressive one, whose rounds are longer, gets half."""
     alpha_full: float = 3.0
     """α of the full-diffusion policy."""
@@ -112,7 +112,7 @@ def table(points: list[Point], length: int) -> Table:
 
 def run(config: Config) -> None:
     began = time.perf_counter()
-    console = Console(width=max(100, Console().width))
+    console = Console(width=max(130, Console().width))
     task = load_task(config.task)
     name = f"embedded/{config.task}"
     model = load_model(name)
