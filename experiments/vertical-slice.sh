@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Policies for both settings at three training seeds, and every sampler on 1,000 held-out prompts.
-# Two runs at a time, one core each; an estimated two hours on two cores. Finished parts are kept, interrupted trainings are resumed.
-# Not run yet as a whole: see docs/results.md for the one seed that is there.
+# Policies for both settings, two values of α and three training seeds; every sampler on 1,000 held-out prompts; figure and table.
+# Two runs at a time, one core each: about an hour and a half on two cores. Finished parts are kept, interrupted trainings are resumed.
+# What is small ends in $out/report, which docs/results/chain is a copy of.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-runs/slice}
 export OMP_NUM_THREADS=1
 mkdir -p "$out"
@@ -10,7 +11,7 @@ mkdir -p "$out"
 train() { # name, options: trains, resumes or skips
   local name=$1
   shift
-  if [ -d "$out/$name" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --mixed-precision "$@"; fi >>"$out/$name.log" 2>&1
+  if [ -d "$out/$name" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --rounds 200 --mixed-precision "$@"; fi >>"$out/$name.log" 2>&1
 }
 evaluate() { # name, options
   local name=$1
@@ -20,33 +21,38 @@ evaluate() { # name, options
 export -f train evaluate
 export out
 
-knobs() { for setting in "$@"; do printf '%s@%s ' "$policy" "$setting"; done; }
-export -f knobs
-
 {
-  for seed in 0 1 2; do
-    echo "train full-a1-s$seed --alpha 1 --seed $seed"
-    echo "train semi-a6-s$seed --alpha 6 --block-length 16 --seed $seed"
-  done
-  for seed in 0 1 2; do echo "train full-a3-s$seed --alpha 3 --seed $seed"; done
-} | xargs -d '\n' -P 2 -I{} bash -c '{}'
-
-heuristics="confidence:1 confidence:2 confidence:4 confidence:8 threshold:0.99 threshold:0.95 threshold:0.9 threshold:0.8 threshold:0.7 threshold:0.6"
-heuristics="$heuristics threshold:0.5 threshold:0.4 threshold:0.3 factor:0.5 factor:1 factor:2 entropy:0.1 entropy:0.5 entropy:1 entropy:2"
-heuristics="$heuristics margin:2 margin:4 random:1 random:4"
-{
-  echo "evaluate heuristics-full --samplers $heuristics"
-  echo "evaluate heuristics-semi --block-lengths 16 --samplers $heuristics"
-  for seed in 0 1 2; do
-    for alpha in 1 3; do
-      policy=$out/full-a$alpha-s$seed/last
-      echo "evaluate policy-full-a$alpha-s$seed --samplers $(knobs temperature=0.5 temperature=1 temperature=0.5,beta=0.7)"
+  for alpha in 3 1; do
+    for seed in 0 1 2; do
+      echo "train full-a$alpha-s$seed --alpha $alpha --seed $seed"
+      echo "train semi-a$alpha-s$seed --alpha $alpha --seed $seed --block-length 16"
     done
-    policy=$out/semi-a6-s$seed/last
-    echo "evaluate policy-semi-a6-s$seed --block-lengths 16 --samplers $(knobs temperature=0.5 temperature=1 temperature=0.5,beta=0.7)"
+  done
+  echo "train full-a3-s0-probability --alpha 3 --seed 0 --transform probability" # the paper's input, for comparison
+} | xargs -d '\n' -P 2 -I{} bash -c '{}'
+
+heuristics="confidence:1 confidence:2 confidence:4 confidence:6 confidence:8 confidence:12 threshold:0.95 threshold:0.9 threshold:0.8 threshold:0.7 threshold:0.6"
+heuristics="$heuristics threshold:0.5 threshold:0.4 threshold:0.3 factor:0.5 factor:1 factor:2 entropy:0.1 entropy:0.3 entropy:0.5 entropy:0.7 entropy:1"
+heuristics="$heuristics entropy:1.5 entropy:2 margin:2 margin:4 margin:8 random:1 random:4 random:8"
+{
+  for setting in full semi; do
+    block_length=$([ $setting = full ] && echo 48 || echo 16)
+    for run in "$out"/$setting-a*; do
+      [ -d "$run/last" ] || continue
+      samplers=
+      for beta in 0.5 0.7 1 1.5 2; do samplers="$samplers $run/last@beta=$beta"; done
+      echo "evaluate policy-$(basename "$run") --block-lengths $block_length --samplers$samplers"
+    done
+    echo "evaluate heuristics-$setting --block-lengths $block_length --samplers $heuristics"
   done
 } | xargs -d '\n' -P 2 -I{} bash -c '{}'
 
-for setting in full semi; do
-  unmask plot --results "$out/heuristics-$setting" "$out"/policy-$setting-*/ --out "$out/pareto-$setting.png"
+unmask plot --results "$out"/heuristics-*/ "$out"/policy-{full,semi}-a?-s?/ --out "$out/report/pareto.png"
+python "$here/matched.py" "$out" >"$out/report/matched.md"
+for directory in "$out"/*-*/; do
+  name=$(basename "$directory")
+  mkdir -p "$out/report/$name"
+  for file in summary.json run.json metrics.jsonl; do
+    if [ -f "$directory/$file" ]; then cp "$directory/$file" "$out/report/$name"; fi
+  done
 done

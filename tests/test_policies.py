@@ -1,6 +1,7 @@
 """Heuristics, the Bernoulli action, the network, and policies on disk."""
 
 import itertools
+import json
 import math
 
 import pytest
@@ -143,6 +144,30 @@ def test_confidence_may_come_without_its_last_axis():
     flat = Observation(o.confidence[..., 0], o.masked, o.eligible, o.step, o.length)
     network = perturbed()
     assert torch.equal(network(flat), network(o))
+
+
+def test_log_odds_keep_confidences_near_one_apart():
+    o = observation()
+    near, nearer = (Observation(torch.full_like(o.confidence, c), o.masked, o.eligible, o.step, o.length) for c in (0.99, 0.999))
+    apart = []
+    for transform in ("probability", "log-odds"):
+        network = perturbed(transform=transform)
+        apart.append((network(near) - network(nearer)).abs().mean().item())
+    assert apart[1] > 3 * apart[0]
+    for c in (0.0, 1.0):
+        extreme = Observation(torch.full_like(o.confidence, c), o.masked, o.eligible, o.step, o.length)
+        assert perturbed(transform="log-odds")(extreme).isfinite().all()
+    with pytest.raises(UnmaskError, match="use probability or log-odds"):
+        NetworkConfig(transform="logit")
+
+
+def test_policies_saved_before_there_was_a_transform_read_probabilities(tmp_path):
+    policy = LearnedPolicy(perturbed())
+    policy.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["network"].pop("transform") == "probability"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert torch.equal(load_policy(tmp_path).logits(observation()), policy.logits(observation()))
 
 
 def test_fallback_reveals_the_largest_logit_of_each_empty_row():

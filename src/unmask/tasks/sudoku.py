@@ -89,5 +89,5 @@ TASK = Task(
     words=(*DIGITS, BLANK, "="),
     max_new_tokens=36,
     max_prompt_tokens=37,
-    block_length=12,
+    block_length=18,
 )

@@ -7,11 +7,13 @@ import math
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from unmask.decoding import Generation, check_arguments, decode, encode_prompt
@@ -52,7 +54,7 @@ class TrainConfig:
     """L, the generation buffer; leave out for the task's own."""
     alpha: float = 1.0
     """α of the reward: larger is faster and less accurate."""
-    rounds: int = 150
+    rounds: int = 300
     """Rounds of rollouts and updates."""
     prompts: int = 16
     """Prompts a round (groups), on each process."""
@@ -74,6 +76,10 @@ class TrainConfig:
     """The gradient's norm is clipped to this."""
     width: int = 64
     """Width of the policy network (the paper's is 128; beside models of a million parameters that costs as much as the model)."""
+    initial_bias: float = -1.0
+    """The policy's output starts here: −1 reveals each position with probability 0.27 (the paper's −2: 0.12, for longer buffers)."""
+    transform: Literal["probability", "log-odds"] = "log-odds"
+    """How the policy reads confidences; the paper's is probability."""
     eval_every: int = 10
     """Rounds between evaluations on validation prompts."""
     eval_prompts: int = 128
@@ -84,7 +90,7 @@ class TrainConfig:
     """Rounds between checkpoints."""
     batch_size: int = 128
     """Rows decoded side by side."""
-    micro_batch: int = 512
+    micro_batch: int = 128
     """Decisions a backward pass takes at once."""
     mixed_precision: bool = False
     """Run the policy's updates under bf16 autocast (likelihoods stay fp32)."""
@@ -114,9 +120,16 @@ class TrainConfig:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give 0 or more")
         if not 0 <= self.seed < 2**32:
             raise UnmaskError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
+        self.network()  # refuses a width or transform that cannot be used
+        if not math.isfinite(self.initial_bias):
+            raise UnmaskError(f"initial_bias is {self.initial_bias}; give a finite number")
         for name in ("max_grad_norm", "eval_temperature"):
             if not 0 < getattr(self, name) < math.inf:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give a value above 0")
+
+    def network(self) -> NetworkConfig:
+        """The policy network's configuration."""
+        return NetworkConfig(width=self.width, mlp=4 * self.width, initial_bias=self.initial_bias, transform=self.transform)
 
     def settings(self) -> dict[str, Any]:
         """What decides the result: everything but where it is written."""
@@ -242,7 +255,7 @@ class Run:
         self.accelerator = Accelerator(cpu=config.device == "cpu", log_with="tensorboard", project_dir=config.out)
         self.model = replace(self.model, network=self.model.network.to(self.accelerator.device))
         set_seed(config.seed)
-        self.network = PolicyNetwork(NetworkConfig(width=config.width, mlp=4 * config.width)).to(self.accelerator.device)
+        self.network = PolicyNetwork(config.network()).to(self.accelerator.device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
         self.round, self.best = 0, -math.inf
 
@@ -356,34 +369,46 @@ def train(config: TrainConfig) -> Path:
         write_json(config.out / "run.json", {"settings": settings, "provenance": provenance(config.device, run.model.dtype)})
         write_text(metrics_file, "".join(json.dumps(entry) + "\n" for entry in history))
     run.accelerator.init_trackers("tensorboard")
-    while run.round < config.rounds:
-        metrics = run.train_round()
-        run.round += 1
-        finished = run.round == config.rounds
-        if run.round % config.eval_every == 0 or finished:
-            metrics |= run.evaluate()
-        entry = {"round": run.round, **metrics}
-        run.accelerator.log(metrics, step=run.round)
-        if main:
-            with metrics_file.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-            report(entry, config.rounds)
-        if metrics.get("eval_reward", -math.inf) > run.best:
-            run.best = metrics["eval_reward"]
+    with progress_bar(main) as bar:
+        bar.add_task("", total=config.rounds, completed=run.round)
+        while run.round < config.rounds:
+            metrics = run.train_round()
+            run.round += 1
+            finished = run.round == config.rounds
+            if run.round % config.eval_every == 0 or finished:
+                metrics |= run.evaluate()
+            entry = {"round": run.round, **metrics}
+            run.accelerator.log(metrics, step=run.round)
             if main:
-                run.policy(entry).save_pretrained(config.out / "best")
-        if main and (run.round % config.save_every == 0 or finished):
-            run.policy(entry).save_pretrained(config.out / "last")
-            run.save()
+                with metrics_file.open("a") as file:
+                    file.write(json.dumps(entry) + "\n")
+                report(entry, config.rounds, bar)
+            if metrics.get("eval_reward", -math.inf) > run.best:
+                run.best = metrics["eval_reward"]
+                if main:
+                    run.policy(entry).save_pretrained(config.out / "best")
+            if main and (run.round % config.save_every == 0 or finished):
+                run.policy(entry).save_pretrained(config.out / "last")
+                run.save()
     run.accelerator.end_training()
     return config.out
 
 
-def report(entry: dict[str, Any], rounds: int) -> None:
-    """One line a round."""
-    line = f"round {entry['round']:>4}/{rounds}  reward {entry['reward']:.3f}  accuracy {entry['accuracy']:.3f}  NFE {entry['nfe']:5.1f}"
-    line += f"  entropy {entry['entropy']:5.2f}  no signal {entry['silent']:.2f}"
-    line += f"  {entry['rollout_seconds'] + entry['update_seconds']:.1f} s"
+def progress_bar(shown: bool) -> Progress:
+    """A bar with the latest round's metrics beside it; not drawn where the output is no terminal."""
+    columns = (BarColumn(8), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, disable=not (shown and Console().is_terminal))
+
+
+def report(entry: dict[str, Any], rounds: int, bar: Progress) -> None:
+    """Moves the bar; prints one line for each round, on a terminal only for those with an evaluation."""
+    line = f"reward {entry['reward']:.3f} accuracy {entry['accuracy']:.3f} NFE {entry['nfe']:4.1f}"
+    line += f" entropy {entry['entropy']:4.1f} no signal {entry['silent']:.2f}"
+    bar.update(bar.task_ids[0], completed=entry["round"], description=line)
+    line = f"round {entry['round']:>4}/{rounds}  {line}  {entry['rollout_seconds'] + entry['update_seconds']:.1f} s"
     if "eval_reward" in entry:
         line += f"  | validation: reward {entry['eval_reward']:.3f} accuracy {entry['eval_accuracy']:.3f} NFE {entry['eval_nfe']:.1f}"
-    print(line, flush=True)
+    if bar.disable:
+        print(line, flush=True)
+    elif "eval_reward" in entry:
+        bar.console.print(line, highlight=False)

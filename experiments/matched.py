@@ -1,0 +1,44 @@
+"""Markdown tables of learned policies against the best heuristic at no more NFE: `python experiments/matched.py DIRECTORY`.
+
+A policy's point is compared with all heuristics whose mean NFE is at most 5 % above its own, in its own setting and, for full
+diffusion, in the semi-autoregressive one as well. "above" and "below" mean that the 95 % intervals do not overlap.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from unmask.analysis.plot import read_points
+from unmask.evaluation import Point
+
+
+def shown(point: Point) -> str:
+    return f"{100 * point.accuracy:.1f} [{100 * point.accuracy_low:.1f}, {100 * point.accuracy_high:.1f}] @ {point.nfe:.2f}"
+
+
+def against(point: Point, heuristics: list[Point]) -> str:
+    """The most accurate heuristic at matched NFE, and how the policy stands to it."""
+    rivals = [h for h in heuristics if h.nfe <= 1.05 * point.nfe]
+    if not rivals:
+        return "none at this NFE"
+    best = max(rivals, key=lambda h: h.accuracy)
+    verdict = "above" if point.accuracy_low > best.accuracy_high else "below" if point.accuracy_high < best.accuracy_low else "level"
+    return f"{verdict}: `{best.sampler}` {shown(best)}"
+
+
+def main(directory: Path) -> None:
+    heuristics = {setting: read_points([directory / f"heuristics-{setting}"])[0] for setting in ("full", "semi")}
+    for setting in ("full", "semi"):
+        rivals = ("full", "semi") if setting == "full" else ("semi",)
+        header = ["policy", "β", "accuracy % @ NFE", *(f"best heuristic, {rival}" for rival in rivals)]
+        print("|", " | ".join(header), "|")
+        print("|", " | ".join("---" for _ in header), "|")
+        for path in sorted(directory.glob(f"policy-{setting}-*")):
+            for point in sorted(read_points([path])[0], key=lambda p: p.nfe):
+                cells = [path.name.removeprefix("policy-"), point.sampler.rpartition("beta=")[2], shown(point)]
+                print("|", " | ".join(cells + [against(point, heuristics[rival]) for rival in rivals]), "|")
+        print()
+
+
+main(Path(sys.argv[1]))
