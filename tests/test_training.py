@@ -191,8 +191,10 @@ def test_resuming_with_other_settings_is_refused(tmp_path, tiny_dir, any_digit):
 
 @pytest.mark.parametrize(
     "change",
-    [{"alpha": -1.0}, {"alpha": float("nan")}, {"rollouts": 1}, {"rounds": 0}, {"epsilon": -0.1}, {"eval_temperature": 0.0}]
-    + [{"initial_bias": float("nan")}, {"width": 0}],
+    [
+        *({"alpha": -1.0}, {"alpha": float("nan")}, {"rollouts": 1}, {"rounds": 0}, {"epsilon": -0.1}, {"eval_temperature": 0.0}),
+        *({"initial_bias": float("nan")}, {"width": 0}),
+    ],
 )
 def test_bad_settings_are_refused(change):
     with pytest.raises(UnmaskError, match="give"):

@@ -39,6 +39,7 @@ class Generation:
         text: the decoded buffers up to the first end-of-text token, special tokens and masks dropped.
         nfe: int64 [N], forward passes each row was part of while it had something to reveal.
         reveal_step: int64 [N, L], the step that revealed each position, from 0; −1 never.
+        answer_tokens: int64 [N], tokens before the first end-of-text token: what tokens per forward are counted with.
         model_calls: forward passes of batches that were really run.
         rows_forwarded: rows in them. Fewer than the sum of `nfe` where rows were shared or had not changed.
         transitions: the decisions, if they were asked for.
@@ -48,6 +49,7 @@ class Generation:
     text: list[str]
     nfe: Int[Tensor, " N"]
     reveal_step: Int[Tensor, "N L"]
+    answer_tokens: Int[Tensor, " N"]
     model_calls: int
     rows_forwarded: int
     transitions: Transitions | None = None
@@ -86,6 +88,10 @@ def decode(
     temperature: float = 0.0,
     batch_size: int = 64,
     seed: int = 0,
+    cfg_scale: float = 0.0,
+    eos: str = "free",
+    stop_at_eos: bool = False,
+    holes: Sequence[Sequence[int]] | None = None,
     record: bool = False,
     watch: Callable[[Step], None] | None = None,
 ) -> Generation:
@@ -104,6 +110,11 @@ def decode(
         temperature: τ of the frozen model.
         batch_size: how many rows are decoded side by side.
         seed: of everything random.
+        cfg_scale: weight of classifier-free guidance; 0 is none. A guided step forwards each row twice and still costs one NFE.
+        eos: "free", "never" or "last", how `Model.propose` treats end-of-text tokens.
+        stop_at_eos: a row is finished once an end-of-text token is revealed and all before it is; the rest of its buffer becomes
+            end-of-text, with `reveal_step` −1.
+        holes: L positions of each prompt that hold masks; they are the buffer then, and nothing is put behind the prompt (infilling).
         record: keep the transitions.
         watch: called after each step; costs time, for showing only.
 
@@ -113,19 +124,28 @@ def decode(
     length, n = max_new_tokens, len(prompts)
     block_length = length if block_length is None else block_length
     check_arguments(n, length, block_length, temperature, batch_size)
+    check_guidance(cfg_scale, eos)
     device = model.device
     k = getattr(getattr(getattr(policy, "network", None), "config", None), "inputs", 1)
 
     # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 8 with at
     # least one column of padding: then the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
-    sizes = torch.tensor([len(prompt) for prompt in prompts])
-    width = (int(sizes.max()) + length) // 8 * 8 + 8
-    canvas = torch.zeros(n, width, dtype=torch.long)
+    behind = length if holes is None else 0
+    sizes = torch.tensor([len(prompt) + behind for prompt in prompts])
+    width = int(sizes.max()) // 8 * 8 + 8
+    limit = model.max_positions
+    if limit is not None and (longest := int(sizes.max())) > limit:
+        raise UnmaskError(f"a prompt and its buffer have {longest} tokens; this model takes {limit}, so shorten one of them")
+    width = width if limit is None else min(width, limit)
+    canvas = torch.full((n, width), model.pad_id)
     for i, prompt in enumerate(prompts):
         canvas[i, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
-        canvas[i, len(prompt) : len(prompt) + length] = model.mask_id
+        canvas[i, len(prompt) : len(prompt) + behind] = model.mask_id
     canvas, sizes = canvas.to(device), sizes.to(device)
-    where = sizes[:, None] + torch.arange(length, device=device)
+    where = sizes[:, None] - length + torch.arange(length, device=device) if holes is None else torch.tensor(holes, device=device)
+    inside = torch.arange(width, device=device) < sizes[:, None]
+    given = inside.scatter(1, where, False)  # the prompt, which guidance hides
+    ends = torch.tensor(model.eos_ids, device=device)
     keys = torch.tensor(row_keys(prompts, seed), device=device)
 
     reveal_step = torch.full((n, length), -1, device=device)
@@ -148,12 +168,15 @@ def decode(
                 rows = torch.empty(len(unique), dtype=torch.long, device=device).scatter_(0, share, changed)
             proposal = model.propose(
                 canvas[rows],
-                torch.arange(width, device=device) < (sizes[rows] + length)[:, None],
+                inside[rows],
                 where[rows],
                 needs=policy.needs,
                 k=k,
                 temperature=temperature,
                 generator=RowGenerator(keys[rows]),
+                unconditional=canvas[rows].masked_fill(given[rows], model.mask_id) if cfg_scale else None,
+                cfg_scale=cfg_scale,
+                eos=eos,
             )
             spread = slice(None) if share is None else share
             proposed[changed] = proposal.tokens[spread]
@@ -161,7 +184,7 @@ def decode(
             for name, values in features.items():
                 values[changed] = proposal.features[name][spread]
             model_calls += 1
-            rows_forwarded += len(rows)
+            rows_forwarded += len(rows) * (2 if cfg_scale else 1)
 
         masked = reveal_step[active] < 0
         eligible = current_block(masked, block_length)
@@ -179,7 +202,12 @@ def decode(
         stale[active] = action.any(1)
         if watch:
             watch(Step(active, buffer, action))
-        going = (masked & ~action).any(1) & (nfe[active] < length)
+        left = masked & ~action
+        going = left.any(1) & (nfe[active] < length)
+        if stop_at_eos:
+            ended = (torch.isin(buffer, ends) & ~left & (left.cumsum(1) == 0)).any(1)
+            canvas[active] = canvas[active].scatter(1, where[active], torch.where(left & ended[:, None], ends[0], buffer))
+            going &= ~ended
         active = active[going]
         admitted = min(batch_size - len(active), n - waiting)
         if admitted:
@@ -191,7 +219,16 @@ def decode(
     if record:
         rows, observations, actions = zip(*recorded, strict=True)
         transitions = Transitions(torch.cat(rows), Observation.cat(list(observations)), torch.cat(actions))
-    return Generation(tokens, texts(model, tokens), nfe, reveal_step, model_calls, rows_forwarded, transitions)
+    ended = torch.isin(tokens, ends)
+    answer_tokens = torch.where(ended.any(1), ended.int().argmax(1), length)
+    text = (
+        texts(model, tokens)
+        if holes is None
+        else model.tokenizer.batch_decode(
+            [row[:size] for row, size in zip(canvas.tolist(), sizes.tolist(), strict=True)], skip_special_tokens=True
+        )
+    )
+    return Generation(tokens, text, nfe, reveal_step, answer_tokens, model_calls, rows_forwarded, transitions)
 
 
 def texts(model: Model, tokens: Int[Tensor, "N L"]) -> list[str]:
@@ -214,3 +251,11 @@ def check_arguments(n: int, length: int, block_length: int, temperature: float, 
         raise UnmaskError(f"temperature is {temperature:g}; give 0 (greedy) or more")
     if batch_size < 1:
         raise UnmaskError(f"batch_size is {batch_size}; give at least 1")
+
+
+def check_guidance(cfg_scale: float, eos: str) -> None:
+    """The same for guidance and end-of-text tokens."""
+    if not 0 <= cfg_scale < float("inf"):
+        raise UnmaskError(f"cfg_scale is {cfg_scale:g}; give 0 (no guidance) or more")
+    if eos not in ("free", "never", "last"):
+        raise UnmaskError(f"eos is {eos!r}; give free, never or last")

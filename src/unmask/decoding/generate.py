@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
 from unmask.decoding.decode import Generation, Step, decode
 from unmask.errors import UnmaskError
 from unmask.models import Model
@@ -18,11 +22,16 @@ def generate(
     prompts: Sequence[Prompt],
     policy: Policy | str | Path,
     *,
-    max_new_tokens: int,
+    max_new_tokens: int | None = None,
     block_length: int | None = None,
     temperature: float = 0.0,
     batch_size: int = 64,
     seed: int = 0,
+    cfg_scale: float = 0.0,
+    logits_eos_inf: bool = False,
+    confidence_eos_eot_inf: bool = False,
+    stop_at_eos: bool = False,
+    infill: bool = False,
     record: bool = False,
     watch: Callable[[Step], None] | None = None,
 ) -> Generation:
@@ -37,6 +46,13 @@ def generate(
         temperature: τ of the frozen model; 0 is greedy.
         batch_size: rows decoded side by side; changes the speed, never the result.
         seed: of everything random.
+        cfg_scale: w of classifier-free guidance, l_u + (w + 1)·(l − l_u) with l_u from a canvas whose prompt is masked (LLaDA's name); 0 is
+            none. A guided step costs two forward passes of the model and counts as one NFE.
+        logits_eos_inf: never propose an end of text or turn (LLaDA's name).
+        confidence_eos_eot_inf: propose ends with confidence 0, so that policies that go by confidence reveal them last (LLaDA's name).
+        stop_at_eos: finish a row once an end is revealed and everything before it is.
+        infill: the prompts hold mask tokens, and only those are filled; `max_new_tokens` is not used. Rows of `tokens` are the filled
+            positions in order, padded behind with the end-of-text token where other prompts have more; `text` is the whole text.
         record: keep every decision in `Generation.transitions`.
         watch: called with a `Step` after each step.
 
@@ -49,23 +65,75 @@ def generate(
     """
     if isinstance(prompts, str):
         raise UnmaskError("prompts is one string; give a list of prompts")
+    if logits_eos_inf and confidence_eos_eot_inf:
+        raise UnmaskError("logits_eos_inf and confidence_eos_eot_inf were both given; an end that is never proposed cannot come last")
     loaded = policy if not isinstance(policy, str | Path) else load_policy(policy, device=model.device)
-    return decode(
-        model,
-        [encode_prompt(model, prompt) for prompt in prompts],
-        loaded,
-        max_new_tokens=max_new_tokens,
-        block_length=block_length,
-        temperature=temperature,
-        batch_size=batch_size,
-        seed=seed,
-        record=record,
-        watch=watch,
+    ids = [encode_prompt(model, prompt, infill=infill) for prompt in prompts]
+
+    def run(rows: Sequence[int], length: int, holes: list[list[int]] | None) -> Generation:
+        return decode(
+            model,
+            [ids[row] for row in rows],
+            loaded,
+            max_new_tokens=length,
+            block_length=block_length if holes is None or block_length is None else min(block_length, length),
+            temperature=temperature,
+            batch_size=batch_size,
+            seed=seed,
+            cfg_scale=cfg_scale,
+            eos="never" if logits_eos_inf else "last" if confidence_eos_eot_inf else "free",
+            stop_at_eos=stop_at_eos,
+            holes=holes,
+            record=record,
+            watch=watch,
+        )
+
+    if not infill:
+        if max_new_tokens is None:
+            raise UnmaskError("max_new_tokens is missing; give the length of the answers, or infill=True for prompts that hold masks")
+        return run(range(len(ids)), max_new_tokens, None)
+    holes = [[i for i, token in enumerate(row) if token == model.mask_id] for row in ids]
+    if not all(holes):
+        raise UnmaskError(
+            f"the prompt {prompts[holes.index([])]!r} holds no mask token ({mask_text(model)}); infilling needs one in each prompt"
+        )
+    # Prompts with equally many holes are decoded together, so that no row's L depends on its batch-mates.
+    lengths = sorted({len(row) for row in holes})
+    if record and len(lengths) > 1:
+        raise UnmaskError("infilling with record=True needs equally many masks in every prompt; call it for each number of masks apart")
+    groups = [[row for row, places in enumerate(holes) if len(places) == length] for length in lengths]
+    parts = [run(rows, length, [holes[row] for row in rows]) for rows, length in zip(groups, lengths, strict=True)]
+    return merge(parts, groups, model.eos_ids[0]) if len(parts) > 1 else parts[0]
+
+
+def merge(parts: Sequence[Generation], groups: Sequence[Sequence[int]], fill: int) -> Generation:
+    """Generations of groups of rows as one, in the order of the rows; buffers are padded to the longest."""
+    order = torch.tensor([row for rows in groups for row in rows]).argsort()
+    longest = max(part.tokens.shape[1] for part in parts)
+
+    def padded(name: str, value: int) -> Tensor:
+        tensors = [getattr(part, name) for part in parts]
+        return torch.cat([pad(tensor, (0, longest - tensor.shape[1]), value=value) for tensor in tensors])[order]
+
+    texts = [text for part in parts for text in part.text]
+    return Generation(
+        tokens=padded("tokens", fill),
+        text=[texts[i] for i in order.tolist()],
+        nfe=torch.cat([part.nfe for part in parts])[order],
+        reveal_step=padded("reveal_step", -1),
+        answer_tokens=torch.cat([part.answer_tokens for part in parts])[order],
+        model_calls=sum(part.model_calls for part in parts),
+        rows_forwarded=sum(part.rows_forwarded for part in parts),
     )
 
 
-def encode_prompt(model: Model, prompt: Prompt) -> list[int]:
-    """Token ids of one prompt.
+def mask_text(model: Model) -> str:
+    """How the mask token is written in a prompt."""
+    return str(model.tokenizer.convert_ids_to_tokens(model.mask_id))
+
+
+def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list[int]:
+    """Token ids of one prompt; with `infill` it may hold mask tokens.
 
     Raises:
         UnmaskError: if it is empty, of another type, or has a token the model does not know.
@@ -83,8 +151,11 @@ def encode_prompt(model: Model, prompt: Prompt) -> list[int]:
         raise UnmaskError(f"a prompt is {prompt!r}; give a string, a list of chat messages or a list of token ids")
     if not ids:
         raise UnmaskError(f"a prompt is empty ({prompt!r}); give at least one token")
-    if wrong := [i for i in ids if not 0 <= i < len(tokenizer)]:
-        raise UnmaskError(f"a prompt has the token id {wrong[0]}; this model's ids are 0 to {len(tokenizer) - 1}")
+    last = max(len(tokenizer) - 1, model.mask_id)
+    if wrong := [i for i in ids if not 0 <= i <= last]:
+        raise UnmaskError(f"a prompt has the token id {wrong[0]}; this model's ids are 0 to {last}")
+    if not infill and model.mask_id in ids:
+        raise UnmaskError(f"the prompt {prompt!r} holds the mask token {mask_text(model)}; say infill=True to have it filled")
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         raise UnmaskError(f"the prompt {prompt!r} has words that this model's tokenizer does not know; use its vocabulary")
     return ids

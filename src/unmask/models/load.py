@@ -1,19 +1,28 @@
-"""Loads a frozen model: an embedded one by name, or a directory as `unmask pretrain` writes it."""
+"""Loads a frozen model: an embedded one by name, a directory, or a repository of the Hugging Face Hub; stock classes, no remote code."""
 
 from __future__ import annotations
 
+import json
+import re
+import struct
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from huggingface_hub import snapshot_download
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers import logging as transformers_logging
 
 from unmask.errors import UnmaskError
-from unmask.files import read_json, read_tensors
+from unmask.files import read_json
 from unmask.models.base import Model
+from unmask.models.families import FAMILIES, Family
 
 EMBEDDED = Path(__file__).parent / "embedded"
+END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|role_end|>")
+HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt"]
 
 
 def embedded_models() -> list[str]:
@@ -35,55 +44,252 @@ def usable_device(device: str | torch.device) -> torch.device:
         ) from None
 
 
-def load_model(name_or_path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.bfloat16) -> Model:
+def load_model(
+    name_or_path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.bfloat16,
+    attn_implementation: str | None = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    quantization_config: Any = None,
+) -> Model:
     """Loads a frozen masked diffusion language model for inference.
 
+    The family (LLaDA, Dream, A2D, LLaDA-MoE, masked-LM encoders, plain) is decided from `config.json`. Weights are read shard by shard
+    straight into `dtype`; pickles and remote code are never touched.
+
     Args:
-        name_or_path: `embedded/NAME` (see `embedded_models`), or a directory with `config.json` (`"is_causal": false`),
-            `model.safetensors` and tokenizer files with a mask token.
+        name_or_path: `embedded/NAME` (see `embedded_models`), a directory, or a Hub repository `org/name`.
         device: where to put it.
         dtype: of its weights and activations; confidences are fp32 whatever this is.
+        attn_implementation: as in `transformers` (sdpa, eager, flash_attention_2, …); None is its default.
+        device_map: as in `transformers`, for example "auto" to spread the layers over all GPUs; `device` is then not used.
+        quantization_config: as in `transformers`, for example `BitsAndBytesConfig(load_in_4bit=True)`; needs a `device_map` or a GPU.
 
     Raises:
-        UnmaskError: for an unknown name, a damaged or incomplete checkpoint, a causal model, or a tokenizer without mask token.
+        UnmaskError: for an unknown name or architecture, a damaged or incomplete checkpoint, weights that are missing or superfluous,
+            a causal model, or a mask token that neither config.json nor the tokenizer names.
 
     Example:
         >>> model = load_model("embedded/chain")
     """
     name = str(name_or_path)
     device = usable_device(device)
-    if name.startswith("embedded/"):
-        if name not in embedded_models():
-            raise UnmaskError(f"model {name!r} is not known; embedded are {', '.join(embedded_models())}")
-        directory = EMBEDDED / name.removeprefix("embedded/")
-    else:
-        directory = Path(name_or_path)
-        if not directory.is_dir():
-            raise UnmaskError(f"model {name!r} is neither a directory nor one of {', '.join(embedded_models())}")
+    directory = find_directory(name_or_path)
     config = read_json(directory / "config.json")
-    if not isinstance(config, dict) or config.get("is_causal") is not False:
-        raise UnmaskError(f'{directory} holds a causal model; a masked diffusion model says "is_causal": false in its config.json')
-    weights = read_tensors(directory / "model.safetensors")  # read whole before anything is built, so that damage is found first
+    if not isinstance(config, dict):
+        raise UnmaskError(f"{directory}/config.json describes no model; copy it again")
+    check_weights(directory)
+    family = find_family(config, directory)
+    placement = {"device_map": device_map} if device_map is not None else {}
+    if quantization_config is not None:
+        placement["quantization_config"] = quantization_config
+    if attn_implementation is not None:
+        placement["attn_implementation"] = attn_implementation
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+        network, report = family.network.from_pretrained(
+            directory,
+            config=family.config,
+            key_mapping=dict(family.renames) or None,
+            dtype=dtype,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            **placement,
         )
-        network, report = loaded
-        tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UnmaskError(f"{directory} cannot be loaded ({' '.join(str(error).split())}); check that its files belong together") from None
-    wrong = {kind: sorted(report[kind]) for kind in ("missing_keys", "unexpected_keys") if report[kind]}
-    if wrong:
-        found = "; ".join(f"{kind.replace('_keys', '')}: {', '.join(map(str, keys[:3]))}" for kind, keys in wrong.items())
-        raise UnmaskError(f"{directory} has {len(weights)} weights that do not fit its config.json ({found}); copy both from one source")
-    if tokenizer.mask_token_id is None:
-        raise UnmaskError(f"the tokenizer in {directory} has no mask token; set mask_token in tokenizer_config.json")
-    eos = network.config.eos_token_id
-    eos_ids = tuple(eos) if isinstance(eos, list) else (tokenizer.eos_token_id if eos is None else eos,)
-    never = {tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id} - {None, *eos_ids}
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise UnmaskError(f"{directory} cannot be loaded ({reason(error)}); check that its files belong together") from None
+    check_report(report, family, directory)
     network.requires_grad_(False)
     network.eval()
-    length = config.get("max_new_tokens")
-    return Model(network.to(device), tokenizer, tokenizer.mask_token_id, eos_ids, tuple(sorted(never)), name, length)
+    if device_map is None and quantization_config is None:
+        network = network.to(device)
+    if family.probe and not bidirectional(network):
+        raise UnmaskError(
+            f"{directory} holds a {type(network).__name__}, which stays causal whatever its config says; it cannot be used here"
+        )
+    return assemble(family, network, load_tokenizer(directory, family), name, config)
+
+
+def find_directory(name_or_path: str | Path) -> Path:
+    """The directory of an embedded model, a local one, or the local copy of a Hub repository (downloaded if need be).
+
+    Raises:
+        UnmaskError: if there is none.
+    """
+    name = str(name_or_path)
+    if name.startswith("embedded/"):
+        if name not in embedded_models():
+            raise UnmaskError(f"model {name!r} is not known; embedded are {', '.join(embedded_models())}")
+        return EMBEDDED / name.removeprefix("embedded/")
+    directory = Path(name_or_path)
+    if directory.is_dir():
+        return directory
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
+        raise UnmaskError(f"model {name!r} is neither a directory, a Hub repository (org/name) nor one of {', '.join(embedded_models())}")
+    try:
+        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
+    except Exception as error:  # the hub raises many kinds, down to those of its HTTP library
+        raise UnmaskError(
+            f"model {name!r} is no directory and cannot be had from the Hugging Face Hub ({reason(error)}); check name and network"
+        ) from None
+
+
+def reason(error: Exception) -> str:
+    """An error's message as one short line."""
+    return shorten(str(error) or type(error).__name__, 200, placeholder=" …")
+
+
+def find_family(config: dict[str, Any], directory: Path) -> Family:
+    """The first family that knows this config.json.
+
+    Raises:
+        UnmaskError: if none does.
+    """
+    module = next((module for module in FAMILIES if module.matches(config)), None)
+    if module is None:
+        kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
+        raise UnmaskError(
+            f"{directory} holds a causal model or one of an unknown architecture ({kind}); known are LLaDA, Dream, A2D, LLaDA-MoE, "
+            'BERT-like masked LMs, and stock causal classes with "is_causal": false in config.json'
+        )
+    try:
+        return module.family(config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UnmaskError(
+            f"{directory} cannot be loaded: its config.json is not usable ({reason(error)}); copy it from its source"
+        ) from None
+
+
+def check_weights(directory: Path) -> None:
+    """Looks at every weight file's header and size before anything is built, so that damage is named by file.
+
+    Raises:
+        UnmaskError: if there are no safetensors files, one is missing, or one is shorter than its header says.
+    """
+    index = directory / "model.safetensors.index.json"
+    if (directory / "model.safetensors").exists():
+        files = ["model.safetensors"]
+    elif index.exists():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise UnmaskError(f"{index} names no weights; copy it again")
+        files = sorted(set(weight_map.values()))
+    else:
+        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern))
+        if pickles:
+            raise UnmaskError(
+                f"{directory} holds its weights as pickles only ({pickles[0]}), which are never loaded; convert them to safetensors"
+            )
+        raise UnmaskError(f"{directory}/model.safetensors does not exist; a checkpoint directory holds config.json and safetensors files")
+    for file in files:
+        path = directory / file
+        if not path.is_file():
+            raise UnmaskError(f"{path} does not exist, though {index.name} names it; copy the missing shard")
+        if not whole(path):
+            raise UnmaskError(f"{path} cannot be read as safetensors; it is damaged or truncated, so copy it again")
+
+
+def whole(path: Path) -> bool:
+    """Whether a safetensors file is as long as its header says."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            (header_size,) = struct.unpack("<Q", file.read(8))
+            if header_size > size:
+                return False
+            header = json.loads(file.read(header_size))
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return size == 8 + header_size + max(ends, default=0)
+
+
+def check_report(report: Mapping[str, Any], family: Family, directory: Path) -> None:
+    """Refuses what `transformers` would only warn of.
+
+    Raises:
+        UnmaskError: if a weight is missing, has the wrong shape, or is not known to the class.
+    """
+    wrong = []
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        keys = [key if isinstance(key, str) else key[0] for key in report.get(kind) or ()]
+        keys = sorted(key for key in keys if not any(re.search(pattern, key) for pattern in family.ignored))
+        if keys:
+            wrong.append(f"{kind.removesuffix('_keys')}: {', '.join(keys[:3])}{' and others' if len(keys) > 3 else ''}")
+    if wrong:
+        raise UnmaskError(f"the weights in {directory} do not fit its config.json ({'; '.join(wrong)}); copy both from one source")
+
+
+@torch.inference_mode()
+def bidirectional(network: Any) -> bool:
+    """Whether the first position sees the last one."""
+    device = next(network.parameters()).device
+    tokens = torch.tensor([[1, 2, 3], [1, 2, 4]], device=device)
+    hidden = network.base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).last_hidden_state
+    return not torch.equal(hidden[0, 0], hidden[1, 0])
+
+
+def load_tokenizer(directory: Path, family: Family) -> Any:
+    """The tokenizer, from the files that are there and never from a class that they name.
+
+    Raises:
+        UnmaskError: if there are none, or they cannot be read.
+    """
+    if (directory / "tokenizer.json").exists():
+        tokenizer_class: Any = PreTrainedTokenizerFast
+    elif (directory / "vocab.json").exists() and (directory / "merges.txt").exists():
+        tokenizer_class = Qwen2Tokenizer
+    elif (directory / "vocab.txt").exists():
+        tokenizer_class = AutoTokenizer
+    else:
+        raise UnmaskError(
+            f"{directory} has no tokenizer files; a checkpoint holds tokenizer.json, or vocab.json and merges.txt, or vocab.txt"
+        )
+    try:
+        tokenizer: Any = tokenizer_class.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # the Rust library raises bare Exception
+        raise UnmaskError(f"the tokenizer in {directory} cannot be loaded ({reason(error)}); copy it again") from None
+    if not tokenizer.chat_template:
+        tokenizer.chat_template = family.chat_template
+    return tokenizer
+
+
+def assemble(family: Family, network: Any, tokenizer: Any, name: str, config: Mapping[str, Any]) -> Model:
+    """The model with its special tokens: end of text and end of turn, mask, and those that no text contains.
+
+    Raises:
+        UnmaskError: if there is no mask token, or no end of text.
+    """
+    mask_id = tokenizer.mask_token_id if family.mask_id is None else family.mask_id
+    vocabulary = network.get_input_embeddings().weight.shape[0]
+    if mask_id is None:
+        raise UnmaskError(
+            f"the tokenizer of {name} has no mask token, nor has its config.json a mask_token_id; set mask_token in tokenizer_config.json"
+        )
+    known = tokenizer.get_vocab()
+    eos = network.config.eos_token_id
+    ends = [*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id, *(known.get(token) for token in END_OF_TURN)]
+    ends = list(dict.fromkeys(token for token in ends if token is not None)) or [tokenizer.sep_token_id]
+    if ends == [None]:
+        raise UnmaskError(f"{name} names no end of text; set eos_token in its tokenizer_config.json")
+    if wrong := [token for token in [mask_id, *ends] if not 0 <= token < vocabulary]:
+        raise UnmaskError(
+            f"{name} has the special token id {wrong[0]}, but its embedding has {vocabulary} rows; copy all its files from one source"
+        )
+    special = {mask_id, tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id}
+    never = (special | set(range(len(tokenizer), vocabulary))) - {None, *ends}
+    return Model(
+        network=network,
+        tokenizer=tokenizer,
+        mask_id=mask_id,
+        eos_ids=tuple(ends),
+        never_ids=tuple(sorted(token for token in never if token < vocabulary)),
+        name=name,
+        max_new_tokens=config.get("max_new_tokens"),
+        family=family.name,
+        shift=family.shift,
+        head=family.head(network),
+    )
