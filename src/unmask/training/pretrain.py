@@ -6,12 +6,12 @@ import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from unmask.errors import UnmaskError
 from unmask.files import (
@@ -38,6 +38,8 @@ class PretrainConfig:
     """Directory for the model, its loss curve and the checkpoint to resume from."""
     task: str = "chain"
     """What to learn: chain or sudoku."""
+    family: Literal["plain", "dream"] = "plain"
+    """Checkpoint format: plain (Llama, no shift), or dream (Qwen2, the output at position i predicts token i + 1)."""
     steps: int = 12_000
     """Optimisation steps."""
     batch_size: int = 32
@@ -83,9 +85,10 @@ class PretrainConfig:
             raise UnmaskError(f"width {self.width} cannot be cut into {self.heads} heads of even size; change one of them")
 
 
-def new_model(config: PretrainConfig, tokenizer: Any, prompt_length: int, answer_length: int) -> LlamaForCausalLM:
-    """A stock Llama with bidirectional attention and tied embeddings, with random weights."""
-    llama = LlamaConfig(
+def new_model(config: PretrainConfig, tokenizer: Any, prompt_length: int, answer_length: int) -> Any:
+    """A stock Llama (or Qwen2, for Dream's format) with bidirectional attention and tied embeddings, with random weights."""
+    network, stock = (Qwen2ForCausalLM, Qwen2Config) if config.family == "dream" else (LlamaForCausalLM, LlamaConfig)
+    settings = stock(
         vocab_size=len(tokenizer),
         hidden_size=config.width,
         intermediate_size=3 * config.width,
@@ -98,10 +101,10 @@ def new_model(config: PretrainConfig, tokenizer: Any, prompt_length: int, answer
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
-    llama.is_causal = False
-    llama.max_new_tokens = answer_length
+    settings.is_causal = False
+    settings.max_new_tokens = answer_length
     torch.manual_seed(config.seed)
-    return LlamaForCausalLM(llama)
+    return network(settings)
 
 
 def draw_masks(n: int, length: int, suffix_share: float, generator: torch.Generator) -> Tensor:
@@ -135,7 +138,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example], prompt_l
     return torch.tensor(rows), torch.tensor([len(p) for p in prompts])
 
 
-def diffusion_loss(model: Any, tokens: Tensor, prompt_lengths: Tensor, masks: Tensor, mask_id: int) -> Tensor:
+def diffusion_loss(model: Any, tokens: Tensor, prompt_lengths: Tensor, masks: Tensor, mask_id: int, shift: int = 0) -> Tensor:
     """Cross-entropy on the hidden answer tokens, each sequence weighted by 1/t with t the share that is really hidden.
 
     Args:
@@ -144,6 +147,7 @@ def diffusion_loss(model: Any, tokens: Tensor, prompt_lengths: Tensor, masks: Te
         prompt_lengths: [B].
         masks: bool [B, L], hidden answer positions.
         mask_id: the mask token.
+        shift: the logits at position i predict token i + shift.
 
     Returns:
         A scalar; with the 1/t weight, a bound on the negative log-likelihood per answer token in nats.
@@ -154,7 +158,7 @@ def diffusion_loss(model: Any, tokens: Tensor, prompt_lengths: Tensor, masks: Te
     corrupted = tokens.scatter(1, where, torch.where(masks, mask_id, answers))
     attention_mask = torch.arange(tokens.shape[1], device=tokens.device) < (prompt_lengths + length)[:, None]
     logits = model(input_ids=corrupted, attention_mask=attention_mask.long(), use_cache=False).logits
-    logits = logits.gather(1, where[:, :, None].expand(-1, -1, logits.shape[-1]))
+    logits = logits.gather(1, (where - shift)[:, :, None].expand(-1, -1, logits.shape[-1]))
     nll = cross_entropy(logits.float().transpose(1, 2), answers, reduction="none")
     return ((nll * masks).sum(1) / masks.sum(1)).mean()
 
@@ -213,7 +217,7 @@ def pretrain(config: PretrainConfig) -> Path:
         masks = draw_masks(config.batch_size, task.max_new_tokens, config.suffix_share, generator)
         with torch.autocast(torch.device(config.device).type, torch.bfloat16):
             tokens, lengths, masks = (x.to(config.device) for x in (tokens, lengths, masks))
-            loss = diffusion_loss(network, tokens, lengths, masks, tokenizer.mask_token_id)
+            loss = diffusion_loss(network, tokens, lengths, masks, tokenizer.mask_token_id, int(config.family == "dream"))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in (muon, adamw):
@@ -234,9 +238,12 @@ def pretrain(config: PretrainConfig) -> Path:
     return config.out
 
 
-def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
-    """Writes the model in bf16 as stock `transformers` files; the weights of `model` stay as they are."""
-    bf16: Any = LlamaForCausalLM(model.config)
+def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
+    """Writes the model in bf16 as stock `transformers` files, or in Dream's format; the weights of `model` stay as they are."""
+    bf16 = type(model)(model.config)
     bf16.load_state_dict(model.state_dict())
     bf16.to(torch.bfloat16).save_pretrained(out)
+    if isinstance(model, Qwen2ForCausalLM):
+        dream = {"architectures": ["DreamModel"], "model_type": "Dream", "mask_token_id": tokenizer.mask_token_id}
+        write_json(out / "config.json", read_json(out / "config.json") | dream)
     tokenizer.save_pretrained(out)
