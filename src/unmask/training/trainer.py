@@ -198,9 +198,10 @@ def update(
     parameters = list(policy.network.parameters())
     size = 0 if batch is None else len(batch.advantage)
     generator = torch.Generator().manual_seed(seed)
-    totals = {"entropy": 0.0, "clipped": 0.0, "grad_norm": 0.0}
+    # Kept on the device until the end: a float() in the loop would make a GPU wait for every micro-batch.
+    totals = {name: torch.zeros((), device=accelerator.device) for name in ("entropy", "clipped", "grad_norm")}
     if not size and accelerator.num_processes == 1:
-        return totals  # no group has signal: no step at all, so that weight decay and momentum do not drift
+        return dict.fromkeys(totals, 0.0)  # no group has signal: no step at all, so that weight decay and momentum do not drift
 
     def evaluate(part: Tensor) -> tuple[Tensor, Tensor]:
         assert batch is not None
@@ -222,16 +223,16 @@ def update(
                 weight = batch.weight[part] * config.minibatches
                 grpo_loss(log_prob, old[part], batch.advantage[part], weight, config.epsilon).backward()
                 outside = ((log_prob.detach() - old[part]).exp() - 1).abs() > config.epsilon
-                totals["clipped"] += float(outside.sum()) / (size * config.epochs)
-                totals["entropy"] += float(entropy.detach().sum()) / (size * config.epochs)
+                totals["clipped"] += outside.sum() / (size * config.epochs)
+                totals["entropy"] += entropy.detach().sum() / (size * config.epochs)
             if accelerator.num_processes > 1:
                 flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
                 mean: Any = accelerator.reduce(flat, reduction="mean")
                 for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
                     p.grad = grad.view_as(p).clone()
-            totals["grad_norm"] += float(torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)) / steps
+            totals["grad_norm"] += torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm) / steps
             optimizer.step()
-    return totals
+    return {name: float(total) for name, total in totals.items()}
 
 
 def learning_rate(config: TrainConfig, round_: int) -> float:
