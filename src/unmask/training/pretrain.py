@@ -87,7 +87,8 @@ class PretrainConfig:
 
 def new_model(config: PretrainConfig, tokenizer: Any, prompt_length: int, answer_length: int) -> Any:
     """A stock Llama (or Qwen2, for Dream's format) with bidirectional attention and tied embeddings, with random weights."""
-    network, stock = (Qwen2ForCausalLM, Qwen2Config) if config.family == "dream" else (LlamaForCausalLM, LlamaConfig)
+    classes: tuple[Any, Any] = (Qwen2ForCausalLM, Qwen2Config) if config.family == "dream" else (LlamaForCausalLM, LlamaConfig)
+    network, stock = classes
     settings = stock(
         vocab_size=len(tokenizer),
         hidden_size=config.width,

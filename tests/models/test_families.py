@@ -1,0 +1,248 @@
+"""Every family's checkpoint, loaded through the public API, against the plain statement of its architecture."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import unmask
+from tests.models.checkpoints import MAKERS, write
+from tests.reference.architectures import NETWORKS
+
+VARIANTS = {
+    "llada": ("llada", {}),
+    "llada grouped-query, tied, odd sizes": (
+        "llada",
+        {"n_heads": 6, "n_kv_heads": 2, "d_model": 36, "mlp_hidden_size": 37, "n_layers": 3, "weight_tying": True},
+    ),
+    "llada with all biases": ("llada", {"include_bias": True, "include_qkv_bias": True}),
+    "llada with biases on q, k, v": ("llada", {"include_qkv_bias": True, "n_kv_heads": 1}),
+    "llada in shards": ("llada", {"shards": 3}),
+    "dream": ("dream", {}),
+    "dream in shards, with slow tokenizer files": ("dream", {"shards": 2, "slow": True}),
+    "dream tied, odd sizes": ("dream", {"tie_word_embeddings": True, "intermediate_size": 31, "num_hidden_layers": 3}),
+    "a2d-qwen2": ("a2d-qwen2", {}),
+    "a2d-qwen3": ("a2d-qwen3", {}),
+    "a2d-qwen3 untied, one key head": ("a2d-qwen3", {"tie_word_embeddings": False, "num_key_value_heads": 1}),
+    "a2d-llama": ("a2d-llama", {}),
+    "llada_moe": ("llada_moe", {}),
+    "llada_moe, one dense layer, weights renormalised": ("llada_moe", {"moe_layer_freq": [0, 1], "norm_topk_prob": True, "shards": 2}),
+    "bert": ("bert", {}),
+    "roberta": ("roberta", {}),
+    "modernbert": ("modernbert", {}),
+}
+
+
+def worst_difference(checkpoint, family, seed=0):
+    """Largest absolute difference of logits over real positions: without padding, and padded on the right to a common length."""
+    model = unmask.load_model(checkpoint.directory, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    worst = 0.0
+    for sizes in ([1], [2, 2], [9, 4, 13]):
+        tokens = torch.full((len(sizes), max(sizes)), model.pad_id)
+        mask = torch.zeros_like(tokens)
+        for row, size in enumerate(sizes):
+            tokens[row, :size] = torch.randint(6, 30, (size,), generator=generator)
+            tokens[row, size // 2] = model.mask_id
+            mask[row, :size] = 1
+        with torch.no_grad():
+            expected = NETWORKS[family](checkpoint.config, checkpoint.weights, tokens, mask)
+        difference = (model.logits(tokens, mask) - expected).abs()[mask.bool()]
+        assert expected[mask.bool()].std() > 0.1, "logits so flat that the comparison says nothing"
+        worst = max(worst, float(difference.max()))
+    return worst
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_are_those_of_the_published_architecture(variant, tmp_path):
+    family, changes = VARIANTS[variant]
+    assert worst_difference(write(family, tmp_path / "model", **changes), family) < 1e-4
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_a_padded_batch_generates_what_each_row_does_alone(family, tmp_path):
+    model = unmask.load_model(write(family, tmp_path / "model").directory, dtype=torch.float32)
+    prompts = [[7, 8, 9], [10], [11, 12, 13, 14, 15, 16, 17]]
+    together = unmask.generate(model, prompts, "threshold:0.7", max_new_tokens=10, block_length=4)
+    assert not torch.isin(together.tokens, torch.tensor(model.never_ids)).any()
+    assert model.mask_id in model.never_ids
+    for i, prompt in enumerate(prompts):
+        alone = unmask.generate(model, [prompt], "threshold:0.7", max_new_tokens=10, block_length=4)
+        assert torch.equal(alone.tokens[0], together.tokens[i])
+        assert torch.equal(alone.reveal_step[0], together.reveal_step[i])
+
+
+def test_special_tokens_of_the_families(tmp_path):
+    def special(family):
+        model = unmask.load_model(write(family, tmp_path / family).directory, dtype=torch.float32)
+        names = model.tokenizer.convert_ids_to_tokens
+        return names(model.mask_id), names(list(model.eos_ids)), model.shift, model.family
+
+    assert special("llada") == ("<|mdm_mask|>", ["<|endoftext|>", "<|eot_id|>"], False, "LLaDA")
+    assert special("dream") == ("<|mask|>", ["<|endoftext|>", "<|im_end|>"], True, "Dream")
+    assert special("a2d-qwen3") == ("<|mask|>", ["<|endoftext|>", "<|im_end|>"], False, "A2D")
+    assert special("llada_moe") == ("<|mask|>", ["<|endoftext|>", "<|role_end|>"], False, "LLaDA-MoE")
+    assert special("bert") == ("[MASK]", ["[SEP]"], False, "Bert")
+    assert special("roberta") == ("<mask>", ["</s>"], False, "Roberta")
+    assert special("modernbert") == ("[MASK]", ["[SEP]"], False, "ModernBert")
+
+
+def test_ids_beyond_the_tokenizer_are_never_proposed(tmp_path):
+    checkpoint = write("llada", tmp_path / "model")
+    model = unmask.load_model(checkpoint.directory, dtype=torch.float32)
+    known = len(model.tokenizer)
+    assert checkpoint.config["embedding_size"] == known + 3
+    assert set(range(known, known + 3)) <= set(model.never_ids)
+
+
+@pytest.mark.parametrize("slow", [False, True])
+def test_dreams_tokenizer_loads_from_either_set_of_files(slow, tmp_path):
+    model = unmask.load_model(write("dream", tmp_path / "model", slow=slow).directory, dtype=torch.float32)
+    assert model.tokenizer.decode(model.tokenizer("ab 1")["input_ids"]) == "ab 1"
+    ids = model.tokenizer("<|im_start|>a<|im_end|>")["input_ids"]
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize("family", MAKERS)
+def test_chats_use_the_shipped_template_or_a_built_in_one(family, tmp_path):
+    chat = [{"role": "user", "content": "ab"}]
+    shipped = unmask.load_model(write(family, tmp_path / "a", template="{{ messages[0].content }}!").directory, dtype=torch.float32)
+    assert shipped.tokenizer.apply_chat_template(chat, tokenize=False) == "ab!"
+    built_in = unmask.load_model(write(family, tmp_path / "b", template=None).directory, dtype=torch.float32)
+    text = built_in.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    expected = {
+        "llada": "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nab<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
+        "dream": "<|im_start|>user\nab<|im_end|>\n<|im_start|>assistant\n",
+        "llada_moe": "<role>HUMAN</role>ab<|role_end|><role>ASSISTANT</role>",
+    }
+    if family in expected:
+        assert text == expected[family]
+    assert "ab" in text
+
+
+def refused(directory, message):
+    with pytest.raises(unmask.UnmaskError, match=message) as error:
+        unmask.load_model(directory, dtype=torch.float32)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+
+
+def edit(directory, **changes):
+    path = directory / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"alibi": True},
+        {"block_type": "sequential"},
+        {"activation_type": "gelu"},
+        {"layer_norm_type": "default"},
+        {"rope": False},
+        {"multi_query_attention": True},
+    ],
+)
+def test_llada_variants_without_a_stock_class_are_refused(changes, tmp_path):
+    write("llada", tmp_path / "model", **changes)
+    refused(tmp_path / "model", f"{next(iter(changes))} = .* not supported")
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("llada_moe", {"shared_expert_intermediate_size": 8}),
+        ("llada_moe", {"partial_rotary_factor": 0.5}),
+        ("llada_moe", {"qk_layernorm": False}),
+        ("dream", {"use_sliding_window": True}),
+        ("bert", {"is_decoder": True}),
+    ],
+)
+def test_fields_that_mean_another_architecture_are_refused(family, changes, tmp_path):
+    write(family, tmp_path / "model")
+    edit(tmp_path / "model", **changes)
+    refused(tmp_path / "model", f"{next(iter(changes))} = .* not supported")
+
+
+def test_unknown_and_causal_models_are_refused(tmp_path):
+    write("a2d-llama", tmp_path / "model")
+    edit(tmp_path / "model", model_type="mamba9", architectures=["Mamba9ForCausalLM"])
+    refused(tmp_path / "model", "unknown architecture")
+    edit(tmp_path / "model", model_type="llama", architectures=["LlamaForCausalLM"])
+    refused(tmp_path / "model", "causal")
+    edit(tmp_path / "model", is_causal=False)
+    assert unmask.load_model(tmp_path / "model").family == "plain"
+
+
+def test_a_class_that_stays_causal_is_found_out(tmp_path):
+    from transformers import MambaConfig, MambaForCausalLM
+
+    write("a2d-llama", tmp_path / "model")
+    settings = MambaConfig(vocab_size=60, hidden_size=8, state_size=4, num_hidden_layers=1, pad_token_id=0, bos_token_id=0, eos_token_id=0)
+    MambaForCausalLM(settings).save_pretrained(tmp_path / "model")
+    edit(tmp_path / "model", is_causal=False)
+    refused(tmp_path / "model", "stays causal")
+
+
+def test_incomplete_shards_are_refused(tmp_path):
+    directory = write("llada", tmp_path / "model", shards=2).directory
+    second = directory / "model-00002-of-00002.safetensors"
+    whole = second.read_bytes()
+    second.write_bytes(whole[:-10])
+    refused(directory, "00002-of-00002.safetensors cannot be read .* damaged or truncated")
+    second.write_bytes(whole[:4])
+    refused(directory, "damaged or truncated")
+    second.unlink()
+    refused(directory, "00002-of-00002.safetensors does not exist")
+
+
+def test_missing_and_unexpected_weights_are_refused(tmp_path):
+    directory = write("llada", tmp_path / "model").directory
+    file = directory / "model.safetensors"
+    weights = load_file(file)
+    save_file({k: v for k, v in weights.items() if "blocks.1.up_proj" not in k}, file, metadata={"format": "pt"})
+    refused(directory, "missing: model.layers.1.mlp.up_proj.weight")
+    save_file(weights | {"model.transformer.wpe.weight": torch.zeros(3)}, file, metadata={"format": "pt"})
+    refused(directory, "unexpected: model.transformer.wpe.weight")
+    save_file(weights | {"model.transformer.ln_f.weight": torch.zeros(3)}, file, metadata={"format": "pt"})
+    refused(directory, "ln_f|model.norm|size")
+
+
+def test_pickles_are_refused(tmp_path):
+    directory = write("dream", tmp_path / "model").directory
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    refused(directory, "pickles only .pytorch_model.bin.")
+
+
+def test_missing_special_tokens_and_tokenizers_are_refused(tmp_path):
+    directory = write("a2d-qwen2", tmp_path / "model").directory
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = directory / name
+        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "mask_token"}))
+    refused(directory, "no mask token")
+    (directory / "tokenizer.json").unlink()
+    refused(directory, "no tokenizer files")
+
+
+def test_prompts_longer_than_learned_positions_are_refused(tmp_path):
+    model = unmask.load_model(write("roberta", tmp_path / "model").directory, dtype=torch.float32)
+    assert unmask.generate(model, [[7] * 54], "confidence:10", max_new_tokens=10).tokens.shape == (1, 10)
+    with pytest.raises(unmask.UnmaskError, match="this model takes 64"):
+        unmask.generate(model, [[7] * 55], "confidence:10", max_new_tokens=10)
+
+
+def test_unknown_hub_names_are_refused_without_a_network(monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(unmask.UnmaskError, match="cannot be had from the Hugging Face Hub"):
+        unmask.load_model("no-such-organisation/no-such-model")
+
+
+if __name__ == "__main__":  # the table of docs/models.md
+    import tempfile
+    from pathlib import Path
+
+    print("| what was compared | largest difference of logits |\n|---|---|")
+    for variant, (family, changes) in VARIANTS.items():
+        with tempfile.TemporaryDirectory() as directory:
+            print(f"| {variant} | {worst_difference(write(family, Path(directory) / 'model', **changes), family):.1e} |")
