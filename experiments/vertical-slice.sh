@@ -47,7 +47,7 @@ heuristics="$heuristics entropy:1.5 entropy:2 margin:2 margin:4 margin:8 random:
   done
 } | xargs -d '\n' -P 2 -I{} bash -c '{}'
 
-unmask plot --results "$out"/heuristics-*/ "$out"/policy-{full,semi}-a?-s?/ --out "$out/report/pareto.png"
+unmask plot --results "$out"/heuristics-*/ "$out"/policy-*-s[012]/ --out "$out/report/pareto.png"
 python "$here/matched.py" "$out" >"$out/report/matched.md"
 for directory in "$out"/*-*/; do
   name=$(basename "$directory")

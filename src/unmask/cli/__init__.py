@@ -21,11 +21,12 @@ COMMANDS = {
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "plot": "draw the Pareto figure from evaluation files",
     "pretrain": "pre-train a small masked diffusion language model",
+    "import-policy": "convert a policy of the paper's released code",
 }
 
 
 def usage() -> str:
-    lines = [f"  {name:<10}{text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<14}{text}" for name, text in COMMANDS.items()]
     return "\n".join(["usage: unmask COMMAND [options]; `unmask COMMAND --help` explains each.", "", *lines])
 
 
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if name not in COMMANDS:
             raise UnmaskError(f"command {name!r} is not known; use one of {', '.join(COMMANDS)}")
-        module = importlib.import_module(f"unmask.cli.{name}")
+        module = importlib.import_module(f"unmask.cli.{name.replace('-', '_')}")
         default = None
         rest = [part for word in rest for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
         if "--config" in rest:

@@ -13,6 +13,8 @@ from torch.nn.functional import embedding, gelu, layer_norm, scaled_dot_product_
 from unmask.errors import UnmaskError
 from unmask.policies.base import Observation
 
+CHOICES = {"transform": ("probability", "log-odds"), "time": ("sinusoids", "released"), "modulation": ("silu", "linear")}
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -26,6 +28,8 @@ class NetworkConfig:
         initial_bias: of the output; −2 starts with a reveal probability of 0.12 everywhere.
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 − c)) / 4 with c cut to
             [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
+        time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all frequencies are 1 (paper.md §7, 4).
+        modulation: what the modulators are a linear map of: "silu" of the condition (DiT), or "linear": the condition itself.
     """
 
     width: int = 128
@@ -34,13 +38,16 @@ class NetworkConfig:
     inputs: int = 1
     initial_bias: float = -2.0
     transform: str = "probability"
+    time: str = "sinusoids"
+    modulation: str = "silu"
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "mlp", "inputs"):
             if getattr(self, name) < 1:
                 raise UnmaskError(f"{name} of the policy network is {getattr(self, name)}; give at least 1")
-        if self.transform not in ("probability", "log-odds"):
-            raise UnmaskError(f"transform of the policy network is {self.transform!r}; use probability or log-odds")
+        for name, values in CHOICES.items():
+            if getattr(self, name) not in values:
+                raise UnmaskError(f"{name} of the policy network is {getattr(self, name)!r}; use {' or '.join(values)}")
         if self.width % (2 * self.heads):
             raise UnmaskError(f"policy width {self.width} cannot be cut into {self.heads} heads of even size; change one of them")
 
@@ -76,7 +83,9 @@ class PolicyNetwork(nn.Module):
         h = self.confidence(c.logit(1e-4) / 4 if self.config.transform == "log-odds" else c)
         # The condition depends on the step and the mask bit only: compute the modulators for each pair once, and look them up.
         time = torch.arange(observation.length + 1, device=h.device) / observation.length
-        condition = silu(self.time(sinusoids(time, width))[:, None] + self.mask.weight)
+        embedded = sinusoids(time, width) if self.config.time == "sinusoids" else one_frequency(time, width)
+        condition = self.time(embedded)[:, None] + self.mask.weight
+        condition = silu(condition) if self.config.modulation == "silu" else condition
         pair = 2 * observation.step.clamp(max=observation.length)[:, None] + observation.masked
         modulators = embedding(pair, self.modulation(condition).flatten(0, 1))
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulators.chunk(6, -1)
@@ -99,6 +108,12 @@ def sinusoids(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]
     frequencies = 1000.0 * torch.exp(torch.linspace(0, -math.log(10_000.0), width // 2, device=time.device))
     angles = time[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def one_frequency(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]:
+    """The released code's embedding: width / 2 cosines, then as many sines, of the time itself; it carries one number (paper.md §7, 4)."""
+    angles = time[:, None].expand(-1, width // 2)
+    return torch.cat([angles.cos(), angles.sin()], -1)
 
 
 def rotary_angles(length: int, head_width: int, device: torch.device) -> Float[Tensor, "L half"]:
