@@ -1,5 +1,9 @@
 """Policies that come from elsewhere or go elsewhere."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -87,6 +91,23 @@ def test_files_of_other_origin_are_refused(tmp_path, capsys):
     save_file(weights, file)
     assert main(["import-policy", str(file), "--to", str(out)]) == 2
     assert "already holds files" in capsys.readouterr().err
+
+
+def test_policies_come_from_the_hubs_cache(tmp_path):
+    commit = "0" * 40
+    repository = tmp_path / "models--someone--a-policy"
+    unmask.LearnedPolicy(unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16)), beta=0.5).save_pretrained(
+        repository / "snapshots" / commit
+    )
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    command = "import unmask; print(unmask.load_policy('someone/a-policy').beta, unmask.load_policy('someone/a-policy@beta=2').beta)"
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
+    assert result.stdout.split() == ["0.5", "2.0"], result.stderr
+    command = command.replace("a-policy", "none")
+    result = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
+    assert "cannot be had from the Hugging Face Hub" in result.stderr.splitlines()[-1]
 
 
 def test_a_policy_runs_with_another_length_block_length_and_model(tmp_path, tiny_model):

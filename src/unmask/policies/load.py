@@ -1,11 +1,14 @@
-"""Policies from short specs: `threshold:0.9`, or a directory with decode-time settings: `runs/a/best@temperature=0.5,beta=0.8`."""
+"""Policies from short specs: `threshold:0.9`, or a directory or Hub repository with decode-time settings: `runs/a/best@beta=0.8`."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from textwrap import shorten
 
 import torch
+from huggingface_hub import snapshot_download
 
 from unmask.errors import UnmaskError
 from unmask.policies.base import Policy
@@ -18,7 +21,8 @@ def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") 
 
     Args:
         spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin, entropy; without `:value` its default), or
-            a directory that `LearnedPolicy.save_pretrained` wrote, optionally followed by `@temperature=…,beta=…`.
+            a directory that `LearnedPolicy.save_pretrained` wrote, or a repository `org/name` of the Hugging Face Hub with such files (two
+            files are downloaded, never code); both optionally followed by `@temperature=…,beta=…`.
         device: for a learned policy's weights.
 
     Raises:
@@ -41,9 +45,7 @@ def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") 
             raise UnmaskError(f"sampler {spec!r} has the value {value!r}; give {kind}, for example {name}:{number(1)}") from None
         return make(parameter)
     directory, _, settings = spec.partition("@")
-    if not Path(directory).is_dir():
-        raise UnmaskError(f"sampler {spec!r} is neither a policy directory nor one of {', '.join(HEURISTICS)} (as in threshold:0.9)")
-    policy = LearnedPolicy.from_pretrained(directory, device=device)
+    policy = LearnedPolicy.from_pretrained(find_policy(directory, spec), device=device)
     changes = {}
     for setting in filter(None, settings.split(",")):
         key, _, text = setting.partition("=")
@@ -52,3 +54,23 @@ def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") 
         except (KeyError, ValueError):
             raise UnmaskError(f"sampler {spec!r} has the setting {setting!r}; accepted are temperature=NUMBER and beta=NUMBER") from None
     return replace(policy, **changes)
+
+
+def find_policy(directory: str, spec: str) -> Path:
+    """The directory itself, or the local copy of a Hub repository of that name.
+
+    Raises:
+        UnmaskError: if there is neither.
+    """
+    if Path(directory).is_dir():
+        return Path(directory)
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", directory):
+        known = ", ".join(HEURISTICS)
+        raise UnmaskError(f"sampler {spec!r} is neither a policy directory, a Hub repository nor one of {known} (as in threshold:0.9)")
+    try:
+        return Path(snapshot_download(directory, allow_patterns=["config.json", "model.safetensors"]))
+    except Exception as error:  # the hub raises many kinds, down to those of its HTTP library
+        reason = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
+        raise UnmaskError(
+            f"policy {directory!r} is no directory and cannot be had from the Hugging Face Hub ({reason}); check name and network"
+        ) from None

@@ -48,10 +48,10 @@ def read_released(file: str | Path) -> LearnedPolicy:
         if name not in theirs:
             raise UnmaskError(f"{file} holds no base_policy.{name}; give a model.safetensors that the paper's released code wrote")
         tensor = theirs[name]
-        if len(tensor.shape) != len(shape) or any(want not in (None, have) for want, have in zip(shape, tensor.shape, strict=True)):
-            raise UnmaskError(
-                f"base_policy.{name} in {file} has the shape {list(tensor.shape)}, which does not fit the other weights; copy the file again"
-            )
+        fits = len(tensor.shape) == len(shape) and all(want in (None, have) for want, have in zip(shape, tensor.shape, strict=True))
+        if not fits:
+            found = f"base_policy.{name} in {file} has the shape {list(tensor.shape)}"
+            raise UnmaskError(f"{found}, which does not fit the other weights; copy the file again")
         used.add(name)
         return tensor
 
