@@ -274,7 +274,7 @@ def test_help_explains_every_option(run, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "240")
     code, out, error = run(command, "--help")
     assert (code, error) == (0, "")
-    config_class = importlib.import_module(f"unmask.cli.{command}").Config
+    config_class = importlib.import_module(f"unmask.cli.{command.replace('-', '_')}").Config
     texts = option_help(config_class)
     assert set(texts) == set(config_class.__dataclass_fields__)
 
