@@ -34,7 +34,7 @@ def main(directory: Path) -> None:
         header = ["policy", "β", "accuracy % @ NFE", *(f"best heuristic, {rival}" for rival in rivals)]
         print("|", " | ".join(header), "|")
         print("|", " | ".join("---" for _ in header), "|")
-        for path in sorted(directory.glob(f"policy-{setting}-*")):
+        for path in sorted(directory.glob(f"policy-{setting}-*/")):
             for point in sorted(read_points([path])[0], key=lambda p: p.nfe):
                 cells = [path.name.removeprefix("policy-"), point.sampler.rpartition("beta=")[2], shown(point)]
                 print("|", " | ".join(cells + [against(point, heuristics[rival]) for rival in rivals]), "|")
