@@ -188,7 +188,7 @@ def test_save_and_load_give_the_same_policy(tmp_path):
     assert (again.temperature, again.beta, again.fallback, dict(again.metadata)) == (0.5, 0.8, True, {"trained": {"alpha": 1.0}})
     changed = load_policy(f"{tmp_path / 'p'}@temperature=1,beta=0.25")
     assert (changed.temperature, changed.beta) == (1.0, 0.25)
-    assert sorted(f.name for f in (tmp_path / "p").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(f.name for f in (tmp_path / "p").iterdir()) == ["README.md", "config.json", "model.safetensors"]
 
 
 def test_damaged_policy_directories_are_refused(tmp_path):

@@ -110,6 +110,41 @@ def test_policies_come_from_the_hubs_cache(tmp_path):
     assert "cannot be had from the Hugging Face Hub" in result.stderr.splitlines()[-1]
 
 
+def test_model_cards_say_what_is_known_and_nothing_else(tmp_path, tiny_dir):
+    network = unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16))
+    point = {"sampler": "β = 1", "accuracy": 0.9, "accuracy_low": 0.88, "accuracy_high": 0.92, "nfe": 4.25}
+    trained = {"model": "embedded/chain", "task": "chain", "alpha": 3.0, "seed": 1, "rounds": 9, "block_length": None}
+    metadata = {"trained": trained, "length": 48, "metrics": {"round": 9, "eval_accuracy": 0.5, "eval_nfe": 3.0}, "pareto": [point]}
+    unmask.LearnedPolicy(network, metadata=metadata).save_pretrained(tmp_path / "a")
+    card = (tmp_path / "a" / "README.md").read_text()
+    for text in (
+        "library_name: unmask",
+        "| α | 3.0 |",
+        "| block length | full diffusion |",
+        "9 of 9",
+        "90.0 [88.0, 92.0] | 4.2 |",
+        "50.0 % @ 3.0",
+    ):
+        assert text in card
+    unmask.LearnedPolicy(network).save_pretrained(tmp_path / "b")
+    assert "None" not in card + (tmp_path / "b" / "README.md").read_text()
+
+
+def test_push_checks_everything_here_first(tmp_path, capsys, monkeypatch):
+    policy = unmask.LearnedPolicy(unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16)))
+    policy.save_pretrained(tmp_path / "p")
+    assert main(["push", str(tmp_path / "p"), "someone/policy", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("README.md", "config.json", "model.safetensors", "someone/policy"))
+    assert main(["push", str(tmp_path / "p"), "no-owner"]) == 2 and "no-owner" in capsys.readouterr().err
+    assert main(["push", str(tmp_path / "nothing"), "someone/policy"]) == 2 and "nothing" in capsys.readouterr().err
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": "hf_secret"}
+    command = [sys.executable, "-m", "unmask.cli", "push", str(tmp_path / "p"), "someone/policy"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and "hf_secret" not in result.stderr + result.stdout
+    assert "could not be uploaded" in result.stderr
+
+
 def test_a_policy_runs_with_another_length_block_length_and_model(tmp_path, tiny_model):
     policy = unmask.LearnedPolicy(unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16)))
     chain = unmask.load_model("embedded/chain")

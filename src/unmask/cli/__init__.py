@@ -21,6 +21,7 @@ COMMANDS = {
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "plot": "draw the Pareto figure from evaluation files",
     "pretrain": "pre-train a small masked diffusion language model",
+    "push": "upload a policy directory to the Hugging Face Hub",
     "import-policy": "convert a policy of the paper's released code",
 }
 

@@ -49,7 +49,7 @@ class Config:
     """Directory for the policies, results and pareto.png; an earlier demo there is replaced."""
     task: str = "chain"
     """Embedded model and task: chain or sudoku."""
-    rounds: int = 110
+    rounds: int = 140
     """Rounds of GRPO for the full-diffusion policy; the semi-autoregressive one, whose rounds are longer, gets two thirds."""
     alpha_full: float = 3.0
     """α of the full-diffusion policy."""

@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unmask.errors import UnmaskError
-from unmask.files import read_json, read_tensors, write_json, write_tensors
+from unmask.files import read_json, read_tensors, write_json, write_tensors, write_text
 from unmask.policies.base import Observation
 from unmask.policies.bernoulli import Bernoulli, draw
+from unmask.policies.card import model_card
 from unmask.policies.heuristics import first, order
 from unmask.policies.network import NetworkConfig, PolicyNetwork
 from unmask.rng import RowGenerator
@@ -69,13 +70,14 @@ class LearnedPolicy:
         return torch.where(action.any(1, keepdim=True), action, best)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes `config.json` and `model.safetensors`; each file is replaced whole or not at all."""
+        """Writes `config.json`, `model.safetensors` and a model card, `README.md`; each file is replaced whole or not at all."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         settings = {name: getattr(self, name) for name in ("temperature", "beta", "fallback")}
         config = {"format": "unmask policy 1", "network": asdict(self.network.config), **settings, "metadata": dict(self.metadata)}
         write_tensors(directory / "model.safetensors", self.network.state_dict())
         write_json(directory / "config.json", config)
+        write_text(directory / "README.md", model_card(settings, self.metadata))
 
     @staticmethod
     def from_pretrained(directory: str | Path, *, device: str | torch.device = "cpu") -> LearnedPolicy:

@@ -1,0 +1,70 @@
+"""The model card of a policy directory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+HEADER = """---
+library_name: unmask
+license: apache-2.0
+tags:
+- diffusion-language-model
+- unmasking-policy
+- arxiv:2512.09106
+---
+
+# Unmasking policy
+
+Decides which tokens a masked diffusion language model reveals at each forward pass ("Learning Unmasking Policies for Diffusion Language
+Models", arXiv 2512.09106).
+"""
+
+USE = """
+## Use
+
+    import unmask
+
+    model = unmask.load_model({model!r})
+    print(unmask.generate(model, ["…"], "PATH_OR_HUB_ID", max_new_tokens={length}).text)
+
+or `unmask generate --model {model} --policy PATH_OR_HUB_ID "…"`. Faster and less accurate: `PATH_OR_HUB_ID@beta=1.5`; slower: `@beta=0.7`.
+"""
+
+
+def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
+    """README.md in Markdown: what the policy was trained on, what was measured, how to use it; what is not known is left out.
+
+    Args:
+        settings: decode-time settings (temperature, beta, fallback).
+        metadata: what `Run.policy` of the trainer gives (`trained`, `length`, `metrics`, `commit`, …), or what an import gives. A list
+            `pareto` of {sampler, accuracy, accuracy_low, accuracy_high, nfe} becomes a table.
+    """
+    trained, metrics = metadata.get("trained") or {}, metadata.get("metrics") or {}
+    block_length = trained.get("block_length") or ("full diffusion" if trained else None)
+    facts = {
+        "model": trained.get("model"),
+        "task": trained.get("task"),
+        "L": metadata.get("length"),
+        "block length": block_length,
+        "α": trained.get("alpha"),
+        "seed": trained.get("seed"),
+        "rounds": f"{metrics.get('round', '?')} of {trained['rounds']}" if "rounds" in trained else None,
+        "source": metadata.get("source"),
+        "imported from": metadata.get("imported_from"),
+        "command": metadata.get("command"),
+        "commit": metadata.get("commit"),
+        "versions": ", ".join(f"{name} {version}" for name, version in (metadata.get("versions") or {}).items()) or None,
+    }
+    rows = [f"| {name} | {value} |" for name, value in facts.items() if value is not None]
+    rows += [f"| decode-time {name} | {value} |" for name, value in settings.items()]
+    text = HEADER + "\n## Made from\n\n| | |\n|---|---|\n" + "\n".join(rows) + "\n"
+    points = metadata.get("pareto") or ()
+    if "eval_accuracy" in metrics:
+        text += f"\nValidation prompts: {100 * metrics['eval_accuracy']:.1f} % @ {metrics['eval_nfe']:.1f} NFE.\n"
+    if points:
+        text += "\n## Accuracy against NFE\n\n| sampler | accuracy % [95 %] | NFE |\n|---|---|---|\n"
+        for p in points:
+            interval = f"[{100 * p['accuracy_low']:.1f}, {100 * p['accuracy_high']:.1f}]"
+            text += f"| {p['sampler']} | {100 * p['accuracy']:.1f} {interval} | {p['nfe']:.1f} |\n"
+    return text + USE.format(model=str(trained.get("model", "embedded/chain")), length=metadata.get("length", 48))
