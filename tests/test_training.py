@@ -166,7 +166,9 @@ def test_kill_9_and_resume_by_command(tmp_path, tiny_dir):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    started = (tmp_path / "cut" / "run.json").read_text()
     subprocess.run(command("--resume", tmp_path / "cut"), check=True, capture_output=True)
+    assert (tmp_path / "cut" / "run.json").read_text() == started and "--rounds 40" in started
     a, b = (read_tensors(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(a[key], b[key]) for key in a)
 

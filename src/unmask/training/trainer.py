@@ -365,9 +365,10 @@ def train(config: TrainConfig) -> Path:
     elif main:
         new_directory(config.out)
     run.accelerator.wait_for_everyone()
-    if main:
+    if main and config.resume is None:  # a resumed run keeps the command and commit that it was started with
         settings = {name: str(value) if isinstance(value, Path) else value for name, value in config.settings().items()}
         write_json(config.out / "run.json", {"settings": settings, "provenance": provenance(config.device, run.model.dtype)})
+    if main:
         write_text(metrics_file, "".join(json.dumps(entry) + "\n" for entry in history))
     run.accelerator.init_trackers("tensorboard")
     with progress_bar(main) as bar:
