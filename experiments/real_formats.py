@@ -1,7 +1,7 @@
-"""Writes embedded models as checkpoints of the published formats: `python experiments/real_formats.py DIRECTORY`.
+"""Writes embedded/chain as a checkpoint of LLaDA's format, in two shards: `python experiments/real_formats.py DIRECTORY`.
 
-`llada`: embedded/chain under LLaDA's weight names and config fields, in two shards. `dream`: embedded/chain-dream, which is in Dream's
-format already. What a user with a GPU does with LLaDA-8B and Dream-7B can then be done with these on a CPU (real-formats.sh).
+`unmask train|evaluate|generate --model DIRECTORY --task chain` then do on a CPU what a user with a GPU does with LLaDA-8B.
+For Dream's format there is `unmask pretrain --family dream`.
 """
 
 from __future__ import annotations
@@ -89,6 +89,4 @@ def write_llada(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    directory = Path(sys.argv[1])
-    write_llada(EMBEDDED / "chain", directory / "llada")
-    shutil.copytree(EMBEDDED / "chain-dream", directory / "dream")
+    write_llada(EMBEDDED / "chain", Path(sys.argv[1]))
