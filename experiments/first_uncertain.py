@@ -1,7 +1,7 @@
 """What a good order can reach on embedded/chain: `python experiments/first_uncertain.py OUT.json`.
 
-A hand-written rule that no policy is trained on: reveal, from the left, everything up to and including the first position whose confidence is below
-0.9. It knows that this task is written from left to right; it bounds what a policy could learn, and is no baseline.
+A hand-written rule that no policy is trained on: reveal, from the left, everything up to and including the first position whose
+confidence is below 0.9. It knows that this task is written from left to right; it bounds what a policy could learn, and is no baseline.
 """
 
 from __future__ import annotations
