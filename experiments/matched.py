@@ -31,12 +31,13 @@ def main(directory: Path) -> None:
     heuristics = {setting: read_points([directory / f"heuristics-{setting}"])[0] for setting in ("full", "semi")}
     for setting in ("full", "semi"):
         rivals = ("full", "semi") if setting == "full" else ("semi",)
-        header = ["policy", "β", "accuracy % @ NFE", *(f"best heuristic, {rival}" for rival in rivals)]
+        header = ["policy", "decoded with", "accuracy % @ NFE", *(f"best heuristic, {rival}" for rival in rivals)]
         print("|", " | ".join(header), "|")
         print("|", " | ".join("---" for _ in header), "|")
         for path in sorted(directory.glob(f"policy-{setting}-*/")):
             for point in sorted(read_points([path])[0], key=lambda p: p.nfe):
-                cells = [path.name.removeprefix("policy-"), point.sampler.rpartition("beta=")[2], shown(point)]
+                run, _, settings = point.sampler.partition("/last@")
+                cells = [Path(run).name, settings, shown(point)]
                 print("|", " | ".join(cells + [against(point, heuristics[rival]) for rival in rivals]), "|")
         print()
 

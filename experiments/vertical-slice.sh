@@ -47,6 +47,9 @@ heuristics="$heuristics entropy:1.5 entropy:2 margin:2 margin:4 margin:8 random:
   done
 } | xargs -d '\n' -P 2 -I{} bash -c '{}'
 
+# The paper's policy temperature for short blocks.
+evaluate policy-semi-tau0.5 --block-lengths 16 --samplers $(printf '%s/last@temperature=0.5 ' "$out"/semi-a?-s?)
+
 unmask plot --results "$out"/heuristics-*/ "$out"/policy-*-s[012]/ --out "$out/report/pareto.png"
 python "$here/matched.py" "$out" >"$out/report/matched.md"
 for directory in "$out"/*-*/; do
