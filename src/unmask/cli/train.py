@@ -1,6 +1,6 @@
 """`unmask train`"""
 
-from unmask.training.trainer import TrainConfig as Config
+from unmask.training.config import TrainConfig as Config
 from unmask.training.trainer import train
 
 

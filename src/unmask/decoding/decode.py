@@ -22,12 +22,12 @@ class Transitions:
     Attributes:
         row: int64 [T], which row decided.
         observation: what it saw, T rows.
-        action: bool [T, L], what it revealed.
+        action: int16 [T, L], what it revealed: 0 where nothing, else the place in the policy's order, or 1 where it has none.
     """
 
     row: Int[Tensor, " T"]
     observation: Observation
-    action: Bool[Tensor, "T L"]
+    action: Int[Tensor, "T L"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ def decode(
     eos: str = "free",
     stop_at_eos: bool = False,
     holes: Sequence[Sequence[int]] | None = None,
+    alpha: Tensor | None = None,
+    observer: Policy | None = None,
     record: bool = False,
     watch: Callable[[Step], None] | None = None,
 ) -> Generation:
@@ -115,6 +117,8 @@ def decode(
         stop_at_eos: a row is finished once an end-of-text token is revealed and all before it is; the rest of its buffer becomes
             end-of-text, with `reveal_step` −1.
         holes: L positions of each prompt that hold masks; they are the buffer then, and nothing is put behind the prompt (infilling).
+        alpha: fp32 [N], what each row's policy is told to act for, if it was trained for many.
+        observer: a policy that the recorded observations must suffice for too (an expert decides, the policy that learns looks on).
         record: keep the transitions.
         watch: called after each step; costs time, for showing only.
 
@@ -126,7 +130,9 @@ def decode(
     check_arguments(n, length, block_length, temperature, batch_size)
     check_guidance(cfg_scale, eos)
     device = model.device
-    k = getattr(getattr(getattr(policy, "network", None), "config", None), "inputs", 1)
+    k = max(getattr(p, "inputs", 1) for p in (policy, observer))
+    needs = policy.needs | (observer.needs if observer else frozenset())
+    alpha = None if alpha is None else alpha.to(device)
 
     # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 8 with at
     # least one column of padding: then the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
@@ -153,7 +159,7 @@ def decode(
     stale = torch.ones(n, dtype=torch.bool, device=device)  # the canvas has changed since the last proposal
     proposed = torch.zeros(n, length, dtype=torch.long, device=device)
     confidence = torch.zeros(n, length, k, device=device)
-    features = {name: torch.zeros(n, length, device=device) for name in policy.needs}
+    features: dict[str, Tensor] = {}
     model_calls = rows_forwarded = 0
     recorded: list[tuple[Tensor, Observation, Tensor]] = []
 
@@ -170,7 +176,7 @@ def decode(
                 canvas[rows],
                 inside[rows],
                 where[rows],
-                needs=policy.needs,
+                needs=needs,
                 k=k,
                 temperature=temperature,
                 generator=RowGenerator(keys[rows]),
@@ -181,18 +187,20 @@ def decode(
             spread = slice(None) if share is None else share
             proposed[changed] = proposal.tokens[spread]
             confidence[changed] = proposal.confidence[spread]
-            for name, values in features.items():
-                values[changed] = proposal.features[name][spread]
+            for name, values in proposal.features.items():
+                features.setdefault(name, values.new_zeros(n, *values.shape[1:]))[changed] = values[spread]
             model_calls += 1
             rows_forwarded += len(rows) * (2 if cfg_scale else 1)
 
         masked = reveal_step[active] < 0
         eligible = current_block(masked, block_length)
         seen = {name: values[active] for name, values in features.items()}
-        observation = Observation(confidence[active], masked, eligible, nfe[active], length, seen)
-        action = policy.act(observation, RowGenerator(keys[active])) & eligible
+        told = None if alpha is None else alpha[active]
+        observation = Observation(confidence[active], masked, eligible, nfe[active], length, seen, told)
+        decided = policy.act(observation, RowGenerator(keys[active]))
+        action = (decided > 0) & eligible
         if record:
-            recorded.append((active, observation, action))
+            recorded.append((active, observation, (decided * eligible).short()))
 
         buffer = canvas[active].gather(1, where[active])
         buffer = torch.where(action, proposed[active], buffer)

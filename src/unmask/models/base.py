@@ -27,7 +27,8 @@ class Proposal:
     Attributes:
         tokens: int64 [B, n], the token each position would get (the most probable one at temperature 0).
         confidence: fp32 [B, n, k], the k largest probabilities, descending; the first is the confidence c of paper §2.
-        features: fp32 [B, n] each: `entropy` in nats, `margin` (top-1 minus top-2 probability), if they were asked for.
+        features: fp32 [B, n] each: `entropy` in nats, `margin` (top-1 minus top-2 probability), if they were asked for; and `hidden`
+            [B, n, width], what the head reads, in the network's dtype.
     """
 
     tokens: Int[Tensor, "B n"]
@@ -35,7 +36,7 @@ class Proposal:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
-FEATURES = frozenset({"entropy", "margin"})
+FEATURES = frozenset({"entropy", "margin", "hidden"})
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,11 @@ class Model:
         return next(self.network.parameters()).device
 
     @property
+    def hidden_size(self) -> int:
+        """Width of the hidden states that the head reads."""
+        return self.network.config.hidden_size
+
+    @property
     def pad_id(self) -> int:
         """A token for positions that attention never sees."""
         return self.eos_ids[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
@@ -102,9 +108,18 @@ class Model:
         self, tokens: Int[Tensor, "B S"], attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"], positions: Int[Tensor, "B n"]
     ) -> Float[Tensor, "B n V"]:
         """One forward pass; logits, in the network's dtype, that predict the tokens at `positions`: the head runs on those alone."""
+        return self.to_logits(self.hidden_at(tokens, attention_mask, positions))
+
+    def hidden_at(
+        self, tokens: Int[Tensor, "B S"], attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"], positions: Int[Tensor, "B n"]
+    ) -> Float[Tensor, "B n width"]:
+        """One forward pass of the backbone; the hidden states that the head predicts `positions` from."""
         hidden = self.network.base_model(input_ids=tokens, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
         where = (positions - 1).clamp(min=0) if self.shift else positions
-        hidden = hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
+        return hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
+
+    def to_logits(self, hidden: Float[Tensor, "B n width"]) -> Float[Tensor, "B n V"]:
+        """The language-model head."""
         return (self.head or self.network.get_output_embeddings())(hidden)
 
     @torch.inference_mode()
@@ -142,10 +157,13 @@ class Model:
             A `Proposal` for the n positions; confidence and features are those of the model at τ = 1.
         """
         if unconditional is None:
-            logits = self.logits_at(tokens, attention_mask, positions).float()
+            hidden = self.hidden_at(tokens, attention_mask, positions)
+            logits = self.to_logits(hidden).float()
         else:
             both = [torch.cat(pair) for pair in ((tokens, unconditional), (attention_mask,) * 2, (positions,) * 2)]
-            logits, without = self.logits_at(*both).float().chunk(2)
+            hidden = self.hidden_at(*both)
+            logits, without = self.to_logits(hidden).float().chunk(2)
+            hidden = hidden.chunk(2)[0]
             logits = without + (cfg_scale + 1) * (logits - without)
         ends = list(self.eos_ids)
         logits[..., [*self.never_ids, *(ends if eos == "never" else ())]] = -torch.inf
@@ -159,7 +177,7 @@ class Model:
         if eos == "last":
             ending = torch.isin(tokens_out, torch.tensor(ends, device=tokens_out.device))
             probabilities = probabilities.masked_fill(ending[..., None], 0.0)
-        features = {}
+        features = {"hidden": hidden} if "hidden" in needs else {}
         if "margin" in needs:
             features["margin"] = probabilities[..., 0] - probabilities[..., 1]
         if "entropy" in needs:

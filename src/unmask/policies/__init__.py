@@ -6,6 +6,7 @@ from unmask.policies.heuristics import HEURISTICS, Confidence, Entropy, Factor, 
 from unmask.policies.learned import LearnedPolicy
 from unmask.policies.load import load_policy
 from unmask.policies.network import NetworkConfig, PolicyNetwork
+from unmask.policies.plackett_luce import PlackettLuce
 
 __all__ = [
     "HEURISTICS",
@@ -17,6 +18,7 @@ __all__ = [
     "Margin",
     "NetworkConfig",
     "Observation",
+    "PlackettLuce",
     "Policy",
     "PolicyNetwork",
     "Random",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,7 +23,8 @@ class Observation:
         eligible: bool [B, L], True where revealing is allowed: masked, and in the row's current block.
         step: int64 [B], forward passes this row has behind it.
         length: L; the time of the paper is step / L.
-        features: fp32 [B, L] each, what the policy asked for in `needs`.
+        features: fp32 [B, L] each, what the policy asked for in `needs`; "hidden" is [B, L, width of the frozen model].
+        alpha: fp32 [B], the α each row's policy is to act for, where it is trained for many; None is the policy's own.
     """
 
     confidence: Float[Tensor, "B L k"] | Float[Tensor, "B L"]
@@ -32,6 +33,7 @@ class Observation:
     step: Int[Tensor, " B"]
     length: int
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    alpha: Float[Tensor, " B"] | None = None
 
     def __post_init__(self) -> None:
         if self.confidence.ndim == 2:
@@ -43,16 +45,18 @@ class Observation:
 
     def map(self, function) -> Observation:
         """Applies `function` to each tensor."""
-        tensors = {f.name: function(getattr(self, f.name)) for f in fields(self) if f.name not in ("length", "features")}
+        tensors = {name: function(value) for name in TENSORS if (value := getattr(self, name)) is not None}
         return Observation(**tensors, length=self.length, features={name: function(x) for name, x in self.features.items()})
 
     @staticmethod
     def cat(parts: list[Observation]) -> Observation:
         """Concatenates along the rows; L and the features must agree."""
-        names = ("confidence", "masked", "eligible", "step")
-        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in TENSORS if getattr(parts[0], name) is not None}
         features = {name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features}
         return Observation(**tensors, length=parts[0].length, features=features)
+
+
+TENSORS = ("confidence", "masked", "eligible", "step", "alpha")
 
 
 @runtime_checkable
@@ -60,11 +64,16 @@ class Policy(Protocol):
     """Decides which positions to reveal.
 
     Attributes:
-        needs: features beside the confidence, of `unmask.models.FEATURES`.
+        needs: features beside the confidence, of `unmask.models.FEATURES`. A policy that reads more than the largest probability at each
+            position says how many in an attribute `inputs`.
     """
 
-    needs: ClassVar[frozenset[str]]
+    @property
+    def needs(self) -> frozenset[str]: ...
 
-    def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"]:
-        """True where a token is to be revealed. The decoder ANDs this with `eligible`."""
+    def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"] | Int[Tensor, "B L"]:
+        """Non-zero where a token is to be revealed: its place in the order, from 1, if the policy has one.
+
+        The decoder ANDs it with `eligible`.
+        """
         ...

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
-
-from unmask.rng import ACTION, RowGenerator
 
 
 @dataclass(frozen=True)
@@ -24,21 +22,21 @@ class Bernoulli:
     logits: Float[Tensor, "B L"]
     eligible: Bool[Tensor, "B L"]
 
+    @property
+    def numbers(self) -> int:
+        """How many uniform numbers a row's draw takes."""
+        return self.logits.shape[1]
+
     def sample(self, uniform: Float[Tensor, "B L"], scale: float = 1.0) -> Bool[Tensor, "B L"]:
         """An action from uniform numbers: u^k = 1 with probability min(1, scale · s^k); `scale` is β of paper Fig. 6."""
         return (uniform < scale * self.logits.sigmoid()) & self.eligible
 
-    def log_prob(self, action: Bool[Tensor, "B L"]) -> Float[Tensor, " B"]:
+    def log_prob(self, action: Bool[Tensor, "B L"] | Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
         """log π(u) = Σ over eligible positions of u log s + (1 − u) log(1 − s)."""
-        terms = torch.where(action, logsigmoid(self.logits), logsigmoid(-self.logits))
+        terms = torch.where(action > 0, logsigmoid(self.logits), logsigmoid(-self.logits))
         return (terms * self.eligible).sum(1)
 
-    def entropy(self) -> Float[Tensor, " B"]:
-        """Entropy of the action in nats, summed over the eligible positions."""
+    def entropy(self, action: Tensor | None = None) -> Float[Tensor, " B"]:
+        """Entropy of the action in nats, summed over the eligible positions; it is exact and needs no action."""
         terms = softplus(self.logits) - self.logits * self.logits.sigmoid()
         return (terms * self.eligible).sum(1)
-
-
-def draw(distribution: Bernoulli, generator: RowGenerator, step: Tensor, scale: float = 1.0) -> Bool[Tensor, "B L"]:
-    """`distribution.sample` with the generator's numbers for this step."""
-    return distribution.sample(generator.uniform(step, distribution.logits.shape[1], ACTION), scale)

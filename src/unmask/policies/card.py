@@ -57,7 +57,7 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in (metadata.get("versions") or {}).items()) or None,
     }
     rows = [f"| {name} | {value} |" for name, value in facts.items() if value is not None]
-    rows += [f"| decode-time {name} | {value} |" for name, value in settings.items()]
+    rows += [f"| decode-time {name} | {value} |" for name, value in settings.items() if value not in (None, [], ())]
     text = HEADER + "\n## Made from\n\n| | |\n|---|---|\n" + "\n".join(rows) + "\n"
     points = metadata.get("pareto") or ()
     if "eval_accuracy" in metrics:

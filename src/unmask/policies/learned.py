@@ -3,67 +3,127 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.errors import UnmaskError
 from unmask.files import read_json, read_tensors, write_json, write_tensors, write_text
 from unmask.policies.base import Observation
-from unmask.policies.bernoulli import Bernoulli, draw
+from unmask.policies.bernoulli import Bernoulli
 from unmask.policies.card import model_card
 from unmask.policies.heuristics import first, order
 from unmask.policies.network import NetworkConfig, PolicyNetwork
-from unmask.rng import RowGenerator
+from unmask.policies.plackett_luce import PlackettLuce
+from unmask.rng import ACTION, RowGenerator
+
+ACTIONS = {"bernoulli": Bernoulli, "plackett-luce": PlackettLuce}
+INPUTS = ("time", "mask")
+SETTINGS = ("action", "temperature", "beta", "fallback", "alpha", "zero")
 
 
 @dataclass(frozen=True)
 class LearnedPolicy:
-    """The policy of paper §3.2 with Bernoulli actions.
+    """The policy of paper §3.2.
 
     Attributes:
         network: maps an observation to logits b.
-        temperature: τ_π > 0; s = sigmoid(b / τ_π).
-        beta: β > 0; at decode time a position is revealed with probability min(1, β·s).
-        fallback: an all-zero draw reveals the eligible position with the largest b. Off in training, where such a step costs one NFE.
+        action: the distribution of actions: "bernoulli" (§3.2), or "plackett-luce" (DPLS, App. E).
+        temperature: τ_π > 0; the distribution's logits are b / τ_π.
+        beta: β > 0; at decode time a position is revealed with probability min(1, β·s). With Plackett–Luce it divides the weight of STOP.
+        fallback: an all-zero draw reveals the eligible position with the largest b. Off in the paper's training: it costs one NFE.
+        alpha: α > 0 that a conditioned network acts for where the observation says none; None for other networks.
+        zero: inputs that the network is not shown, of "time" and "mask" (the test-time ablation of paper Fig. 20).
         metadata: what the policy was trained on; written to and read from its directory.
     """
 
     network: PolicyNetwork
+    action: str = "bernoulli"
     temperature: float = 1.0
     beta: float = 1.0
     fallback: bool = True
+    alpha: float | None = None
+    zero: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         for name in ("temperature", "beta"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise UnmaskError(f"policy {name} is {getattr(self, name):g}; give a value above 0")
+        if self.action not in ACTIONS:
+            raise UnmaskError(f"policy action is {self.action!r}; use {' or '.join(ACTIONS)}")
+        if self.alpha is not None and not self.network.config.conditioned:
+            raise UnmaskError("policy alpha was given, but this policy was trained for one α; leave it out, or use beta")
+        if self.alpha is not None and not 0 < self.alpha < float("inf"):
+            raise UnmaskError(f"policy alpha is {self.alpha:g}; give a value above 0")
+        if unknown := set(self.zero) - set(INPUTS):
+            raise UnmaskError(f"policy zero is {', '.join(sorted(unknown))}; use {' or '.join(INPUTS)}")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Features beside the confidence."""
+        return frozenset({"hidden"} if self.network.config.hidden else ())
+
+    @property
+    def inputs(self) -> int:
+        """How many of the largest probabilities it reads at each position."""
+        return self.network.config.inputs
 
     def logits(self, observation: Observation) -> Float[Tensor, "B L"]:
         """b, fp32, at every position, before the temperature.
 
         Raises:
-            UnmaskError: if the observation has fewer probabilities at a position than the network reads.
+            UnmaskError: if the observation lacks what the network reads: probabilities, hidden states of its width, α.
         """
-        k = self.network.config.inputs
-        if observation.confidence.shape[-1] < k:
-            raise UnmaskError(f"the policy reads the top {k} probabilities but was given {observation.confidence.shape[-1]}; give it {k}")
+        if observation.confidence.shape[-1] < self.inputs:
+            given = observation.confidence.shape[-1]
+            raise UnmaskError(f"the policy reads the top {self.inputs} probabilities but was given {given}; give it {self.inputs}")
+        width, hidden = self.network.config.hidden, observation.features.get("hidden")
+        if width and (hidden is None or hidden.shape[-1] != width):
+            found = "none" if hidden is None else f"states of width {hidden.shape[-1]}"
+            raise UnmaskError(f"the policy reads hidden states of width {width} but was given {found}; use the model it was trained on")
+        if self.network.config.conditioned and observation.alpha is None:
+            if self.alpha is None:
+                raise UnmaskError("the policy is one for every α and was given none; say which, for example DIR@alpha=1")
+            observation = replace(observation, alpha=torch.full_like(observation.step, self.alpha, dtype=torch.float32))
+        if "time" in self.zero:
+            observation = replace(observation, step=torch.zeros_like(observation.step))
+        if "mask" in self.zero:
+            observation = replace(observation, masked=torch.zeros_like(observation.masked))
         return self.network(observation)
 
-    def distribution(self, observation: Observation) -> Bernoulli:
+    def distribution(self, observation: Observation) -> Bernoulli | PlackettLuce:
         """The action distribution at temperature τ_π, without β and fallback: what training's likelihoods are of."""
-        return Bernoulli(self.logits(observation) / self.temperature, observation.eligible)
+        return ACTIONS[self.action](self.logits(observation) / self.temperature, observation.eligible)
+
+    def alpha_for(self, nfe: float) -> float:
+        """The α that gives about `nfe` forward passes a prompt, from the front in `metadata["pareto"]` that training ends with.
+
+        Between two entries log α is linear in NFE; where noise makes the table rise, it is read as flat.
+
+        Raises:
+            UnmaskError: if the policy has no such table, or its range does not hold `nfe`.
+        """
+        entries = [entry for entry in self.metadata.get("pareto") or () if "alpha" in entry]
+        table = sorted(entries, key=lambda entry: -entry["alpha"])
+        if not table:
+            raise UnmaskError(
+                "a target NFE was given, but this policy was not trained for a range of α; use one trained with --alpha-range"
+            )
+        costs = np.maximum.accumulate([entry["nfe"] for entry in table])
+        if not costs[0] <= nfe <= costs[-1]:
+            raise UnmaskError(f"target NFE is {nfe:g}; this policy was calibrated for {costs[0]:.1f} to {costs[-1]:.1f}")
+        return float(np.exp(np.interp(nfe, costs, np.log([entry["alpha"] for entry in table]))))
 
     @torch.inference_mode()
-    def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"]:
+    def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"] | Int[Tensor, "B L"]:
         distribution = self.distribution(observation)
-        action = draw(distribution, generator, observation.step, self.beta)
+        action = distribution.sample(generator.uniform(observation.step, distribution.numbers, ACTION), self.beta)
         if not self.fallback:
             return action
         best = first(1, order(distribution.logits, observation.eligible), observation.eligible)
@@ -73,7 +133,7 @@ class LearnedPolicy:
         """Writes `config.json`, `model.safetensors` and a model card, `README.md`; each file is replaced whole or not at all."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        settings = {name: getattr(self, name) for name in ("temperature", "beta", "fallback")}
+        settings = {name: getattr(self, name) for name in SETTINGS}
         config = {"format": "unmask policy 1", "network": asdict(self.network.config), **settings, "metadata": dict(self.metadata)}
         write_tensors(directory / "model.safetensors", self.network.state_dict())
         write_json(directory / "config.json", config)
@@ -94,9 +154,10 @@ class LearnedPolicy:
         try:
             network = PolicyNetwork(NetworkConfig(**config["network"])).to(device)
             network.load_state_dict(weights)
-            settings = {name: config[name] for name in ("temperature", "beta", "fallback", "metadata")}
+            settings = {name: config[name] for name in (*SETTINGS, "metadata") if name in config}  # older files have fewer
         except (KeyError, TypeError, RuntimeError) as error:
             reason = str(error).split("\n")[-1].strip()
             raise UnmaskError(f"the weights in {directory} do not fit its config.json ({reason}); copy both from one source") from None
         network.requires_grad_(False)
+        settings["zero"] = tuple(settings.get("zero", ()))
         return LearnedPolicy(network, **settings)

@@ -6,6 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -22,7 +23,8 @@ def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") 
     Args:
         spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin, entropy; without `:value` its default), or
             a directory that `LearnedPolicy.save_pretrained` wrote, or a repository `org/name` of the Hugging Face Hub with such files (two
-            files are downloaded, never code); both optionally followed by `@temperature=…,beta=…`.
+            files are downloaded, never code); both optionally followed by `@temperature=…,beta=…` and, where one policy serves every
+            trade-off, `alpha=…` or `nfe=…` (a target).
         device: for a learned policy's weights.
 
     Raises:
@@ -46,13 +48,30 @@ def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") 
         return make(parameter)
     directory, _, settings = spec.partition("@")
     policy = LearnedPolicy.from_pretrained(find_policy(directory, spec), device=device)
-    changes = {}
+    return with_settings(policy, settings, spec)
+
+
+def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPolicy:
+    """The policy with decode-time settings such as `temperature=0.5,beta=0.8`.
+
+    Raises:
+        UnmaskError: for an unknown setting or a value it cannot take.
+    """
+    changes: dict[str, Any] = {}
     for setting in filter(None, settings.split(",")):
         key, _, text = setting.partition("=")
         try:
-            changes[{"temperature": "temperature", "beta": "beta"}[key]] = float(text)
-        except (KeyError, ValueError):
-            raise UnmaskError(f"sampler {spec!r} has the setting {setting!r}; accepted are temperature=NUMBER and beta=NUMBER") from None
+            if key == "zero":
+                changes["zero"] = tuple(text.split("+"))
+            elif key == "nfe":
+                changes["alpha"] = policy.alpha_for(float(text))
+            elif key in ("temperature", "beta", "alpha"):
+                changes[key] = float(text)
+            else:
+                raise ValueError
+        except ValueError:
+            accepted = "temperature, beta, alpha or nfe=NUMBER, and zero=time, mask or time+mask"
+            raise UnmaskError(f"sampler {spec!r} has the setting {setting!r}; accepted are {accepted}") from None
     return replace(policy, **changes)
 
 

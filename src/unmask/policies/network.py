@@ -29,6 +29,8 @@ class NetworkConfig:
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 − c)) / 4 with c cut to
             [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
         time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all frequencies are 1 (paper.md §7, 4).
+        hidden: width of the frozen model's hidden states, which the network reads too; 0 reads none (paper Fig. 20).
+        conditioned: the network is told α, through the modulators, and serves all of them.
         modulation: what the modulators are a linear map of: "silu" of the condition (DiT), or "linear": the condition itself.
     """
 
@@ -40,6 +42,8 @@ class NetworkConfig:
     transform: str = "probability"
     time: str = "sinusoids"
     modulation: str = "silu"
+    hidden: int = 0
+    conditioned: bool = False
 
     def __post_init__(self) -> None:
         for name in ("width", "heads", "mlp", "inputs"):
@@ -48,6 +52,8 @@ class NetworkConfig:
         for name, values in CHOICES.items():
             if getattr(self, name) not in values:
                 raise UnmaskError(f"{name} of the policy network is {getattr(self, name)!r}; use {' or '.join(values)}")
+        if self.hidden < 0:
+            raise UnmaskError(f"hidden of the policy network is {self.hidden}; give the model's width, or 0")
         if self.width % (2 * self.heads):
             raise UnmaskError(f"policy width {self.width} cannot be cut into {self.heads} heads of even size; change one of them")
 
@@ -60,7 +66,9 @@ class PolicyNetwork(nn.Module):
         self.config = config
         width = config.width
         self.confidence = nn.Linear(config.inputs, width)
+        self.hidden = nn.Linear(config.hidden, width) if config.hidden else None
         self.mask = nn.Embedding(2, width)
+        self.tradeoff = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width)) if config.conditioned else None
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.modulation = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -79,14 +87,22 @@ class PolicyNetwork(nn.Module):
         """Logits for all positions, eligible or not."""
         batch, length = observation.masked.shape
         heads, width = self.config.heads, self.config.width
-        c = observation.confidence
+        c = observation.confidence[..., : self.config.inputs]
         h = self.confidence(c.logit(1e-4) / 4 if self.config.transform == "log-odds" else c)
-        # The condition depends on the step and the mask bit only: compute the modulators for each pair once, and look them up.
-        time = torch.arange(observation.length + 1, device=h.device) / observation.length
-        embedded = sinusoids(time, width) if self.config.time == "sinusoids" else one_frequency(time, width)
-        condition = self.time(embedded)[:, None] + self.mask.weight
+        if self.hidden is not None:
+            h = h + self.hidden(layer_norm(observation.features["hidden"].float(), (self.config.hidden,)))
+        # The condition depends on the step and the mask bit (and on the row's α): compute the modulators once for each, and look them up.
+        row, time = observation.step.clamp(max=observation.length), torch.arange(observation.length + 1, device=h.device)
+        if self.tradeoff is not None:
+            row, time = torch.arange(batch, device=h.device), row
+        time = time / observation.length
+        embedded = self.time(sinusoids(time, width) if self.config.time == "sinusoids" else one_frequency(time, width))
+        if self.tradeoff is not None:
+            assert observation.alpha is not None, "a conditioned network needs α in the observation"
+            embedded = embedded + self.tradeoff(observation.alpha[:, None].log())
+        condition = embedded[:, None] + self.mask.weight
         condition = silu(condition) if self.config.modulation == "silu" else condition
-        pair = 2 * observation.step.clamp(max=observation.length)[:, None] + observation.masked
+        pair = 2 * row[:, None] + observation.masked
         modulators = embedding(pair, self.modulation(condition).flatten(0, 1))
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulators.chunk(6, -1)
 

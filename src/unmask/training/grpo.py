@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -30,3 +32,19 @@ def grpo_loss(
     """
     ratio = (log_prob - old_log_prob).exp()
     return -(weight * torch.minimum(ratio * advantage, ratio.clamp(1 - epsilon, 1 + epsilon) * advantage)).sum()
+
+
+def steered_log_prob(log_prob: Float[Tensor, " T"], steered: Bool[Tensor, " T"], rollouts: int, experts: int) -> Float[Tensor, " T"]:
+    """Log-likelihood under the behaviour that took the decision (paper §3.3, expert steering).
+
+    The policy's own decisions keep log π. An expert's are likelihoods of the mixture π_ES = G/(G + E) · π + 1/(G + E) · δ_expert at what
+    that expert decided, where δ is 1; in the ratio it stands for the new policy as for the old.
+
+    Args:
+        log_prob: log π(u_t|s_t).
+        steered: True where an expert decided.
+        rollouts: G.
+        experts: E ≥ 1.
+    """
+    own, expert = math.log(rollouts / (rollouts + experts)), -math.log(rollouts + experts)
+    return torch.where(steered, torch.logaddexp(log_prob + own, torch.full_like(log_prob, expert)), log_prob)

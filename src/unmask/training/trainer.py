@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,159 +17,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from unmask.decoding import Generation, check_arguments, decode, encode_prompt
-from unmask.errors import UnmaskError
+from unmask.evaluation.run import bootstrap
 from unmask.files import (
     load_optimizer,
     new_directory,
     optimizer_tensors,
     provenance,
-    read_json,
     read_tensors,
     write_json,
     write_tensors,
     write_text,
 )
 from unmask.models import Model, load_model
-from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork
+from unmask.policies import LearnedPolicy, Policy, PolicyNetwork, load_policy
 from unmask.tasks import Example, Task, load_task
-from unmask.training.grpo import group_advantages, grpo_loss
-from unmask.training.rewards import multiplicative
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Train an unmasking policy with GRPO on a frozen model."""
-
-    out: Path = Path("runs/train")
-    """Run directory: policies `best` and `last`, checkpoint, metrics.jsonl, TensorBoard files."""
-    resume: Path | None = None
-    """Go on with the run in this directory, with its own settings."""
-    model: str = "embedded/chain"
-    """Frozen model: an embedded one or a directory."""
-    task: str = "chain"
-    """Where prompts and their verifier come from."""
-    block_length: int | None = None
-    """Block length; leave out for full diffusion."""
-    max_new_tokens: int | None = None
-    """L, the generation buffer; leave out for the task's own."""
-    alpha: float = 1.0
-    """α of the reward: larger is faster and less accurate."""
-    rounds: int = 300
-    """Rounds of rollouts and updates."""
-    prompts: int = 16
-    """Prompts a round (groups), on each process."""
-    rollouts: int = 8
-    """G, rollouts of each prompt."""
-    epochs: int = 2
-    """Optimisation epochs on each round's rollouts."""
-    minibatches: int = 4
-    """Optimiser steps in each epoch."""
-    lr: float = 1e-3
-    """Peak learning rate of AdamW."""
-    warmup: int = 5
-    """Rounds of linear warm-up; a cosine to zero follows."""
-    epsilon: float = 0.2
-    """ε of the clipped ratio."""
-    weight_decay: float = 0.1
-    """Weight decay of AdamW."""
-    max_grad_norm: float = 0.2
-    """The gradient's norm is clipped to this."""
-    width: int = 64
-    """Width of the policy network (the paper's is 128; beside models of a million parameters that costs as much as the model)."""
-    initial_bias: float = -1.0
-    """The policy's output starts here: −1 reveals each position with probability 0.27 (the paper's −2: 0.12, for longer buffers)."""
-    transform: Literal["probability", "log-odds"] = "log-odds"
-    """How the policy reads confidences; the paper's is probability."""
-    eval_every: int = 10
-    """Rounds between evaluations on validation prompts."""
-    eval_prompts: int = 128
-    """Validation prompts."""
-    eval_temperature: float = 1.0
-    """Policy temperature τ_π of evaluations, and the default of the saved policies."""
-    save_every: int = 10
-    """Rounds between checkpoints."""
-    batch_size: int = 128
-    """Rows decoded side by side."""
-    micro_batch: int = 128
-    """Decisions a backward pass takes at once."""
-    mixed_precision: bool = False
-    """Run the policy's updates under bf16 autocast (likelihoods stay fp32)."""
-    seed: int = 0
-    """Seed of weights, prompts and actions."""
-    device: str = "cpu"
-    """Device; under `accelerate launch` on GPUs, each process takes its own."""
-
-    def __post_init__(self) -> None:
-        whole = (
-            "rounds",
-            "prompts",
-            "rollouts",
-            "epochs",
-            "minibatches",
-            "eval_every",
-            "eval_prompts",
-            "save_every",
-            "batch_size",
-            "micro_batch",
-        )
-        for name in whole:
-            if getattr(self, name) < (2 if name == "rollouts" else 1):
-                raise UnmaskError(f"{name} is {getattr(self, name)}; give at least {2 if name == 'rollouts' else 1}")
-        for name in ("alpha", "lr", "epsilon", "weight_decay", "warmup"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UnmaskError(f"{name} is {getattr(self, name)}; give 0 or more")
-        if not 0 <= self.seed < 2**32:
-            raise UnmaskError(f"seed is {self.seed}; give 0 to {2**32 - 1}")
-        self.network()  # refuses a width or transform that cannot be used
-        if not math.isfinite(self.initial_bias):
-            raise UnmaskError(f"initial_bias is {self.initial_bias}; give a finite number")
-        for name in ("max_grad_norm", "eval_temperature"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise UnmaskError(f"{name} is {getattr(self, name)}; give a value above 0")
-
-    def network(self) -> NetworkConfig:
-        """The policy network's configuration."""
-        return NetworkConfig(width=self.width, mlp=4 * self.width, initial_bias=self.initial_bias, transform=self.transform)
-
-    def settings(self) -> dict[str, Any]:
-        """What decides the result: everything but where it is written."""
-        return {name: value for name, value in asdict(self).items() if name not in ("out", "resume")}
-
-
-def resumed(config: TrainConfig) -> TrainConfig:
-    """The configuration of the run directory `config.resume`.
-
-    Raises:
-        UnmaskError: if it is not a run directory, or an option was given that differs from the run's.
-    """
-    assert config.resume is not None
-    saved = read_json(config.resume / "run.json")
-    try:
-        loaded = TrainConfig(**saved["settings"], out=config.resume, resume=config.resume)
-    except (TypeError, KeyError):
-        raise UnmaskError(f"{config.resume}/run.json is not of this version's training runs; start a new run") from None
-    given = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
-    others = [name for name in given if name not in ("out", "resume") and given[name] != getattr(loaded, name)]
-    if others:
-        raise UnmaskError(f"{config.resume} is a run of another configuration ({', '.join(others)} differ); leave those options out")
-    return loaded
-
-
-@dataclass(frozen=True)
-class Batch:
-    """The decisions of a round that carry signal; T in all.
-
-    Attributes:
-        observation: T rows.
-        action: bool [T, L].
-        advantage: fp32 [T].
-        weight: fp32 [T], 1 / (T_g · rollouts of the round in this process).
-    """
-
-    observation: Any
-    action: Tensor
-    advantage: Tensor
-    weight: Tensor
+from unmask.training.config import TrainConfig, resumed
+from unmask.training.rewards import REWARDS, Reward
+from unmask.training.update import SILENT, decisions, learning_rate, signal_batch, update
 
 
 def score(task: Task, generation: Generation, examples: list[Example]) -> Tensor:
@@ -178,75 +42,12 @@ def score(task: Task, generation: Generation, examples: list[Example]) -> Tensor
     return torch.tensor(values, device=generation.nfe.device)
 
 
-def signal_batch(generation: Generation, rewards: Tensor, rollouts: int) -> Batch | None:
-    """Advantages and weights of every decision in the groups whose rewards differ; None if there are none."""
-    assert generation.transitions is not None
-    advantages = group_advantages(rewards.view(-1, rollouts)).flatten()
-    rows = generation.transitions.row
-    kept = (advantages.view(-1, rollouts).abs().amax(1) > 1e-6).repeat_interleave(rollouts)[rows].nonzero()[:, 0]
-    if not len(kept):
-        return None
-    rows = rows[kept]
-    weight = 1 / (generation.nfe[rows] * len(rewards))
-    return Batch(generation.transitions.observation[kept], generation.transitions.action[kept], advantages[rows], weight)
-
-
-def update(
-    policy: LearnedPolicy, batch: Batch | None, optimizer: torch.optim.Optimizer, config: TrainConfig, accelerator: Accelerator, seed: int
-) -> dict[str, float]:
-    """`config.epochs` passes over one round's decisions, each cut at random into `config.minibatches` optimiser steps."""
-    parameters = list(policy.network.parameters())
-    size = 0 if batch is None else len(batch.advantage)
-    generator = torch.Generator().manual_seed(seed)
-    # Kept on the device until the end: a float() in the loop would make a GPU wait for every micro-batch.
-    totals = {name: torch.zeros((), device=accelerator.device) for name in ("entropy", "clipped", "grad_norm")}
-    if not size and accelerator.num_processes == 1:
-        return dict.fromkeys(totals, 0.0)  # no group has signal: no step at all, so that weight decay and momentum do not drift
-
-    def evaluate(part: Tensor) -> tuple[Tensor, Tensor]:
-        assert batch is not None
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision):
-            distribution = policy.distribution(batch.observation[part])
-        return distribution.log_prob(batch.action[part]), distribution.entropy()
-
-    parts = torch.arange(size, device=accelerator.device).split(config.micro_batch) if size else ()
-    with torch.no_grad():  # the policy that acted: nothing has been updated since
-        old = torch.cat([evaluate(part)[0] for part in parts]) if size else torch.zeros(0)
-    steps = config.epochs * config.minibatches
-    for _ in range(config.epochs):
-        order = torch.randperm(size, generator=generator).to(accelerator.device)
-        for minibatch in order.tensor_split(config.minibatches):
-            optimizer.zero_grad(set_to_none=False)
-            for part in minibatch.split(config.micro_batch) if len(minibatch) else ():
-                assert batch is not None
-                log_prob, entropy = evaluate(part)
-                weight = batch.weight[part] * config.minibatches
-                grpo_loss(log_prob, old[part], batch.advantage[part], weight, config.epsilon).backward()
-                outside = ((log_prob.detach() - old[part]).exp() - 1).abs() > config.epsilon
-                totals["clipped"] += outside.sum() / (size * config.epochs)
-                totals["entropy"] += entropy.detach().sum() / (size * config.epochs)
-            if accelerator.num_processes > 1:
-                flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-                mean: Any = accelerator.reduce(flat, reduction="mean")
-                for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
-                    p.grad = grad.view_as(p).clone()
-            totals["grad_norm"] += torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm) / steps
-            optimizer.step()
-    return {name: float(total) for name, total in totals.items()}
-
-
-def learning_rate(config: TrainConfig, round_: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    if round_ < config.warmup:
-        return config.lr * (round_ + 1) / config.warmup
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (round_ - config.warmup) / max(1, config.rounds - config.warmup)))
-
-
 class Run:
     """One training run on one process: the frozen model, the policy being trained, and what is needed to go on."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, reward: Reward | None = None) -> None:
         self.config = config
+        self.reward = reward or REWARDS[config.reward]
         self.task = load_task(config.task)
         self.length = self.task.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens
         block_length = self.length if config.block_length is None else config.block_length
@@ -256,16 +57,21 @@ class Run:
         self.accelerator = Accelerator(cpu=config.device == "cpu", log_with="tensorboard", project_dir=config.out)
         self.model = replace(self.model, network=self.model.network.to(self.accelerator.device))
         set_seed(config.seed)
-        self.network = PolicyNetwork(config.network()).to(self.accelerator.device)
+        self.network = PolicyNetwork(config.network(self.model.hidden_size)).to(self.accelerator.device)
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
         self.round, self.best = 0, -math.inf
 
     def policy(self, metrics: dict[str, Any] | None = None) -> LearnedPolicy:
         """The policy as it is deployed: with fallback, at the evaluation temperature, and with what it was trained on."""
         metadata = {"trained": self.config.settings(), "length": self.length, "metrics": metrics or {}, **provenance(self.config.device)}
-        return LearnedPolicy(self.network, temperature=self.config.eval_temperature, metadata=metadata)
+        alpha = self.config.alpha if self.config.alpha_range else None
+        temperature = self.config.eval_temperature
+        return LearnedPolicy(self.network, self.config.action, temperature, alpha=alpha, metadata=metadata)
 
-    def decode(self, examples: list[Example], policy: LearnedPolicy, seed: int, record: bool = False) -> Generation:
+    def decode(
+        self, examples: list[Example], policy: Policy, seed: int, alpha: Tensor | None = None, observer: Policy | None = None
+    ) -> Generation:
+        """Rollouts; with an `observer`, the policy that learns, their decisions are kept."""
         prompts = {e.prompt: encode_prompt(self.model, e.prompt) for e in examples}
         return decode(
             self.model,
@@ -275,7 +81,9 @@ class Run:
             block_length=self.config.block_length,
             batch_size=self.config.batch_size,
             seed=seed,
-            record=record,
+            alpha=alpha,
+            observer=observer,
+            record=observer is not None,
         )
 
     def mean(self, sums: dict[str, float], count: int) -> dict[str, float]:
@@ -285,38 +93,97 @@ class Run:
 
     def train_round(self) -> dict[str, float]:
         """Rollouts, rewards and update of one round."""
-        config, began = self.config, time.perf_counter()
+        config, began, g = self.config, time.perf_counter(), self.config.rollouts
         rank = self.accelerator.process_index
-        stream = self.task.stream("train", seed=(config.seed * 1_000_003 + self.round) * 1009 + rank + 1)
-        examples = [example for _ in range(config.prompts) for example in [next(stream)] * config.rollouts]
-        acting = LearnedPolicy(self.network, fallback=False)
-        generation = self.decode(examples, acting, seed=config.seed * 1_000_003 + self.round, record=True)
+        seed = config.seed * 1_000_003 + self.round
+        imitate = config.imitate is not None and self.round < config.imitation_rounds
+        stream = self.task.stream("train", seed=seed * 1009 + rank + 1)
+        distinct = [next(stream) for _ in range(config.prompts * g if imitate else config.prompts)]
+        acting = LearnedPolicy(self.network, config.action, fallback=config.fallback)
+        alpha = self.alphas(len(distinct), seed * 1009 + rank + 1)
+
+        examples = distinct if imitate else [example for example in distinct for _ in range(g)]
+        each = alpha if imitate else alpha.repeat_interleave(g)
+        leading = load_policy(config.imitate, device=config.device) if imitate and config.imitate else acting
+        generation = self.decode(examples, leading, seed, each, observer=acting)
         correctness = score(self.task, generation, examples)
-        rewards = multiplicative(correctness, generation.nfe, self.length, config.alpha)
-        batch = signal_batch(generation, rewards, config.rollouts)
+        rewards = self.reward(correctness, generation.nfe, self.length, each)
+        experts, steering = [], dict.fromkeys(("expert_reward", "expert_accuracy", "expert_nfe") if config.experts else (), 0.0)
+        for spec in () if imitate else config.experts:
+            expert = self.decode(distinct, load_policy(spec, device=config.device), seed, alpha, observer=acting)
+            right = score(self.task, expert, distinct)
+            gained = self.reward(right, expert.nfe, self.length, alpha)
+            experts.append((expert, gained))
+            for name, values in zip(steering, (gained, right, expert.nfe), strict=True):
+                steering[name] += float(values.float().mean()) / len(config.experts)
+        if imitate:
+            one = torch.ones(len(examples), device=correctness.device)
+            batch = decisions(acting, generation, one, correctness > 0.5, len(examples), steered=True)
+        else:
+            batch = signal_batch(acting, generation, rewards, experts, g, config.dense)
         rolled = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.round)
-        updated = update(acting, batch, self.optimizer, config, self.accelerator, seed=config.seed * 1_000_003 + self.round)
-        groups = rewards.view(-1, config.rollouts)
-        silent = float(((groups - groups.mean(1, keepdim=True)).abs().amax(1) <= 1e-6).float().sum()) * config.rollouts
+        updated = update(acting, batch, self.optimizer, config, self.accelerator, seed, imitate)
+        groups = rewards.view(-1, g)
+        silent = float(((groups - groups.mean(1, keepdim=True)).abs().amax(1) <= SILENT).float().sum()) * g
         sums = {"reward": float(rewards.sum()), "accuracy": float(correctness.sum()), "nfe": float(generation.nfe.sum()), "silent": silent}
-        sums |= {name: value * len(rewards) for name, value in updated.items()}
+        sums |= {name: value * len(rewards) for name, value in (updated | steering).items()}
         seconds = {"rollout_seconds": rolled - began, "update_seconds": time.perf_counter() - rolled}
         sums |= {name: value * len(rewards) for name, value in seconds.items()}
         return self.mean(sums, len(rewards)) | {"lr": learning_rate(config, self.round)}
 
+    def alphas(self, n: int, seed: int) -> Tensor:
+        """α of n prompts, fp32 [n]: the run's, or log-uniform in its range."""
+        if self.config.alpha_range is None:
+            return torch.full((n,), self.config.alpha, device=self.accelerator.device)
+        low, high = (math.log(alpha) for alpha in self.config.alpha_range)
+        drawn = torch.rand(n, generator=torch.Generator().manual_seed(seed))
+        return (low + (high - low) * drawn).exp().to(self.accelerator.device)
+
     def evaluate(self) -> dict[str, float]:
-        """Accuracy, NFE and reward on validation prompts, each process taking its share."""
+        """Accuracy, NFE and reward on validation prompts, each process taking its share.
+
+        A policy for a range of α is measured at its ends and its middle, on the same prompts.
+        """
+        grid = self.alpha_grid(3)
         examples = self.task.examples("validation", self.config.eval_prompts)
         share = examples[self.accelerator.process_index :: self.accelerator.num_processes]
         sums = {"eval_reward": 0.0, "eval_accuracy": 0.0, "eval_nfe": 0.0}
         if share:
-            generation = self.decode(share, self.policy(), seed=0)
-            correctness = score(self.task, generation, share)
-            rewards = multiplicative(correctness, generation.nfe, self.length, self.config.alpha)
-            sums = dict(zip(sums, (float(x.sum()) for x in (rewards, correctness, generation.nfe)), strict=True))
+            rows, alpha = share * len(grid), torch.tensor(grid, device=self.accelerator.device).repeat_interleave(len(share))
+            generation = self.decode(rows, self.policy(), 0, alpha)
+            correctness = score(self.task, generation, rows)
+            rewards = self.reward(correctness, generation.nfe, self.length, alpha)
+            sums = dict(zip(sums, (float(x.sum()) / len(grid) for x in (rewards, correctness, generation.nfe)), strict=True))
         return self.mean(sums, len(share))
+
+    def alpha_grid(self, n: int) -> list[float]:
+        """n values of α, log-spaced over the run's range; the run's α alone if it has none."""
+        if self.config.alpha_range is None:
+            return [self.config.alpha]
+        return torch.logspace(*(math.log10(alpha) for alpha in self.config.alpha_range), n, dtype=torch.float64).tolist()
+
+    def add_front(self, directory: Path) -> None:
+        """Adds to a finished policy its front on validation prompts: over β, or over α where it serves a range (then also what a target NFE
+        is looked up in). Does nothing if it is there."""
+        policy = LearnedPolicy.from_pretrained(directory, device=self.accelerator.device)
+        if "pareto" in policy.metadata:
+            return
+        if self.config.alpha_range is None:
+            variants = [(f"@beta={beta:g}", {"beta": beta}) for beta in (0.5, 0.7, 1.0, 1.5, 2.0)]
+            examples = self.task.examples("validation", self.config.eval_prompts)
+        else:
+            variants = [(f"@alpha={alpha:.3g}", {"alpha": alpha}) for alpha in self.alpha_grid(9)]
+            examples = self.task.examples("validation", max(256, self.config.eval_prompts))
+        front = []
+        for name, changes in variants:
+            generation = self.decode(examples, replace(policy, **changes), 0)
+            correct = score(self.task, generation, examples).cpu().numpy()
+            low, high = bootstrap(correct)
+            accuracy = {"accuracy": float(correct.mean()), "accuracy_low": low, "accuracy_high": high}
+            front.append({"sampler": name, **changes, **accuracy, "nfe": float(generation.nfe.double().mean()), "prompts": len(examples)})
+        replace(policy, metadata={**policy.metadata, "pareto": front}).save_pretrained(directory)
 
     def save(self) -> None:
         """The checkpoint: one file, replaced whole, that holds all that changes from round to round."""
@@ -336,11 +203,15 @@ class Run:
         self.round, self.best = int(tensors["round"]), float(tensors["best"])
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, reward: Reward | None = None) -> Path:
     """Trains a policy; also what `unmask train` runs.
 
     All that is random is drawn from (seed, round, process), and the checkpoint is one file that is replaced whole, so a run that is
     killed anywhere and resumed gives the same weights, bit for bit on the same machine.
+
+    Args:
+        config: the settings.
+        reward: your own function of (correctness [N], NFE [N], L, α) instead of `config.reward`; to be given again when resuming.
 
     Returns:
         The run directory: `best` and `last` (policy directories), `metrics.jsonl`, `run.json`, `checkpoint.safetensors`.
@@ -353,7 +224,7 @@ def train(config: TrainConfig) -> Path:
     """
     if config.resume is not None:
         config = resumed(config)
-    run = Run(config)
+    run = Run(config, reward)
     main = run.accelerator.is_main_process
     metrics_file = config.out / "metrics.jsonl"
     history: list[dict[str, Any]] = []
@@ -392,6 +263,10 @@ def train(config: TrainConfig) -> Path:
             if main and (run.round % config.save_every == 0 or finished):
                 run.policy(entry).save_pretrained(config.out / "last")
                 run.save()
+    if main:
+        for name in ("best", "last"):
+            run.add_front(config.out / name)
+    run.accelerator.wait_for_everyone()
     run.accelerator.end_training()
     return config.out
 
