@@ -90,7 +90,7 @@ class LearnedPolicy:
         if self.network.config.conditioned and observation.alpha is None:
             if self.alpha is None:
                 raise UnmaskError("the policy is one for every α and was given none; say which, for example DIR@alpha=1")
-            observation = replace(observation, alpha=torch.full_like(observation.step, self.alpha, dtype=torch.float32))
+            observation = replace(observation, alpha=torch.full(observation.step.shape, self.alpha, device=observation.step.device))
         if "time" in self.zero:
             observation = replace(observation, step=torch.zeros_like(observation.step))
         if "mask" in self.zero:
@@ -101,7 +101,7 @@ class LearnedPolicy:
         """The action distribution at temperature τ_π, without β and fallback: what training's likelihoods are of."""
         return ACTIONS[self.action](self.logits(observation) / self.temperature, observation.eligible)
 
-    def alpha_for(self, nfe: float) -> float:
+    def alpha_for(self, nfe: float | int) -> float:
         """The α that gives about `nfe` forward passes a prompt, from the front in `metadata["pareto"]` that training ends with.
 
         Between two entries log α is linear in NFE; where noise makes the table rise, it is read as flat.

@@ -53,6 +53,8 @@ class TrainConfig:
     """Warm start: first learn the decisions of this heuristic where it answers correctly."""
     imitation_rounds: int = 15
     """Rounds of `rounds` that the warm start takes."""
+    imitation_lr: float = 1e-3
+    """Learning rate of the warm start."""
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
     warmup: int = 5
@@ -125,7 +127,7 @@ class TrainConfig:
         for name in whole:
             if getattr(self, name) < (2 if name == "rollouts" else 1):
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give at least {2 if name == 'rollouts' else 1}")
-        for name in ("alpha", "dense", "lr", "epsilon", "entropy_bonus", "weight_decay", "warmup"):
+        for name in ("alpha", "dense", "lr", "imitation_lr", "epsilon", "entropy_bonus", "weight_decay", "warmup"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give 0 or more")
         if not 0 <= self.seed < 2**32:

@@ -182,7 +182,11 @@ def update(
 
 
 def learning_rate(config: TrainConfig, round_: int) -> float:
-    """Linear warm-up, then a cosine to zero."""
-    if round_ < config.warmup:
-        return config.lr * (round_ + 1) / config.warmup
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (round_ - config.warmup) / max(1, config.rounds - config.warmup)))
+    """Constant during the warm start by imitation; then linear warm-up and a cosine to zero."""
+    start = config.imitation_rounds if config.imitate else 0
+    if round_ < start:
+        return config.imitation_lr
+    if round_ - start < config.warmup:
+        return config.lr * (round_ - start + 1) / config.warmup
+    done = (round_ - start - config.warmup) / max(1, config.rounds - start - config.warmup)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
