@@ -92,14 +92,16 @@ class PolicyNetwork(nn.Module):
         if self.hidden is not None:
             h = h + self.hidden(layer_norm(observation.features["hidden"].float(), (self.config.hidden,)))
         # The condition depends on the step and the mask bit (and on the row's α): compute the modulators once for each, and look them up.
-        row, time = observation.step.clamp(max=observation.length), torch.arange(observation.length + 1, device=h.device)
+        several, row, time = None, observation.step.clamp(max=observation.length), torch.arange(observation.length + 1, device=h.device)
         if self.tradeoff is not None:
-            row, time = torch.arange(batch, device=h.device), row
+            # At least 8 rows: the products of fewer have other bits on CPUs, and a row's must not depend on the batch (lab book).
+            several = torch.arange(max(batch, 8), device=h.device) % batch
+            row, time = torch.arange(batch, device=h.device), row[several]
         time = time / observation.length
         embedded = self.time(sinusoids(time, width) if self.config.time == "sinusoids" else one_frequency(time, width))
         if self.tradeoff is not None:
             assert observation.alpha is not None, "a conditioned network needs α in the observation"
-            embedded = embedded + self.tradeoff(observation.alpha[:, None].log())
+            embedded = embedded + self.tradeoff(observation.alpha[several, None].log())
         condition = embedded[:, None] + self.mask.weight
         condition = silu(condition) if self.config.modulation == "silu" else condition
         pair = 2 * row[:, None] + observation.masked

@@ -166,7 +166,7 @@ def resumed(config: TrainConfig) -> TrainConfig:
     assert config.resume is not None
     saved = read_json(config.resume / "run.json")
     try:
-        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["settings"].items()}
+        settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["settings"].items()}
         loaded = TrainConfig(**settings, out=config.resume, resume=config.resume)
     except (TypeError, KeyError, AttributeError):
         raise UnmaskError(f"{config.resume}/run.json is not of this version's training runs; start a new run") from None

@@ -162,7 +162,8 @@ class Run:
         """n values of α, log-spaced over the run's range; the run's α alone if it has none."""
         if self.config.alpha_range is None:
             return [self.config.alpha]
-        return torch.logspace(*(math.log10(alpha) for alpha in self.config.alpha_range), n, dtype=torch.float64).tolist()
+        low, high = (math.log10(alpha) for alpha in self.config.alpha_range)
+        return torch.logspace(low, high, n, dtype=torch.float64).tolist()
 
     def add_front(self, directory: Path) -> None:
         """Adds to a finished policy its front on validation prompts: over β, or over α where it serves a range (then also what a target NFE
