@@ -1,7 +1,9 @@
-"""Writes embedded/chain as a checkpoint of LLaDA's format, in two shards: `python experiments/real_formats.py DIRECTORY`.
+"""Writes the embedded models of the chain task as checkpoints of LLaDA's and Dream's formats, in two shards each:
 
-`unmask train|evaluate|generate --model DIRECTORY --task chain` then do on a CPU what a user with a GPU does with LLaDA-8B.
-For Dream's format there is `unmask pretrain --family dream`.
+    python experiments/real_formats.py DIRECTORY
+
+gives DIRECTORY/llada (embedded/chain) and DIRECTORY/dream (embedded/chain-dream: Qwen2 with Dream's shift, another width, other data).
+`experiments/two-families.sh` then does with them on a CPU what a user with a GPU does with LLaDA-8B and Dream-7B.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import sys
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from unmask.models.load import EMBEDDED
 
@@ -79,6 +82,19 @@ def write_llada(source: Path, out: Path) -> None:
         "weight_tying": config["tie_word_embeddings"],
     }
     (out / "config.json").write_text(json.dumps(llada, indent=1))
+    write_shards(weights, out)
+
+
+def write_dream(source: Path, out: Path) -> None:
+    """A directory of `unmask pretrain --family dream` is of Dream's format already; published checkpoints come in shards."""
+    out.mkdir(parents=True)
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(source / name, out / name)
+    write_shards(load_file(source / "model.safetensors"), out)
+
+
+def write_shards(weights: dict[str, Tensor], out: Path) -> None:
+    """Two safetensors files and their index."""
     names = sorted(weights)
     halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
     for file, part in halves.items():
@@ -89,4 +105,5 @@ def write_llada(source: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_llada(EMBEDDED / "chain", Path(sys.argv[1]))
+    write_llada(EMBEDDED / "chain", Path(sys.argv[1]) / "llada")
+    write_dream(EMBEDDED / "chain-dream", Path(sys.argv[1]) / "dream")

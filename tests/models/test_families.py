@@ -1,6 +1,9 @@
 """Every family's checkpoint, loaded through the public API, against the plain statement of its architecture."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -230,6 +233,18 @@ def test_prompts_longer_than_learned_positions_are_refused(tmp_path):
     assert unmask.generate(model, [[7] * 54], "confidence:10", max_new_tokens=10).tokens.shape == (1, 10)
     with pytest.raises(unmask.UnmaskError, match="this model takes 64"):
         unmask.generate(model, [[7] * 55], "confidence:10", max_new_tokens=10)
+
+
+def test_models_come_from_the_hubs_cache(tmp_path):
+    commit = "1" * 40
+    repository = tmp_path / "models--someone--a-model"
+    made = write("llada", repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    command = "import unmask; m = unmask.load_model('someone/a-model'); print(m.family, m.network.config.num_hidden_layers)"
+    environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
+    assert result.stdout.split() == ["llada", str(made.config["n_layers"])], result.stderr
 
 
 def test_unknown_hub_names_are_refused_without_a_network(monkeypatch):

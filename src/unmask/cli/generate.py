@@ -19,7 +19,7 @@ from unmask.decoding import Generation, Prompt, Step, generate
 from unmask.errors import UnmaskError
 from unmask.files import write_text
 from unmask.models import Model, load_model
-from unmask.policies import Policy, load_policy
+from unmask.policies import HEURISTICS, Policy, load_policy, steps_spec
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,16 @@ class Config:
     """JSON-lines file of prompts: each line a string, {"prompt": …} or {"messages": [{"role": …, "content": …}, …]}."""
     model: str = "embedded/chain"
     """Frozen model: an embedded one, a directory or a Hub repository."""
-    policy: str = "threshold:0.9"
-    """Heuristic (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy directory."""
+    policy: str | None = None
+    """Heuristic (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy directory; threshold:0.9 if left out."""
+    alpha: float | None = None
+    """α for a policy that serves a range: larger is faster."""
+    target_nfe: float | None = None
+    """Forward passes a prompt, for a policy that serves a range of α: picks the α that needs about so many."""
+    steps: int | None = None
+    """LLaDA's and Dream's `steps`, instead of --policy: L / steps positions a pass."""
+    remasking: Annotated[str | None, tyro.conf.arg(aliases=["--alg"])] = None
+    """With --steps: LLaDA's low_confidence or random, Dream's maskgit_plus or topk_margin; low_confidence if left out."""
     max_new_tokens: Annotated[int | None, tyro.conf.arg(aliases=["--gen-length"])] = None
     """L, the generation buffer (LLaDA's gen_length); leave out for what an embedded model was trained with."""
     block_length: int | None = None
@@ -137,6 +145,30 @@ def generate_with_bar(model: Model, prompts: Sequence[Prompt], policy: Policy, *
     return generation
 
 
+def policy_spec(config: Config, length: int | None) -> str:
+    """What `load_policy` is to load for --policy, --alpha, --target-nfe, --steps and --remasking.
+
+    Raises:
+        UnmaskError: if they contradict each other.
+    """
+    if config.steps is not None:
+        if config.policy is not None:
+            raise UnmaskError("--policy and --steps were both given; steps is another name of the policy confidence:K with K = L / steps")
+        if length is None:
+            raise UnmaskError("--steps needs the length of the answers; give --max-new-tokens")
+        return steps_spec(config.steps, length, config.remasking or "low_confidence")
+    if config.remasking is not None:
+        raise UnmaskError("--remasking was given without --steps; give both, or --policy")
+    if config.alpha is not None and config.target_nfe is not None:
+        raise UnmaskError("--alpha and --target-nfe were both given; give one of them")
+    spec = config.policy or "threshold:0.9"
+    chosen = {"alpha": config.alpha, "nfe": config.target_nfe}
+    if any(value is not None for value in chosen.values()) and spec.partition(":")[0] in HEURISTICS:
+        raise UnmaskError(f"--alpha and --target-nfe are for learned policies, and the policy is {spec}; give --policy a directory")
+    settings = ",".join(f"{name}={value}" for name, value in chosen.items() if value is not None)
+    return spec + ("" if not settings else "," if "@" in spec else "@") + settings
+
+
 def run(config: Config) -> None:
     prompts = read_prompts(config)
     if config.output is not None and config.output.exists():
@@ -150,10 +182,10 @@ def run(config: Config) -> None:
         attn_implementation=config.attn_implementation,
         device_map=config.device_map,
     )
-    policy = load_policy(config.policy, device=model.device)
     length = model.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens
     if length is None and not config.infill:
         raise UnmaskError(f"model {config.model} does not say how long its answers are; give --max-new-tokens")
+    policy = load_policy(policy_spec(config, length), device=model.device)
     names = ("block_length", "temperature", "seed", "cfg_scale", "logits_eos_inf", "confidence_eos_eot_inf", "stop_at_eos", "infill")
     options = {"max_new_tokens": length} | {name: getattr(config, name) for name in ("batch_size", *names)}
     began = time.perf_counter()

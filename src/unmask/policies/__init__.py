@@ -4,7 +4,7 @@ from unmask.policies.base import Observation, Policy
 from unmask.policies.bernoulli import Bernoulli
 from unmask.policies.heuristics import HEURISTICS, Confidence, Entropy, Factor, Margin, Random, Threshold
 from unmask.policies.learned import LearnedPolicy
-from unmask.policies.load import load_policy
+from unmask.policies.load import load_policy, steps_spec
 from unmask.policies.network import NetworkConfig, PolicyNetwork
 from unmask.policies.plackett_luce import PlackettLuce
 
@@ -24,4 +24,5 @@ __all__ = [
     "Random",
     "Threshold",
     "load_policy",
+    "steps_spec",
 ]

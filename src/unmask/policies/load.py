@@ -75,6 +75,32 @@ def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPol
     return replace(policy, **changes)
 
 
+REMASKING = {"low_confidence": "confidence", "maskgit_plus": "confidence", "random": "random", "topk_margin": "margin"}
+
+
+def steps_spec(steps: int, length: int, remasking: str = "low_confidence") -> str:
+    """The spec of what LLaDA calls `remasking` and Dream `alg`, with their `steps`: L / steps positions at each pass.
+
+    Args:
+        steps: of the whole buffer, 1 to L; must divide L, for then every pass reveals equally many.
+        length: L.
+        remasking: LLaDA's low_confidence or random; Dream's maskgit_plus or topk_margin. (Dream's origin draws how many positions it
+            reveals and its entropy ranks them by entropy: no sampler here does the same.)
+
+    Raises:
+        UnmaskError: for another name, or steps that do not divide L.
+
+    Example:
+        >>> steps_spec(128, 256, "topk_margin")
+        'margin:2'
+    """
+    if remasking not in REMASKING:
+        raise UnmaskError(f"remasking {remasking!r} has no equal here; use one of {', '.join(REMASKING)}, or a policy such as entropy:0.1")
+    if steps < 1 or length % steps:
+        raise UnmaskError(f"steps is {steps}; give a divisor of the answers' length {length}, so that each pass reveals equally many")
+    return f"{REMASKING[remasking]}:{length // steps}"
+
+
 def find_policy(directory: str, spec: str) -> Path:
     """The directory itself, or the local copy of a Hub repository of that name.
 

@@ -49,6 +49,8 @@ class TrainConfig:
     """Optimiser steps in each epoch."""
     experts: tuple[str, ...] = ()
     """Heuristics that steer (threshold:0.9): each adds one rollout to every group (paper's expert steering)."""
+    start: str | None = None
+    """Begin with the weights of this trained policy (directory or Hub repository), whose network must be of the same shape."""
     imitate: str | None = None
     """Warm start: first learn the decisions of this heuristic where it answers correctly."""
     imitation_rounds: int = 15

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 
 from unmask.decoding import Generation, check_arguments, decode, encode_prompt
+from unmask.errors import UnmaskError
 from unmask.evaluation.run import bootstrap
 from unmask.files import (
     load_optimizer,
@@ -58,6 +59,12 @@ class Run:
         self.model = replace(self.model, network=self.model.network.to(self.accelerator.device))
         set_seed(config.seed)
         self.network = PolicyNetwork(config.network(self.model.hidden_size)).to(self.accelerator.device)
+        if config.start is not None:
+            started = load_policy(config.start, device=self.accelerator.device)
+            if not isinstance(started, LearnedPolicy) or started.network.config != self.network.config:
+                made = getattr(getattr(started, "network", None), "config", "a heuristic")
+                raise UnmaskError(f"the start {config.start} does not fit: it is {made}, and these settings make {self.network.config}")
+            self.network.load_state_dict(started.network.state_dict())
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay)
         self.round, self.best = 0, -math.inf
 
