@@ -244,7 +244,7 @@ def test_models_come_from_the_hubs_cache(tmp_path):
     command = "import unmask; m = unmask.load_model('someone/a-model'); print(m.family, m.network.config.num_hidden_layers)"
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     result = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
-    assert result.stdout.split() == ["llada", str(made.config["n_layers"])], result.stderr
+    assert result.stdout.split() == ["LLaDA", str(made.config["n_layers"])], result.stderr
 
 
 def test_unknown_hub_names_are_refused_without_a_network(monkeypatch):
