@@ -342,7 +342,7 @@ def test_evaluate_then_plot(run, tiny_dir):
 
     lines = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 2 * 2 * 6
-    assert {tuple(line) for line in lines} == {("sampler", "block_length", "seed", "prompt", "correct", "nfe")}
+    assert {tuple(line) for line in lines} == {("sampler", "block_length", "seed", "prompt", "correct", "nfe", "answer")}
     keys = {(line["sampler"], line["block_length"], line["seed"]) for line in lines}
     assert keys == {(s, b, seed) for s in samplers for b in block_lengths for seed in (0, 1)}
     assert len({line["prompt"] for line in lines}) == 6

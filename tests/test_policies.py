@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.reference.decode import RULES
 from unmask import LearnedPolicy, UnmaskError, load_policy
 from unmask.policies import Bernoulli, NetworkConfig, Observation, PolicyNetwork
-from unmask.policies.network import rotary_angles, rotate
+from unmask.policies.network import rotary_angles, rotate, smallest_beside
 from unmask.rng import RowGenerator, row_keys
 
 
@@ -234,3 +234,17 @@ def test_row_generator_is_uniform_and_keyed_by_row():
     assert torch.equal(subset, u[[7, 3]])
     assert not torch.equal(RowGenerator(keys).uniform(0, 5, 1), RowGenerator(keys).uniform(0, 5, 0))
     assert len(set(row_keys([[1, 2]] * 50 + [[2, 1]] * 50, 0) + row_keys([[1, 2]], 1))) == 101
+
+
+def test_context_is_the_smallest_confidence_on_either_side():
+    o = observation(batch=4)
+    c, eligible = o.confidence[..., 0], o.eligible
+    found = smallest_beside(c, eligible)
+    for row in range(4):
+        for k in range(10):
+            before = [float(c[row, j]) for j in range(k) if eligible[row, j]]
+            behind = [float(c[row, j]) for j in range(k + 1, 10) if eligible[row, j]]
+            assert found[row, k].tolist() == [min(before, default=1.0), min(behind, default=1.0)]
+    network = perturbed(context=True)
+    flipped = Observation(o.confidence.flip(1), o.masked.flip(1), o.eligible.flip(1), o.step, 10)
+    assert not torch.allclose(network(o), network(flipped).flip(1))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
+from unmask.analysis.traces import Trace
 from unmask.errors import UnmaskError
 from unmask.evaluation import Point
 from unmask.files import read_json
@@ -98,6 +101,15 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
     axes[0][0].set_ylabel("accuracy (%)")
     figure.suptitle(title)
     figure.tight_layout()
+    return save_figure(figure, out)
+
+
+def save_figure(figure: Figure, out: Path) -> Path:
+    """Writes a figure and closes it.
+
+    Raises:
+        UnmaskError: if the file cannot be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=130)
@@ -106,3 +118,52 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
     finally:
         plt.close(figure)
     return out
+
+
+def plot_order(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
+    """Two panels from rows of `analyse`: mean reveal time by position (paper Fig. 7), and NFE per block (Fig. 5)."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.4))
+    width = 0.8 / len(rows)
+    for i, row in enumerate(rows):
+        label = f"{short(row['sampler'])}, BL {row['block_length']}: {100 * row['accuracy']:.0f} % @ {row['nfe']:.1f}"
+        left.plot(row["mean_reveal_time"], label=label, linewidth=1.4)
+        places = [j + (i - (len(rows) - 1) / 2) * width for j in range(len(row["nfe_per_block"]))]
+        right.bar(places, row["nfe_per_block"], width, label=label)
+    left.set_xlabel("position in the generation buffer")
+    left.set_ylabel("mean reveal time (share of the row's passes)")
+    right.set_xlabel(f"block of {rows[0]['measured_block_length']} positions")
+    right.set_ylabel("passes that revealed something")
+    right.set_xticks(range(len(rows[0]["nfe_per_block"])))
+    left.legend(fontsize=8)
+    figure.tight_layout()
+    return save_figure(figure, Path(out))
+
+
+def plot_tokens(traces: Sequence[Trace], prompt: int, out: str | Path) -> Path:
+    """One grid of tokens for each trace, coloured by the step that revealed them (paper Figs. 27–33)."""
+    columns = 12
+    length = traces[0].reveal_step.shape[1]
+    lines = -(-length // columns)
+    figure, axes = plt.subplots(len(traces), 1, figsize=(11, (0.42 * lines + 0.5) * len(traces)), squeeze=False)
+    for axis, trace in zip(axes[:, 0], traces, strict=True):
+        steps = trace.reveal_step[prompt]
+        grid = [[float("nan")] * columns for _ in range(lines)]
+        for i, (step, token) in enumerate(zip(steps, trace.tokens[prompt], strict=True)):
+            grid[i // columns][i % columns] = step
+            axis.text(i % columns, i // columns, f"{token} {step}", ha="center", va="center", fontsize=7)
+        axis.imshow(grid, aspect="auto", cmap="YlGnBu", alpha=0.6, vmin=0, vmax=max(1, steps.max()))
+        verdict = "right" if trace.correct[prompt] >= 0.5 else "wrong"
+        name = f"{short(trace.sampler)}, BL {trace.block_length}: {verdict} in {steps.max() + 1} passes"
+        axis.set_title(name, fontsize=9, loc="left")
+        axis.set_xticks([])
+        axis.set_yticks([])
+    figure.suptitle(traces[0].prompts[prompt], fontsize=9)
+    figure.tight_layout()
+    return save_figure(figure, Path(out))
+
+
+def short(sampler: str) -> str:
+    """A sampler's spec without the directories above its run."""
+    directory, at, settings = sampler.partition("@")
+    parts = Path(directory).parts
+    return ("/".join(parts[-2:]) if len(parts) > 1 else directory) + at + settings

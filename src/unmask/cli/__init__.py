@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train an unmasking policy with GRPO",
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "plot": "draw the Pareto figure from evaluation files",
+    "analyze": "measure and draw in which order samplers reveal, from evaluations with --traces",
     "pretrain": "pre-train a small masked diffusion language model",
     "push": "upload a policy directory to the Hugging Face Hub",
     "import-policy": "convert a policy of the paper's released code",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from unmask.evaluation import evaluate
+from unmask.evaluation import evaluate, pass_at_k, sampling
+from unmask.files import write_json
 from unmask.models import load_model
 from unmask.tasks import Split, load_task
 
@@ -35,6 +37,12 @@ class Config:
     """Which prompts."""
     max_new_tokens: int | None = None
     """L, the generation buffer; leave out for the task's own."""
+    temperature: float = 0.0
+    """τ of the frozen model; 0 is greedy. Above 0 every seed is one sample of each prompt."""
+    pass_k: tuple[int, ...] = ()
+    """Report pass@k for these k, and the majority vote, over the seeds (sampling.json)."""
+    traces: bool = False
+    """Keep each position's reveal step and token, for `unmask analyze`."""
     batch_size: int = 128
     """Rows decoded side by side; changes the speed only."""
     device: str = "cpu"
@@ -44,6 +52,8 @@ class Config:
 
 
 def run(config: Config) -> None:
+    for k in config.pass_k:
+        pass_at_k(len(config.seeds), 0, k)  # a k that cannot be estimated is told now
     task = load_task(config.task)
     evaluate(
         load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype)),
@@ -54,8 +64,17 @@ def run(config: Config) -> None:
         seeds=config.seeds,
         split=config.split,
         max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
         batch_size=config.batch_size,
+        traces=config.traces,
         out=config.out,
         progress=True,
     )
+    if config.pass_k:
+        records = [json.loads(line) for line in (config.out / "results.jsonl").read_text().splitlines()]
+        rows = sampling(records, config.pass_k)
+        write_json(config.out / "sampling.json", rows)
+        for row in rows:
+            values = [f"{name} {100 * row[name]['mean']:.1f}" for name in (*(f"pass@{k}" for k in config.pass_k), "majority")]
+            print(f"{row['sampler']:<48} BL {row['block_length']:>3}  {'  '.join(values)}")
     print(f"written to {config.out}/results.jsonl and summary.json")

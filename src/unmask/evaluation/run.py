@@ -82,7 +82,9 @@ def evaluate(
     seeds: Sequence[int] = (0,),
     split: Split = "test",
     max_new_tokens: int | None = None,
+    temperature: float = 0.0,
     batch_size: int = 128,
+    traces: bool = False,
     out: str | Path | None = None,
     progress: bool = False,
 ) -> list[Point]:
@@ -97,7 +99,9 @@ def evaluate(
         seeds: each sampler is run with each (greedy heuristics are the same for all).
         split: which prompts.
         max_new_tokens: L; None is the task's own.
+        temperature: τ of the frozen model; above 0 each seed is a sample (`unmask.evaluation.sampling` gives pass@k).
         batch_size: rows side by side.
+        traces: keep in each line of results.jsonl which step revealed each position, and the tokens (for `unmask analyze`).
         out: a new directory for `results.jsonl` (a line for each prompt) and `summary.json` (points and provenance).
         progress: print a line for each sampler.
 
@@ -112,7 +116,7 @@ def evaluate(
     if not block_lengths:
         raise UnmaskError("no block lengths were given; give at least one, for example max_new_tokens for full diffusion")
     for block_length in block_lengths:
-        check_arguments(prompts, length, block_length, 0.0, batch_size)
+        check_arguments(prompts, length, block_length, temperature, batch_size)
     policies = {spec: load_policy(spec, device=model.device) for spec in samplers}
     examples = task.examples(split, prompts)
     ids = [encode_prompt(model, example.prompt) for example in examples]
@@ -122,10 +126,15 @@ def evaluate(
         for block_length in block_lengths:
             began = time.perf_counter()
             for seed in seeds:
-                generation = decode(model, ids, policy, max_new_tokens=length, block_length=block_length, batch_size=batch_size, seed=seed)
-                for example, text, nfe in zip(examples, generation.text, generation.nfe.tolist(), strict=True):
-                    run = {"sampler": spec, "block_length": block_length, "seed": seed}
-                    records.append(run | {"prompt": example.prompt, "correct": task.score(text, example), "nfe": nfe})
+                setting = {"max_new_tokens": length, "block_length": block_length, "temperature": temperature, "seed": seed}
+                generation = decode(model, ids, policy, batch_size=batch_size, **setting)
+                for row, (example, text, nfe) in enumerate(zip(examples, generation.text, generation.nfe.tolist(), strict=True)):
+                    run = {"sampler": spec, "block_length": block_length, "seed": seed, "prompt": example.prompt}
+                    outcome = {"correct": task.score(text, example), "nfe": nfe, "answer": task.answer(text)}
+                    if traces:
+                        outcome["reveal_step"] = generation.reveal_step[row].tolist()
+                        outcome["tokens"] = model.tokenizer.convert_ids_to_tokens(generation.tokens[row].tolist())
+                    records.append(run | outcome)
             if progress:
                 seconds = time.perf_counter() - began
                 print(f"{describe(summarise(records[-len(seeds) * len(ids) :])[0])}  {seconds:.1f} s", flush=True)
@@ -133,7 +142,12 @@ def evaluate(
     if directory is not None:
         write_text(directory / "results.jsonl", "".join(json.dumps(record) + "\n" for record in records))
         setting = {"model": str(model.name), "task": task.name, "split": split, "max_new_tokens": length, "seeds": list(seeds)}
-        summary = {**setting, "provenance": provenance(model.device, model.dtype), "points": [vars(point) for point in points]}
+        summary = {
+            **setting,
+            "temperature": temperature,
+            "provenance": provenance(model.device, model.dtype),
+            "points": [vars(point) for point in points],
+        }
         write_json(directory / "summary.json", summary)
     return points
 

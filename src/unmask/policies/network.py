@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import embedding, gelu, layer_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, gelu, layer_norm, pad, scaled_dot_product_attention, silu
 
 from unmask.errors import UnmaskError
 from unmask.policies.base import Observation
@@ -29,6 +29,8 @@ class NetworkConfig:
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 − c)) / 4 with c cut to
             [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
         time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all frequencies are 1 (paper.md §7, 4).
+        context: the network reads, beside the probabilities at a position, the smallest confidence among the eligible positions before it
+            and among those behind it (1 if there are none). Attention could find these, but GRPO rarely gets it to (lab book).
         hidden: width of the frozen model's hidden states, which the network reads too; 0 reads none (paper Fig. 20).
         conditioned: the network is told α, through the modulators, and serves all of them.
         modulation: what the modulators are a linear map of: "silu" of the condition (DiT), or "linear": the condition itself.
@@ -42,6 +44,7 @@ class NetworkConfig:
     transform: str = "probability"
     time: str = "sinusoids"
     modulation: str = "silu"
+    context: bool = False
     hidden: int = 0
     conditioned: bool = False
 
@@ -65,7 +68,7 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.confidence = nn.Linear(config.inputs, width)
+        self.confidence = nn.Linear(config.inputs + 2 * config.context, width)
         self.hidden = nn.Linear(config.hidden, width) if config.hidden else None
         self.mask = nn.Embedding(2, width)
         self.tradeoff = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width)) if config.conditioned else None
@@ -88,6 +91,8 @@ class PolicyNetwork(nn.Module):
         batch, length = observation.masked.shape
         heads, width = self.config.heads, self.config.width
         c = observation.confidence[..., : self.config.inputs]
+        if self.config.context:
+            c = torch.cat([c, smallest_beside(c[..., 0], observation.eligible)], -1)
         h = self.confidence(c.logit(1e-4) / 4 if self.config.transform == "log-odds" else c)
         if self.hidden is not None:
             h = h + self.hidden(layer_norm(observation.features["hidden"].float(), (self.config.hidden,)))
@@ -119,6 +124,13 @@ class PolicyNetwork(nn.Module):
         h = h + (1 + gate_2) * self.down(gelu(self.up(x)))
         # As a sum, not a matrix-vector product: its bits then do not depend on how many rows there are (lab book).
         return (self.norm(h) * self.head.weight[0]).float().sum(-1) + self.head.bias
+
+
+def smallest_beside(c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Float[Tensor, "B L 2"]:
+    """At each position the smallest c among the eligible positions before it, and among those behind it; 1 where there are none."""
+    c = pad(c.masked_fill(~eligible, 1.0), (1, 1), value=1.0)
+    before, behind = c.cummin(1).values[:, :-2], c.flip(1).cummin(1).values[:, :-2].flip(1)
+    return torch.stack([before, behind], -1)
 
 
 def sinusoids(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]:

@@ -39,6 +39,7 @@ class Task:
         max_new_tokens: L, the length of the generation buffer in tokens.
         max_prompt_tokens: the longest prompt in tokens.
         block_length: the block length (BL) of this task's semi-autoregressive setting.
+        answer: the part of a completion that several samples vote on; by default all of it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Task:
     max_new_tokens: int
     max_prompt_tokens: int
     block_length: int
+    answer: Callable[[str], str] = str.strip
 
     def stream(self, split: Split | str, seed: int = 0) -> Iterator[Example]:
         """Endless examples of one split, the same for the same seed.

@@ -44,6 +44,11 @@ def score(completion: str, example: Example) -> float:
     return float(words.count("#") == 1 and words[-2:] == ["#", final_answer(example.prompt)])
 
 
+def last_word(completion: str) -> str:
+    """What a completion gives as the result: its last word."""
+    return completion.split()[-1] if completion.split() else ""
+
+
 TASK = Task(
     name="chain",
     draw=draw,
@@ -52,4 +57,5 @@ TASK = Task(
     max_new_tokens=48,
     max_prompt_tokens=14,
     block_length=16,
+    answer=last_word,
 )

@@ -75,6 +75,8 @@ class TrainConfig:
     """Distribution of actions: independent reveals, or positions drawn in order until STOP (DPLS)."""
     inputs: int = 1
     """k: the policy reads the k largest probabilities at each position."""
+    context: bool = False
+    """The policy reads at each position also the smallest confidence before it and behind it, among those that may be revealed."""
     hidden: bool = False
     """The policy reads the frozen model's hidden states too."""
     width: int = 64
@@ -149,6 +151,7 @@ class TrainConfig:
             inputs=self.inputs,
             initial_bias=self.initial_bias,
             transform=self.transform,
+            context=self.context,
             hidden=hidden if self.hidden else 0,
             conditioned=self.alpha_range is not None,
         )

@@ -1,0 +1,135 @@
+"""In which order samplers reveal, from the traces of `unmask evaluate --traces` (paper Figs. 5, 7, 21–33)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from unmask.errors import UnmaskError
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All decoded prompts of one sampler at one block length; N rows in the order of the file.
+
+    Attributes:
+        sampler: its spec.
+        block_length: BL.
+        prompts: N prompts.
+        reveal_step: int [N, L], the step that revealed each position, from 0; −1 never.
+        tokens: N lists of L tokens.
+        correct: float [N].
+    """
+
+    sampler: str
+    block_length: int
+    prompts: list[str]
+    reveal_step: np.ndarray
+    tokens: list[list[str]]
+    correct: np.ndarray
+
+
+def read_traces(directory: str | Path) -> list[Trace]:
+    """The traces of a directory that `unmask evaluate --traces` wrote, one for each sampler and block length.
+
+    Raises:
+        UnmaskError: if there is no results.jsonl, it is damaged, or it holds no traces.
+    """
+    path = Path(directory) / "results.jsonl"
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    try:
+        for line in path.read_text().splitlines():
+            record = json.loads(line)
+            groups.setdefault((record["sampler"], record["block_length"]), []).append(record)
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError):
+        raise UnmaskError(f"{path} is not a results file of `unmask evaluate`; give its directory") from None
+    if not groups or any("reveal_step" not in record for records in groups.values() for record in records):
+        raise UnmaskError(f"{path} holds no traces; run `unmask evaluate` with --traces")
+    return [
+        Trace(
+            sampler,
+            block_length,
+            [r["prompt"] for r in records],
+            np.array([r["reveal_step"] for r in records]),
+            [r["tokens"] for r in records],
+            np.array([r["correct"] for r in records]),
+        )
+        for (sampler, block_length), records in groups.items()
+    ]
+
+
+def mean_reveal_time(reveal_step: np.ndarray) -> np.ndarray:
+    """When each position is revealed, as a share of the row's own passes: float [L], 0 in the first pass, 1 in the last (Fig. 7).
+
+    Rows done in one pass count as 0. Positions never revealed are left out.
+    """
+    last = reveal_step.max(1, keepdims=True)
+    share = np.where(reveal_step >= 0, reveal_step / np.maximum(last, 1), np.nan)
+    return np.nanmean(share, axis=0)
+
+
+def blocks(length: int, block_length: int) -> list[slice]:
+    """The blocks of a buffer; the last may be shorter."""
+    return [slice(start, min(start + block_length, length)) for start in range(0, length, block_length)]
+
+
+def nfe_per_block(reveal_step: np.ndarray, block_length: int) -> np.ndarray:
+    """How many different passes revealed something in each block, on average: float [blocks] (Fig. 5)."""
+    parts = [reveal_step[:, block] for block in blocks(reveal_step.shape[1], block_length)]
+    return np.array([np.mean([len(set(row[row >= 0])) for row in part]) for part in parts])
+
+
+def adjacent_share(reveal_step: np.ndarray) -> float:
+    """Share of neighbouring pairs of positions that the same pass revealed (Figs. 23, 24)."""
+    both = (reveal_step[:, 1:] >= 0) & (reveal_step[:, :-1] >= 0)
+    return float((reveal_step[:, 1:] == reveal_step[:, :-1])[both].mean())
+
+
+def order_correlation(a: np.ndarray, b: np.ndarray, block_length: int) -> np.ndarray:
+    """Spearman's correlation of two samplers' reveal steps in each block, averaged over rows: float [blocks] (Figs. 21, 22).
+
+    Rows in which one sampler reveals a block in a single pass have no order there and are left out; nan if all are.
+    """
+    means = []
+    for block in blocks(a.shape[1], block_length):
+        pairs = [(x, y) for x, y in zip(a[:, block], b[:, block], strict=True) if len(set(x)) > 1 and len(set(y)) > 1]
+        means.append(float(np.mean([float(spearmanr(x, y)[0]) for x, y in pairs]))  # type: ignore[arg-type] if pairs else float("nan"))
+    return np.array(means)
+
+
+def analyse(traces: Sequence[Trace]) -> list[dict[str, Any]]:
+    """Every measure of this module for each trace, and its order's correlation with each other trace on the same prompts.
+
+    The blocks are the trace's own; in full diffusion, those of the smallest block length among the traces, or a third of the buffer.
+    """
+    length = traces[0].reveal_step.shape[1]
+    smaller = [t.block_length for t in traces if t.block_length < length]
+    cut = min(smaller) if smaller else max(1, length // 3)
+    rows = []
+    for trace in traces:
+        others: Mapping[str, Any] = {
+            f"{other.sampler} BL {other.block_length}": order_correlation(trace.reveal_step, other.reveal_step, cut).tolist()
+            for other in traces
+            if other is not trace and other.prompts == trace.prompts
+        }
+        rows.append(
+            {
+                "sampler": trace.sampler,
+                "block_length": trace.block_length,
+                "prompts": len(trace.prompts),
+                "accuracy": float(trace.correct.mean()),
+                "nfe": float((trace.reveal_step.max(1) + 1).mean()),
+                "mean_reveal_time": mean_reveal_time(trace.reveal_step).tolist(),
+                "measured_block_length": cut,
+                "nfe_per_block": nfe_per_block(trace.reveal_step, cut).tolist(),
+                "adjacent_share": adjacent_share(trace.reveal_step),
+                "order_correlation": others,
+            }
+        )
+    return rows

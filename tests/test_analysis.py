@@ -1,0 +1,122 @@
+"""Measures of reveal orders against a plain statement of them, several samples a prompt, and the commands for both."""
+
+import json
+import math
+import random
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmask import UnmaskError
+from unmask.analysis import adjacent_share, mean_reveal_time, nfe_per_block, order_correlation, read_traces
+from unmask.cli import main
+from unmask.evaluation import majority, pass_at_k, sampling
+
+
+def steps(seed, rows=4, length=9):
+    rng = random.Random(seed)
+    return np.array([[rng.randrange(5) for _ in range(length)] for _ in range(rows)])
+
+
+@given(seed=st.integers(0, 10**6), block_length=st.sampled_from([2, 3, 9]))
+def test_measures_are_what_they_say(seed, block_length):
+    a = steps(seed)
+    expected = [np.mean([len({*row[i : i + block_length]}) for row in a.tolist()]) for i in range(0, 9, block_length)]
+    assert np.allclose(nfe_per_block(a, block_length), expected)
+    pairs = [x == y for row in a.tolist() for x, y in pairwise(row)]
+    assert math.isclose(adjacent_share(a), sum(pairs) / len(pairs))
+    times = [np.mean([row[i] / max(1, max(row)) for row in a.tolist()]) for i in range(9)]
+    assert np.allclose(mean_reveal_time(a), times)
+
+
+def ranks(values):
+    return [sum(v < x for v in values) + (sum(v == x for v in values) - 1) / 2 for x in values]
+
+
+@given(seed=st.integers(0, 10**6))
+def test_order_correlation_is_pearsons_of_the_ranks(seed):
+    a, b = steps(seed), steps(seed + 1)
+    for i, value in enumerate(order_correlation(a, b, 3)):
+        block = slice(3 * i, 3 * i + 3)
+        pairs = [(x, y) for x, y in zip(a[:, block].tolist(), b[:, block].tolist(), strict=True) if len({*x}) > 1 and len({*y}) > 1]
+        expected = [np.corrcoef(ranks(x), ranks(y))[0, 1] for x, y in pairs]
+        assert (math.isnan(value) and not pairs) or math.isclose(value, np.mean(expected), abs_tol=1e-9)
+
+
+def test_positions_never_revealed_do_not_count():
+    a = np.array([[0, 1, -1], [0, 0, 1]])
+    assert adjacent_share(a) == pytest.approx(1 / 3)
+    assert mean_reveal_time(a).tolist() == [0.0, 0.5, 1.0]
+    assert nfe_per_block(a, 3).tolist() == [2.0]
+
+
+@pytest.mark.parametrize("n", [1, 4, 6])
+def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(n):
+    for c in range(n + 1):
+        for k in range(1, n + 1):
+            subsets = list(combinations([1] * c + [0] * (n - c), k))
+            assert math.isclose(pass_at_k(n, c, k), sum(any(s) for s in subsets) / len(subsets))
+    for bad in ((n, 0, n + 1), (n, n + 1, 1), (n, 0, 0)):
+        with pytest.raises(UnmaskError, match="cannot be estimated"):
+            pass_at_k(*bad)
+
+
+def test_majority_and_sampling():
+    assert majority(["4", "5", "4"], [0.0, 1.0, 0.0]) == 0
+    assert majority(["5", "5", "4"], [1.0, 1.0, 0.0]) == 1
+    assert majority(["4", "5"], [0.0, 1.0]) == 0.5, "a tie is worth its mean"
+    base = {"sampler": "x", "block_length": 3, "nfe": 2}
+    records = [base | {"prompt": p, "answer": a, "correct": float(a == "5")} for p in "ab" for a in ("5", "5", "4")]
+    (row,) = sampling(records, (1, 2))
+    assert row["samples"] == 3 and row["majority"]["mean"] == 1
+    assert math.isclose(row["pass@1"]["mean"], 2 / 3) and row["pass@2"]["mean"] == 1
+
+
+def test_evaluate_with_samples_and_traces_then_analyze(tmp_path, tiny_dir, capsys):
+    where, out = str(tmp_path / "results"), tmp_path / "analysis"
+    command = ["evaluate", "--model", str(tiny_dir), "--prompts", "3", "--max-new-tokens", "9", "--block-lengths", "9", "3", "--out", where]
+    command += [
+        "--samplers",
+        "threshold:0.5",
+        "confidence:2",
+        "--temperature",
+        "0.7",
+        "--seeds",
+        "0",
+        "1",
+        "--pass-k",
+        "1",
+        "2",
+        "--traces",
+    ]
+    assert main(command) == 0
+    rows = json.loads((tmp_path / "results" / "sampling.json").read_text())
+    assert len(rows) == 4 and {"pass@1", "pass@2", "majority"} <= set(rows[0])
+    assert json.loads((tmp_path / "results" / "summary.json").read_text())["temperature"] == 0.7
+    assert main(["analyze", "--results", where, "--out", str(out), "--prompt", "2"]) == 0
+    found = json.loads((out / "analysis.json").read_text())
+    assert len(found) == 4 and len(found[0]["order_correlation"]) == 3
+    assert {path.name for path in out.iterdir()} == {"analysis.json", "order.png", "tokens.png"}
+    lines = [json.loads(line) for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()]
+    assert math.isclose(found[0]["nfe"], np.mean([line["nfe"] for line in lines[:6]]))
+    trace = read_traces(where)[0]
+    assert trace.reveal_step.shape == (6, 9) and len(trace.tokens[0]) == 9
+
+
+def test_what_cannot_be_analysed_is_refused(tmp_path, tiny_dir, capsys):
+    where = tmp_path / "plain"
+    command = ["evaluate", "--model", str(tiny_dir), "--prompts", "2", "--max-new-tokens", "4", "--samplers", "confidence:2"]
+    assert main([*command, "--out", str(where)]) == 0
+    assert main([*command, "--out", str(tmp_path / "x"), "--pass-k", "2"]) == 2
+    assert not (tmp_path / "x").exists()
+    for arguments, message in (
+        ([], "no results"),
+        (["--results", str(where)], "--traces"),
+        (["--results", str(tmp_path / "none")], "not a results file"),
+    ):
+        capsys.readouterr()
+        assert main(["analyze", *arguments, "--out", str(tmp_path / "a")]) == 2
+        assert message in capsys.readouterr().err and not (tmp_path / "a").exists()
