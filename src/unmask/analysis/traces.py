@@ -99,7 +99,8 @@ def order_correlation(a: np.ndarray, b: np.ndarray, block_length: int) -> np.nda
     means = []
     for block in blocks(a.shape[1], block_length):
         pairs = [(x, y) for x, y in zip(a[:, block], b[:, block], strict=True) if len(set(x)) > 1 and len(set(y)) > 1]
-        means.append(float(np.mean([float(spearmanr(x, y)[0]) for x, y in pairs]))  # type: ignore[arg-type] if pairs else float("nan"))
+        values = [float(np.asarray(spearmanr(x, y))[0]) for x, y in pairs]
+        means.append(float(np.mean(values)) if values else float("nan"))
     return np.array(means)
 
 
