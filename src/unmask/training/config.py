@@ -75,7 +75,7 @@ class TrainConfig:
     """Distribution of actions: independent reveals, or positions drawn in order until STOP (DPLS)."""
     inputs: int = 1
     """k: the policy reads the k largest probabilities at each position."""
-    context: bool = False
+    context: bool = True
     """The policy reads at each position also the smallest confidence before it and behind it, among those that may be revealed."""
     hidden: bool = False
     """The policy reads the frozen model's hidden states too."""
