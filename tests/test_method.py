@@ -298,3 +298,14 @@ def test_generator_is_used(tiny_model):
     o = observation(batch=3)
     action = LearnedPolicy(perturbed(), "plackett-luce").act(o, generator())
     assert (action > 0).any(1).all() and not (action > 0)[~o.eligible].any()
+
+
+def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir, any_digit):  # noqa: F811
+    train(tiny(tmp_path / "first", tiny_dir, rounds=2))
+    train(tiny(tmp_path / "second", tiny_dir, rounds=1, lr=0.0, start=str(tmp_path / "first" / "last")))
+    a, b = (read_tensors(tmp_path / run / "last" / "model.safetensors") for run in ("first", "second"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    for changes in ({"width": 32}, {"start": "threshold:0.9"}):
+        with pytest.raises(UnmaskError, match="does not fit"):
+            train(tiny(tmp_path / "third", tiny_dir, rounds=1, **({"start": str(tmp_path / "first" / "last")} | changes)))
+        assert not (tmp_path / "third").exists()
