@@ -157,6 +157,7 @@ METHODS = {
     "steered": {"experts": ("threshold:0.5", "confidence:2")},
     "ordered": {"action": "plackett-luce", "experts": ("threshold:0.5",)},
     "warm": {"imitate": "entropy:1", "imitation_rounds": 2, "fallback": True, "entropy_bonus": 0.01},
+    "annealed": {"alpha_start": 10.0},
     "every α": {"alpha_range": (0.1, 10.0), "dense": 0.1},
     "richer inputs": {"inputs": 3, "hidden": True, "reward": "additive"},
 }
@@ -273,6 +274,8 @@ def test_zeroed_inputs_are_not_seen(zero):
         (lambda: NetworkConfig(hidden=-1), "give the model's width"),
         (lambda: TrainConfig(alpha_range=(3.0, 1.0)), "the smaller first"),
         (lambda: TrainConfig(alpha_range=(2.0, 3.0)), "default α"),
+        (lambda: TrainConfig(alpha_start=3.0, alpha=0.0), "both above 0"),
+        (lambda: TrainConfig(alpha_start=3.0, alpha_range=(0.1, 3.0)), "give one of them"),
         (lambda: TrainConfig(reward="speed"), "multiplicative, additive, accuracy"),
         (lambda: TrainConfig(experts=("nobody",)), "nobody"),
         (lambda: TrainConfig(imitate="threshold:2"), "λ"),
@@ -309,3 +312,14 @@ def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir
         with pytest.raises(UnmaskError, match="does not fit"):
             train(tiny(tmp_path / "third", tiny_dir, rounds=1, **({"start": str(tmp_path / "first" / "last")} | changes)))
         assert not (tmp_path / "third").exists()
+
+
+def test_alpha_moves_from_its_start_to_its_end_on_a_log_scale(tmp_path, tiny_dir):
+    seen = []
+
+    def reward(correctness, nfe, length, alpha):
+        seen.append(float(alpha[0]))
+        return correctness
+
+    train(tiny(tmp_path / "run", tiny_dir, rounds=4, eval_every=4, alpha=1.0, alpha_start=16.0), reward=reward)
+    assert seen == pytest.approx([16, 4, 1, 1, 1]), "four rounds and an evaluation"

@@ -31,6 +31,8 @@ class TrainConfig:
     """L, the generation buffer; leave out for the task's own."""
     alpha: float = 1.0
     """α of the reward: larger is faster and less accurate."""
+    alpha_start: float | None = None
+    """α of the first round, from where it moves to `alpha` (on a log scale, over the first half of the rounds): find speed first, then accuracy."""
     alpha_range: tuple[float, float] | None = None
     """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the policy is told. Default: `alpha`."""
     reward: str = "multiplicative"
@@ -111,6 +113,11 @@ class TrainConfig:
                 raise UnmaskError(f"alpha_range is {low:g} to {high:g}; give two values above 0, the smaller first")
             if not low <= self.alpha <= high:
                 raise UnmaskError(f"alpha is {self.alpha:g}; with alpha_range it is the default α, so give {low:g} to {high:g}")
+        if self.alpha_start is not None:
+            if self.alpha_range is not None:
+                raise UnmaskError("alpha_start and alpha_range were both given; give one of them")
+            if not (0 < self.alpha_start < math.inf and self.alpha > 0):
+                raise UnmaskError(f"alpha_start is {self.alpha_start:g} and alpha {self.alpha:g}; give both above 0")
         if self.reward not in REWARDS:
             raise UnmaskError(f"reward {self.reward!r} is not known; use one of {', '.join(REWARDS)}")
         for spec in (*self.experts, *([self.imitate] if self.imitate else ())):

@@ -141,9 +141,12 @@ class Run:
         return self.mean(sums, len(rewards)) | {"lr": learning_rate(config, self.round)}
 
     def alphas(self, n: int, seed: int) -> Tensor:
-        """α of n prompts, fp32 [n]: the run's, or log-uniform in its range."""
+        """α of n prompts, fp32 [n]: the run's at this round, or log-uniform in its range."""
         if self.config.alpha_range is None:
-            return torch.full((n,), self.config.alpha, device=self.accelerator.device)
+            alpha, start = self.config.alpha, self.config.alpha_start
+            if start is not None:
+                alpha *= (start / alpha) ** max(0.0, 1 - self.round / (self.config.rounds / 2))
+            return torch.full((n,), alpha, device=self.accelerator.device)
         low, high = (math.log(alpha) for alpha in self.config.alpha_range)
         drawn = torch.rand(n, generator=torch.Generator().manual_seed(seed))
         return (low + (high - low) * drawn).exp().to(self.accelerator.device)
