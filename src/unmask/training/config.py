@@ -32,7 +32,7 @@ class TrainConfig:
     alpha: float = 1.0
     """α of the reward: larger is faster and less accurate."""
     alpha_start: float | None = None
-    """α of the first round, from where it moves to `alpha` (on a log scale, over the first half of the rounds): find speed first, then accuracy."""
+    """α of the first round; over the first half of the rounds it moves to `alpha` (log scale): first speed, then accuracy."""
     alpha_range: tuple[float, float] | None = None
     """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the policy is told. Default: `alpha`."""
     reward: str = "multiplicative"
