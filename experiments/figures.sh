@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# The paper's figures that need no further training, from the policies of context.sh (three seeds, both settings): orders and token grids (Figs. 5, 7,
+# The paper's figures that need no further training, from trained policies, three seeds in each setting: orders and token grids (Figs. 5, 7,
 # 22, 24, 27-33), knobs (6, 16), transfer (8, 17, 18), zeroed inputs (9, 20), non-greedy decoding (19). About half an hour on two cores.
 # Finished parts are kept. What is small ends in $out/report, which docs/results/figures is a copy of.
 set -euo pipefail
 out=${1:-runs/figures}
-policies=${2:-runs/context}
+policies=${2:-runs/annealed}
 export OMP_NUM_THREADS=1 out
 mkdir -p "$out/report"
 

@@ -28,8 +28,9 @@ def against(point: Point, heuristics: list[Point]) -> str:
 
 
 def main(directory: Path) -> None:
-    heuristics = {setting: read_points([directory / f"heuristics-{setting}"])[0] for setting in ("full", "semi")}
-    for setting in ("full", "semi"):
+    settings = [setting for setting in ("full", "semi") if (directory / f"heuristics-{setting}").is_dir()]
+    heuristics = {setting: read_points([directory / f"heuristics-{setting}"])[0] for setting in settings}
+    for setting in settings:
         rivals = ("full", "semi") if setting == "full" else ("semi",)
         header = ["policy", "decoded with", "accuracy % @ NFE", *(f"best heuristic, {rival}" for rival in rivals)]
         print("|", " | ".join(header), "|")
