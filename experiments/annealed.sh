@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Semi-autoregressive policies for the accurate end: α falls from 3 to 0.5, and the policy reads the smallest confidence on either side (the
+# Semi-autoregressive policies for the accurate end: α falls from 3 to 0.5, with the dense reward; the policy reads the smallest confidence on either side (the
 # trainer's default). Three seeds, evaluated on the prompts of vertical-slice.sh, whose heuristics they are compared with. Two runs at a time, one
 # core each: about 20 minutes. Finished parts are kept. What is small ends in $out/report, which docs/results/annealed is a copy of.
 set -euo pipefail
@@ -21,11 +21,11 @@ evaluate() { # name, options
 }
 export -f train evaluate
 
-for seed in 0 1 2; do
-  echo "train semi-s$seed --alpha-start 3 --alpha 0.5 --seed $seed --block-length 16 --eval-temperature 0.5"
+for seed in 0 2 1; do
+  echo "train semi-s$seed --alpha-start 3 --alpha 0.5 --dense 2 --seed $seed --block-length 16 --eval-temperature 0.5"
 done | xargs -d '\n' -P 2 -I{} bash -c '{}'
 
-for seed in 0 1 2; do
+for seed in 0 2 1; do
   samplers=
   for beta in 0.5 0.7 1 1.5 2; do samplers="$samplers $out/semi-s$seed/last@beta=$beta"; done
   echo "evaluate policy-semi-s$seed --block-lengths 16 --samplers$samplers"

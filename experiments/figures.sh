@@ -4,7 +4,8 @@
 # Finished parts are kept. What is small ends in $out/report, which docs/results/figures is a copy of.
 set -euo pipefail
 out=${1:-runs/figures}
-policies=${2:-runs/annealed}
+slice=${2:-runs/slice}       # of vertical-slice.sh: full-a3-s0 to s2
+annealed=${3:-runs/annealed} # of annealed.sh: semi-s0 to s2
 export OMP_NUM_THREADS=1 out
 mkdir -p "$out/report"
 
@@ -16,7 +17,9 @@ evaluate() { # name, options
 export -f evaluate
 
 with() { # setting, decode-time settings: the three seeds' policies
-  printf " $policies/$1-a1-s%s/last$2" 0 1 2
+  local run=$annealed/semi-s
+  if [ "$1" = full ]; then run=$slice/full-a3-s; fi
+  printf " $run%s/last$2" 0 1 2
 }
 declare -A bl=([full]=48 [semi]=16)
 {
