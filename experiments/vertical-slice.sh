@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Policies for both settings, two values of α and three training seeds; every sampler on 1,000 held-out prompts; figure and table.
+# Policies of the paper's network (log-odds, no context) for both settings, two values of α and three training seeds; every sampler on 1,000 held-out prompts; figure and table.
 # Two runs at a time, one core each: about an hour and a half on two cores. Finished parts are kept, interrupted trainings are resumed.
 # What is small ends in $out/report, which docs/results/chain is a copy of.
 set -euo pipefail
@@ -11,7 +11,7 @@ mkdir -p "$out"
 train() { # name, options: trains, resumes or skips
   local name=$1
   shift
-  if [ -d "$out/$name" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --rounds 200 --mixed-precision "$@"; fi >>"$out/$name.log" 2>&1
+  if [ -d "$out/$name" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --rounds 200 --mixed-precision --no-context "$@"; fi >>"$out/$name.log" 2>&1
 }
 evaluate() { # name, options
   local name=$1

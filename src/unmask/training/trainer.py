@@ -111,13 +111,13 @@ class Run:
 
         examples = distinct if imitate else [example for example in distinct for _ in range(g)]
         each = alpha if imitate else alpha.repeat_interleave(g)
-        leading = load_policy(config.imitate, device=config.device) if imitate and config.imitate else acting
+        leading = load_policy(config.imitate, device=self.accelerator.device) if imitate and config.imitate else acting
         generation = self.decode(examples, leading, seed, each, observer=acting)
         correctness = score(self.task, generation, examples)
         rewards = self.reward(correctness, generation.nfe, self.length, each)
         experts, steering = [], dict.fromkeys(("expert_reward", "expert_accuracy", "expert_nfe") if config.experts else (), 0.0)
         for spec in () if imitate else config.experts:
-            expert = self.decode(distinct, load_policy(spec, device=config.device), seed, alpha, observer=acting)
+            expert = self.decode(distinct, load_policy(spec, device=self.accelerator.device), seed, alpha, observer=acting)
             right = score(self.task, expert, distinct)
             gained = self.reward(right, expert.nfe, self.length, alpha)
             experts.append((expert, gained))
