@@ -37,7 +37,7 @@ declare -A bl=([full]=48 [semi]=16)
     echo "evaluate to-sudoku-$setting --model embedded/sudoku --task sudoku --prompts 256 --block-lengths $([ $setting = full ] && echo 36 || echo 18) --samplers $rivals $(with $setting "")"
     echo "evaluate sampled-$setting --temperature 0.8 --seeds 0 1 2 3 4 5 6 7 --pass-k 1 2 4 8 --prompts 128 --block-lengths ${bl[$setting]} --samplers threshold:0.9 threshold:0.5 $(with $setting "")"
   done
-} | xargs -d '\n' -P 2 -I{} bash -c '{}'
+} | xargs -d "\n" -P "${JOBS:-2}" -I{} bash -c '{}'
 
 for setting in full semi; do
   rm -rf "$out/report/order-$setting"

@@ -274,11 +274,9 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
             if main and (run.round % config.save_every == 0 or finished):
                 run.policy(entry).save_pretrained(config.out / "last")
                 run.save()
-    if main:
-        for name in ("best", "last"):
-            run.add_front(config.out / name)
-    run.accelerator.wait_for_everyone()
     run.accelerator.end_training()
+    for name in ("best", "last") if main else ():  # the others need not wait: a barrier would time out with a large model
+        run.add_front(config.out / name)
     return config.out
 
 
