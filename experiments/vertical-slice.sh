@@ -47,7 +47,8 @@ heuristics="$heuristics entropy:1.5 entropy:2 margin:2 margin:4 margin:8 random:
   done
 } | xargs -d '\n' -P 2 -I{} bash -c '{}'
 
-# The paper's policy temperature for short blocks.
+# Lower policy temperatures: the paper's 0.5 for short blocks, and what they do in full diffusion.
+evaluate policy-full-tau --block-lengths 48 --samplers $(printf '%s/last@temperature=0.5 ' "$out"/full-a?-s?) $(printf '%s/last@temperature=0.25 ' "$out"/full-a?-s?)
 evaluate policy-semi-tau0.5 --block-lengths 16 --samplers $(printf '%s/last@temperature=0.5 ' "$out"/semi-a?-s?)
 
 unmask plot --results "$out"/heuristics-*/ "$out"/policy-*-s[012]/ --out "$out/report/pareto.png"
