@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One policy for every α from 0.3 to 10, semi-AR BL 16, three seeds: its front along α, and whether a target NFE is met, on 500 test prompts.
+# One policy for every α from 0.3 to 10, full diffusion, three seeds: its front along α, and whether a target NFE is met, on 1,000 test prompts.
 # Two runs at a time, one core each: about 25 minutes. Finished parts are kept. What is small ends in $out/report (docs/results/conditioned).
 set -euo pipefail
 out=${1:-runs/conditioned}
@@ -9,17 +9,17 @@ mkdir -p "$out/report"
 train() { # name, options: trains, resumes or skips
   local name=$1
   shift
-  if [ -d "$out/$name" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --rounds 200 --mixed-precision "$@"; fi >>"$out/$name.log" 2>&1
+  if [ -d "$out/$name" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --rounds 220 --mixed-precision "$@"; fi >>"$out/$name.log" 2>&1
 }
 evaluate() { # name, sampler settings …: those that the policy refuses (a target NFE outside its range) are left out by the caller
   local name=$1
   shift
-  [ -f "$out/policy-$name/summary.json" ] || { rm -rf "${out:?}/policy-$name" && unmask evaluate --out "$out/policy-$name" --prompts 500 --block-lengths 16 --samplers "$@" >"$out/policy-$name.log" 2>&1; }
+  [ -f "$out/policy-$name/summary.json" ] || { rm -rf "${out:?}/policy-$name" && unmask evaluate --out "$out/policy-$name" --prompts 1000 --block-lengths 48 --samplers "$@" >"$out/policy-$name.log" 2>&1; }
 }
 export -f train evaluate
 
 for seed in 0 1 2; do
-  echo "train s$seed --alpha-range 0.3 10 --alpha 3 --dense 2 --seed $seed --block-length 16 --eval-temperature 0.5"
+  echo "train s$seed --alpha-range 0.3 10 --alpha 3 --seed $seed"
 done | xargs -d '\n' -P 2 -I{} bash -c '{}'
 
 for seed in 0 1 2; do
