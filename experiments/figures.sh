@@ -4,17 +4,9 @@
 # Finished parts are kept. What is small ends in $out/report, which docs/results/figures is a copy of.
 set -euo pipefail
 out=${1:-runs/figures}
+source "$(dirname "$0")/common.sh"
 slice=${2:-runs/slice}       # of vertical-slice.sh: full-a3-s0 to s2
 annealed=${3:-runs/annealed} # of annealed.sh: semi-s0 to s2
-export OMP_NUM_THREADS=1 out
-mkdir -p "$out/report"
-
-evaluate() { # name, options
-  local name=$1
-  shift
-  [ -f "$out/$name/summary.json" ] || { rm -rf "${out:?}/$name" && unmask evaluate --out "$out/$name" "$@" >"$out/$name.log" 2>&1; }
-}
-export -f evaluate
 
 with() { # setting, decode-time settings: the three seeds' policies
   local run=$annealed/semi-s
@@ -37,7 +29,7 @@ declare -A bl=([full]=48 [semi]=16)
     echo "evaluate to-sudoku-$setting --model embedded/sudoku --task sudoku --prompts 256 --block-lengths $([ $setting = full ] && echo 36 || echo 18) --samplers $rivals $(with $setting "")"
     echo "evaluate sampled-$setting --temperature 0.8 --seeds 0 1 2 3 4 5 6 7 --pass-k 1 2 4 8 --prompts 128 --block-lengths ${bl[$setting]} --samplers threshold:0.9 threshold:0.5 $(with $setting "")"
   done
-} | xargs -d "\n" -P "${JOBS:-2}" -I{} bash -c '{}'
+} | abreast
 
 for setting in full semi; do
   rm -rf "$out/report/order-$setting"
@@ -46,10 +38,4 @@ for setting in full semi; do
     unmask plot --results "$out/$name-$setting" --out "$out/report/$name-$setting.png"
   done
 done
-for directory in "$out"/*-full/ "$out"/*-semi/; do
-  name=$(basename "$directory")
-  mkdir -p "$out/report/$name"
-  for file in summary.json sampling.json; do
-    if [ -f "$directory/$file" ]; then cp "$directory/$file" "$out/report/$name"; fi
-  done
-done
+report "$out"/*-full/ "$out"/*-semi/

@@ -3,33 +3,18 @@
 # Two runs at a time, one core each: about an hour and a half on two cores. Finished parts are kept, interrupted trainings are resumed.
 # What is small ends in $out/report, which docs/results/chain is a copy of.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-runs/slice}
-export OMP_NUM_THREADS=1
-mkdir -p "$out"
-
-train() { # name, options: trains, resumes or skips
-  local name=$1
-  shift
-  if [ -d "$out/$name" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --rounds 200 --mixed-precision --no-context "$@"; fi >>"$out/$name.log" 2>&1
-}
-evaluate() { # name, options
-  local name=$1
-  shift
-  [ -f "$out/$name/summary.json" ] || { rm -rf "${out:?}/$name" && unmask evaluate --out "$out/$name" --prompts 1000 "$@" >"$out/$name.log" 2>&1; }
-}
-export -f train evaluate
-export out
+source "$(dirname "$0")/common.sh"
 
 {
   for alpha in 3 1; do
     for seed in 0 1 2; do
-      echo "train full-a$alpha-s$seed --alpha $alpha --seed $seed"
-      echo "train semi-a$alpha-s$seed --alpha $alpha --seed $seed --block-length 16"
+      echo "train full-a$alpha-s$seed --rounds 200 --no-context --alpha $alpha --seed $seed"
+      echo "train semi-a$alpha-s$seed --rounds 200 --no-context --alpha $alpha --seed $seed --block-length 16"
     done
   done
-  echo "train full-a3-s0-probability --alpha 3 --seed 0 --transform probability" # the paper's input, for comparison
-} | xargs -d '\n' -P 2 -I{} bash -c '{}'
+  echo "train full-a3-s0-probability --rounds 200 --no-context --alpha 3 --seed 0 --transform probability" # the paper's input, for comparison
+} | abreast
 
 heuristics="confidence:1 confidence:2 confidence:4 confidence:6 confidence:8 confidence:12 threshold:0.95 threshold:0.9 threshold:0.8 threshold:0.7 threshold:0.6"
 heuristics="$heuristics threshold:0.5 threshold:0.4 threshold:0.3 factor:0.5 factor:1 factor:2 entropy:0.1 entropy:0.3 entropy:0.5 entropy:0.7 entropy:1"
@@ -45,7 +30,7 @@ heuristics="$heuristics entropy:1.5 entropy:2 margin:2 margin:4 margin:8 random:
     done
     echo "evaluate heuristics-$setting --block-lengths $block_length --samplers $heuristics"
   done
-} | xargs -d '\n' -P 2 -I{} bash -c '{}'
+} | abreast
 
 # Lower policy temperatures: the paper's 0.5 for short blocks, and what they do in full diffusion.
 evaluate policy-full-tau --block-lengths 48 --samplers $(printf '%s/last@temperature=0.5 ' "$out"/full-a?-s?) $(printf '%s/last@temperature=0.25 ' "$out"/full-a?-s?)
@@ -53,10 +38,4 @@ evaluate policy-semi-tau0.5 --block-lengths 16 --samplers $(printf '%s/last@temp
 
 unmask plot --results "$out"/heuristics-*/ "$out"/policy-*-s[012]/ --out "$out/report/pareto.png"
 python "$here/matched.py" "$out" >"$out/report/matched.md"
-for directory in "$out"/*-*/; do
-  name=$(basename "$directory")
-  mkdir -p "$out/report/$name"
-  for file in summary.json run.json metrics.jsonl; do
-    if [ -f "$directory/$file" ]; then cp "$directory/$file" "$out/report/$name"; fi
-  done
-done
+report "$out"/*-*/

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# The puzzle, where order is everything: full diffusion, α = 1, with and without the dense reward, three seeds each; and these policies on the chain task (domain
+# transfer). Half an hour on two cores. What is small ends in $out/report (docs/results/sudoku).
+set -euo pipefail
+out=${1:-runs/sudoku}
+source "$(dirname "$0")/common.sh"
+
+for seed in 0 1 2; do
+  for dense in 0 2; do
+    echo "train sudoku-d$dense-s$seed --model embedded/sudoku --task sudoku --rounds 100 --alpha 1 --dense $dense --seed $seed"
+  done
+done | abreast
+
+heuristics="confidence:1 confidence:2 confidence:4 confidence:6 threshold:0.95 threshold:0.9 threshold:0.8 threshold:0.7 threshold:0.5 factor:0.5 factor:1"
+heuristics="$heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:1 entropy:2 margin:2 margin:4 random:1 random:4"
+{
+  echo "evaluate heuristics --model embedded/sudoku --task sudoku --block-lengths 36 --samplers $heuristics"
+  for dense in 0 2; do
+    samplers=
+    for beta in 0.5 0.7 1 1.5; do samplers="$samplers $(printf "$out/sudoku-d$dense-s%s/last@beta=$beta " 0 1 2)"; done
+    samplers="$samplers $(printf "$out/sudoku-d$dense-s%s/last@temperature=0.5 " 0 1 2)"
+    echo "evaluate policy-d$dense --model embedded/sudoku --task sudoku --block-lengths 36 --samplers $samplers"
+    echo "evaluate to-chain-d$dense --block-lengths 48 --samplers $(printf "$out/sudoku-d$dense-s%s/last " 0 1 2)"
+  done
+} | abreast
+
+unmask plot --results "$out"/heuristics "$out"/policy-d?/ --out "$out/report/pareto.png"
+report "$out"/heuristics "$out"/policy-*/ "$out"/to-chain-*/ "$out"/sudoku-*/
