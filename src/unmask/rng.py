@@ -37,17 +37,25 @@ class RowGenerator:
 
     keys: Int[Tensor, " B"]
 
-    def uniform(self, counter: Int[Tensor, " B"] | int, n: int, stream: int) -> Float[Tensor, "B n"]:
+    def __getitem__(self, rows: Tensor) -> RowGenerator:
+        """The generator of some rows, by index."""
+        return RowGenerator(self.keys[rows])
+
+    def uniform(
+        self, counter: Int[Tensor, " B"] | int, n: int, stream: int, start: Int[Tensor, " B"] | int = 0
+    ) -> Float[Tensor, "B n"]:
         """Uniform numbers in [0, 1), fp32 (24 bits).
 
         Args:
             counter: which draw of the row, for instance the step; int64 [B] or one number for all.
             n: how many numbers.
             stream: what they are for; different streams are independent.
+            start: how many numbers of the draw to skip; int64 [B] or one number for all.
         """
         key = _mix(self.keys ^ _mix(torch.tensor(stream, device=self.keys.device) + _GOLDEN))
         key = _mix(key ^ _mix(torch.as_tensor(counter, device=key.device) + _GOLDEN))
-        bits = _mix(key[:, None] + _GOLDEN * torch.arange(1, n + 1, device=key.device))
+        index = torch.as_tensor(start, device=key.device).view(-1, 1) + torch.arange(1, n + 1, device=key.device)
+        bits = _mix(key[:, None] + _GOLDEN * index)
         return ((bits >> 40) & ((1 << 24) - 1)).float() * 2.0**-24
 
 

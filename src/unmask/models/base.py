@@ -12,12 +12,16 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unmask.models.head import LOGITS, TILE, best_tokens
+
 
 @runtime_checkable
 class Uniform(Protocol):
     """What `propose` draws tokens with: `unmask.rng.RowGenerator`."""
 
-    def uniform(self, counter: Any, n: int, stream: int) -> Tensor: ...
+    def uniform(self, counter: Any, n: int, stream: int, start: Any = 0) -> Tensor: ...
+
+    def __getitem__(self, rows: Tensor) -> Uniform: ...
 
 
 @dataclass(frozen=True)
@@ -114,9 +118,23 @@ class Model:
         self, tokens: Int[Tensor, "B S"], attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"], positions: Int[Tensor, "B n"]
     ) -> Float[Tensor, "B n width"]:
         """One forward pass of the backbone; the hidden states that the head predicts `positions` from."""
-        hidden = self.network.base_model(input_ids=tokens, attention_mask=attention_mask.long(), use_cache=False).last_hidden_state
+        hidden = self.network.base_model(input_ids=tokens, attention_mask=self.prepared(attention_mask), use_cache=False).last_hidden_state
         where = (positions - 1).clamp(min=0) if self.shift else positions
         return hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
+
+    @property
+    def full_attention(self) -> bool:
+        """Whether every layer of the network sees every position, through a kernel that takes a mask ready-made."""
+        config = self.network.config
+        layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+        return getattr(config, "is_causal", True) is False and config._attn_implementation == "sdpa" and layers == {"full_attention"}
+
+    def prepared(self, attention_mask: Tensor) -> Tensor:
+        """The mask as the network takes it. Where possible ready-made, [B, 1, S, S]: that saves building it, a host synchronisation (is it
+        all ones?), and, as the kernel always gets one, rows without padding have the same bits as others."""
+        if not self.full_attention:
+            return attention_mask.long()
+        return attention_mask.bool()[:, None, None, :].expand(-1, 1, attention_mask.shape[1], -1)
 
     def to_logits(self, hidden: Float[Tensor, "B n width"]) -> Float[Tensor, "B n V"]:
         """The language-model head."""
@@ -129,6 +147,7 @@ class Model:
         attention_mask: Bool[Tensor, "B S"],
         positions: Int[Tensor, "B n"],
         *,
+        needed: Bool[Tensor, "B n"] | None = None,
         needs: Set[str] = frozenset(),
         k: int = 1,
         temperature: float = 0.0,
@@ -137,12 +156,13 @@ class Model:
         cfg_scale: float = 0.0,
         eos: str = "free",
     ) -> Proposal:
-        """One forward pass (two with guidance); the head runs on `positions` only, and probabilities are fp32.
+        """One forward pass (two with guidance); the head runs on the needed positions only, and probabilities are fp32.
 
         Args:
             tokens: int64 [B, S], padding on the right.
             attention_mask: bool [B, S].
             positions: int64 [B, n], which positions to propose for.
+            needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token is 0 and confidence and features are 0.
             needs: features to compute beside the confidence, of `FEATURES`.
             k: how many of the largest probabilities to return.
             temperature: τ; 0 proposes the most probable token, else a token is drawn from softmax(logits / τ).
@@ -157,39 +177,51 @@ class Model:
             A `Proposal` for the n positions; confidence and features are those of the model at τ = 1.
         """
         if unconditional is None:
-            hidden = self.hidden_at(tokens, attention_mask, positions)
-            logits = self.to_logits(hidden).float()
+            hidden, without = self.hidden_at(tokens, attention_mask, positions), None
         else:
             both = [torch.cat(pair) for pair in ((tokens, unconditional), (attention_mask,) * 2, (positions,) * 2)]
-            hidden = self.hidden_at(*both)
-            logits, without = self.to_logits(hidden).float().chunk(2)
-            hidden = hidden.chunk(2)[0]
-            logits = without + (cfg_scale + 1) * (logits - without)
-        ends = list(self.eos_ids)
-        logits[..., [*self.never_ids, *(ends if eos == "never" else ())]] = -torch.inf
-        drawn = logits / temperature + gumbel(generator, logits) if temperature > 0 else logits
-        tokens_out = drawn.argmax(-1)
-        if eos == "last":  # LLaDA's rule: probabilities are those of the other tokens, and a proposed end has none
-            logits[..., ends] = -torch.inf
-        log_z = logits.logsumexp(-1, keepdim=True)
-        best = logits.topk(max(k, 2 if "margin" in needs else 1), dim=-1).values
-        probabilities = (best - log_z).exp()
-        if eos == "last":
-            ending = torch.isin(tokens_out, torch.tensor(ends, device=tokens_out.device))
-            probabilities = probabilities.masked_fill(ending[..., None], 0.0)
-        features = {"hidden": hidden} if "hidden" in needs else {}
-        if "margin" in needs:
-            features["margin"] = probabilities[..., 0] - probabilities[..., 1]
-        if "entropy" in needs:
-            log_p = logits - log_z
-            entropy = -(log_p.exp() * log_p.clamp(min=torch.finfo(log_p.dtype).min)).sum(-1)
-            features["entropy"] = torch.where(probabilities[..., 0] > 0, entropy, math.log(logits.shape[-1]))
-        return Proposal(tokens_out, probabilities[..., :k], features)
+            hidden, without = self.hidden_at(*both).chunk(2)
+        needed = torch.ones_like(positions, dtype=torch.bool) if needed is None else needed
+        where = needed.nonzero()
+        if 0 < len(where) < 8:  # products of fewer rows have other bits on CPUs, and a row's must not depend on its batch-mates (lab book)
+            where = where[torch.arange(8, device=where.device) % len(where)]
+        head = self.head or self.network.get_output_embeddings()
+        width = max(k, 2 if "margin" in needs else 1)
+        found = Proposal(torch.zeros_like(positions), hidden.new_zeros(*positions.shape, k, dtype=torch.float32))
+        features = {name: hidden.new_zeros(positions.shape, dtype=torch.float32) for name in needs if name != "hidden"}
+        if "hidden" in needs:
+            features["hidden"] = hidden
+        for part in where.tensor_split(-(-len(where) * min(TILE, self.vocabulary) // LOGITS)) if len(where) else ():
+            at = (part[:, 0], part[:, 1])
+            token, probabilities, entropy = best_tokens(
+                head,
+                hidden[at],
+                without=None if without is None else without[at],
+                cfg_scale=cfg_scale,
+                never=(*self.never_ids, *(self.eos_ids if eos == "never" else ())),
+                last=self.eos_ids if eos == "last" else (),
+                k=width,
+                entropy="entropy" in needs,
+                temperature=temperature,
+                noise=self.noise(generator, at) if temperature > 0 else None,
+            )
+            if eos == "last":  # LLaDA's rule: probabilities are those of the other tokens, and a proposed end has none
+                probabilities[torch.isin(token, torch.tensor(self.eos_ids, device=token.device))] = 0.0
+            found.tokens[at] = token
+            found.confidence[at] = probabilities[:, :k]
+            if "margin" in needs:
+                features["margin"][at] = probabilities[:, 0] - probabilities[:, 1]
+            if entropy is not None:
+                features["entropy"][at] = torch.where(probabilities[:, 0] > 0, entropy, math.log(self.vocabulary))
+        return Proposal(found.tokens, found.confidence, features)
 
+    @property
+    def vocabulary(self) -> int:
+        """V, the number of logits."""
+        return self.network.get_input_embeddings().weight.shape[0]
 
-def gumbel(generator: Uniform | None, logits: Float[Tensor, "B n V"]) -> Float[Tensor, "B n V"]:
-    """Gumbel noise of the rows' own generators, the same at every step."""
-    assert generator is not None, "temperature > 0 draws tokens and needs a generator"
-    n, vocabulary = logits.shape[1:]
-    noise = generator.uniform(0, n * vocabulary, 1).view(-1, n, vocabulary)
-    return -(-(noise + 2.0**-25).log()).log()
+    def noise(self, generator: Uniform | None, at: tuple[Tensor, Tensor]) -> Callable[[int, int], Tensor]:
+        """Uniform numbers that belong to (row, position, token): for the positions `at`, a function of the first token and how many."""
+        assert generator is not None, "temperature > 0 draws tokens and needs a generator"
+        rows, first = generator[at[0]], at[1] * self.vocabulary
+        return lambda token, n: rows.uniform(0, n, 1, first + token)
