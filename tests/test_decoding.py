@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import unmask
 from tests.reference.decode import RULES, decode_row
-from unmask.decoding import decode
+from unmask.decoding import decode, decode_steps, finish
 from unmask.decoding.decode import current_block
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, load_policy
 
@@ -66,7 +66,7 @@ def test_a_step_reveals_eligible_positions_only_and_nothing_revealed_changes(tin
     prompts = some_prompts(seed, 4)
     seen = {i: torch.full((length,), tiny_model.mask_id) for i in range(4)}
 
-    def watch(step):
+    def check(step):
         for row, tokens, fresh in zip(step.rows.tolist(), step.tokens, step.fresh, strict=True):
             before = seen[row]
             eligible = current_block((before == tiny_model.mask_id)[None], block_length)[0]
@@ -77,7 +77,7 @@ def test_a_step_reveals_eligible_positions_only_and_nothing_revealed_changes(tin
             seen[row] = tokens.clone()
 
     options = {"max_new_tokens": length, "block_length": block_length, "batch_size": 3, "seed": seed}
-    generation = decode(tiny_model, prompts, policy_of(spec), watch=watch, record=True, **options)
+    generation = finish(decode_steps(tiny_model, prompts, policy_of(spec), record=True, **options), check)
     assert (generation.tokens != tiny_model.mask_id).all()
     assert (generation.nfe >= 1).all() and (generation.nfe <= length).all()
     assert torch.equal(generation.nfe - 1, generation.reveal_step.amax(1))

@@ -1,6 +1,6 @@
 """Learned unmasking policies for diffusion language models (arXiv 2512.09106)."""
 
-from unmask.decoding import Generation, Step, Transitions, generate
+from unmask.decoding import Generation, Step, Transitions, generate, stream
 from unmask.errors import UnmaskError
 from unmask.evaluation import Point, evaluate
 from unmask.models import Model, embedded_models, load_model
@@ -23,5 +23,6 @@ __all__ = [
     "load_model",
     "load_policy",
     "load_task",
+    "stream",
     "train",
 ]

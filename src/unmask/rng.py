@@ -20,7 +20,7 @@ _MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
-def _mix(x: Tensor) -> Tensor:
+def mix(x: Tensor) -> Tensor:
     """SplitMix64's finaliser on int64; arithmetic wraps, and shifts are made logical by masking the sign bits."""
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MIX_1
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MIX_2
@@ -41,9 +41,7 @@ class RowGenerator:
         """The generator of some rows, by index."""
         return RowGenerator(self.keys[rows])
 
-    def uniform(
-        self, counter: Int[Tensor, " B"] | int, n: int, stream: int, start: Int[Tensor, " B"] | int = 0
-    ) -> Float[Tensor, "B n"]:
+    def uniform(self, counter: Int[Tensor, " B"] | int, n: int, stream: int, start: Int[Tensor, " B"] | int = 0) -> Float[Tensor, "B n"]:
         """Uniform numbers in [0, 1), fp32 (24 bits).
 
         Args:
@@ -52,10 +50,10 @@ class RowGenerator:
             stream: what they are for; different streams are independent.
             start: how many numbers of the draw to skip; int64 [B] or one number for all.
         """
-        key = _mix(self.keys ^ _mix(torch.tensor(stream, device=self.keys.device) + _GOLDEN))
-        key = _mix(key ^ _mix(torch.as_tensor(counter, device=key.device) + _GOLDEN))
+        key = mix(self.keys ^ mix(torch.tensor(stream, device=self.keys.device) + _GOLDEN))
+        key = mix(key ^ mix(torch.as_tensor(counter, device=key.device) + _GOLDEN))
         index = torch.as_tensor(start, device=key.device).view(-1, 1) + torch.arange(1, n + 1, device=key.device)
-        bits = _mix(key[:, None] + _GOLDEN * index)
+        bits = mix(key[:, None] + _GOLDEN * index)
         return ((bits >> 40) & ((1 << 24) - 1)).float() * 2.0**-24
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmask.cli.show import generate_shown
-from unmask.decoding import Generation, Prompt, Step, generate
+from unmask.decoding import Generation, Prompt, Step, finish, generate, stream
 from unmask.errors import UnmaskError
 from unmask.files import write_text
 from unmask.models import Model, load_model
@@ -129,20 +129,18 @@ def generate_with_bar(model: Model, prompts: Sequence[Prompt], policy: Policy, *
         return generate(model, prompts, policy, **options)
     columns = (TextColumn("prompts"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
     ends = torch.tensor(model.eos_ids, device=model.device)
-    revealed = passes = 0
+    revealed = passes = finished = 0
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("", total=len(prompts))
 
-        def watch(step: Step) -> None:
-            nonlocal revealed, passes
+        def count(step: Step) -> None:
+            nonlocal revealed, passes, finished
             revealed += int((step.fresh & ~torch.isin(step.tokens, ends)).sum())
             passes += len(step.rows)
-            finished = int(step.rows.max()) + 1 - len(step.rows)  # rows enter in order: those that came and are not here are done
+            finished += int(step.finished.sum())
             bar.update(task, completed=finished, description=f"{revealed / passes:.1f} tokens per forward")
 
-        generation = generate(model, prompts, policy, watch=watch, **options)
-        bar.update(task, completed=len(prompts))
-    return generation
+        return finish(stream(model, prompts, policy, **options), count)
 
 
 def policy_spec(config: Config, length: int | None) -> str:

@@ -9,7 +9,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from unmask.decoding import Generation, Prompt, Step, generate
+from unmask.decoding import Generation, Prompt, Step, finish, stream
 from unmask.models import Model
 from unmask.policies import Policy
 
@@ -44,7 +44,7 @@ def generate_shown(
     steps = 0
     live = Live(console=console, auto_refresh=False) if delay and console.is_terminal else None
 
-    def watch(step: Step) -> None:
+    def draw(step: Step) -> None:
         nonlocal steps
         steps += 1
         for row, tokens, fresh in zip(step.rows.tolist(), step.tokens.tolist(), step.fresh.tolist(), strict=True):
@@ -55,7 +55,8 @@ def generate_shown(
             live.update(Group(Text(f"step {steps}", "cyan"), *(lines[row] for row in sorted(lines))), refresh=True)
             time.sleep(delay)
 
+    stepping = stream(model, prompts, policy, **options)
     if live is None:
-        return generate(model, prompts, policy, watch=watch, **options)
+        return finish(stepping, draw)
     with live:
-        return generate(model, prompts, policy, watch=watch, **options)
+        return finish(stepping, draw)

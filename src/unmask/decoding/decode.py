@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -12,7 +13,7 @@ from torch import Tensor
 from unmask.errors import UnmaskError
 from unmask.models import Model
 from unmask.policies import Observation, Policy
-from unmask.rng import RowGenerator, row_keys
+from unmask.rng import RowGenerator, mix, row_keys
 
 
 @dataclass(frozen=True)
@@ -57,17 +58,21 @@ class Generation:
 
 @dataclass(frozen=True)
 class Step:
-    """What a watcher is shown after each step.
+    """What `stream` yields after each step. Its tensors are not changed afterwards.
 
     Attributes:
         rows: int64 [B], the rows that took part.
-        tokens: int64 [B, L], their buffers after the step.
+        tokens: int64 [B, L], their buffers after the step: committed tokens, and masks.
         fresh: bool [B, L], what the step revealed.
+        proposals: int64 [B, L], what the model proposed in the step, for every position that the policy could choose from.
+        finished: bool [B], which rows are done.
     """
 
     rows: Int[Tensor, " B"]
     tokens: Int[Tensor, "B L"]
     fresh: Bool[Tensor, "B L"]
+    proposals: Int[Tensor, "B L"]
+    finished: Bool[Tensor, " B"]
 
 
 def current_block(masked: Bool[Tensor, "B L"], block_length: int) -> Bool[Tensor, "B L"]:
@@ -77,8 +82,22 @@ def current_block(masked: Bool[Tensor, "B L"], block_length: int) -> Bool[Tensor
     return masked & (block == current[:, None])
 
 
+def decode(model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any) -> Generation:
+    """`decode_steps`, run to its end; takes the same arguments."""
+    return finish(decode_steps(model, prompts, policy, **options))
+
+
+def finish(steps: Generator[Step, None, Generation], see: Callable[[Step], None] = lambda step: None) -> Generation:
+    """Runs a stream of steps to its end, showing each to `see`; what it returns."""
+    while True:
+        try:
+            see(next(steps))
+        except StopIteration as end:
+            return end.value
+
+
 @torch.inference_mode()
-def decode(
+def decode_steps(
     model: Model,
     prompts: Sequence[Sequence[int]],
     policy: Policy,
@@ -95,13 +114,12 @@ def decode(
     alpha: Tensor | None = None,
     observer: Policy | None = None,
     record: bool = False,
-    watch: Callable[[Step], None] | None = None,
-) -> Generation:
-    """Fills a buffer of L = `max_new_tokens` masked positions behind each prompt.
+) -> Generator[Step, None, Generation]:
+    """Fills a buffer of L = `max_new_tokens` masked positions behind each prompt; yields after each step, and may be closed at any time.
 
     Rows are independent: each has its own block, its own randomness (keyed by its tokens and the seed) and its own end. A finished row
-    leaves the batch at once and the next prompt takes its place. Rows with equal canvases are forwarded once, and a row that revealed
-    nothing keeps its proposals. Both count as NFE all the same.
+    leaves the batch at once and the next prompt, in the order of falling length, takes its place. Rows with equal canvases are forwarded
+    once, and a row that revealed nothing keeps its proposals. Both count as NFE all the same.
 
     Args:
         model: the frozen model.
@@ -120,7 +138,6 @@ def decode(
         alpha: fp32 [N], what each row's policy is told to act for, if it was trained for many.
         observer: a policy that the recorded observations must suffice for too (an expert decides, the policy that learns looks on).
         record: keep the transitions.
-        watch: called after each step; costs time, for showing only.
 
     Raises:
         UnmaskError: if an argument is out of range or there are no prompts.
@@ -132,95 +149,114 @@ def decode(
     device = model.device
     k = max(getattr(p, "inputs", 1) for p in (policy, observer))
     needs = policy.needs | (observer.needs if observer else frozenset())
+    # Heuristics look at eligible positions only: then the head runs on those alone, in semi-AR a small part of the buffer.
+    local = getattr(policy, "local", False) and not record
     alpha = None if alpha is None else alpha.to(device)
 
-    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 8 with at
-    # least one column of padding: then the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
+    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 8: then the
+    # attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
     behind = length if holes is None else 0
     sizes = torch.tensor([len(prompt) + behind for prompt in prompts])
-    width = int(sizes.max()) // 8 * 8 + 8
-    limit = model.max_positions
-    if limit is not None and (longest := int(sizes.max())) > limit:
+    widths = [padded_width(model, size) for size in sizes.tolist()]
+    limit, longest = model.max_positions, int(sizes.max())
+    if limit is not None and longest > limit:
         raise UnmaskError(f"a prompt and its buffer have {longest} tokens; this model takes {limit}, so shorten one of them")
-    width = width if limit is None else min(width, limit)
-    canvas = torch.full((n, width), model.pad_id)
+    canvas = torch.full((n, max(widths)), model.pad_id)
     for i, prompt in enumerate(prompts):
         canvas[i, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
         canvas[i, len(prompt) : len(prompt) + behind] = model.mask_id
     canvas, sizes = canvas.to(device), sizes.to(device)
     where = sizes[:, None] - length + torch.arange(length, device=device) if holes is None else torch.tensor(holes, device=device)
-    inside = torch.arange(width, device=device) < sizes[:, None]
+    inside = torch.arange(max(widths), device=device) < sizes[:, None]
     given = inside.scatter(1, where, False)  # the prompt, which guidance hides
     ends = torch.tensor(model.eos_ids, device=device)
     keys = torch.tensor(row_keys(prompts, seed), device=device)
+    # Only rows with equal prompts can ever have equal canvases; at temperature 0 those are forwarded once.
+    first_like = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
+    group = [first_like[tuple(prompt)] for prompt in prompts]
+    shared = temperature == 0 and len(first_like) < n
 
     reveal_step = torch.full((n, length), -1, device=device)
     nfe = torch.zeros(n, dtype=torch.long, device=device)
-    stale = torch.ones(n, dtype=torch.bool, device=device)  # the canvas has changed since the last proposal
-    proposed = torch.zeros(n, length, dtype=torch.long, device=device)
+    proposed = torch.full((n, length), model.mask_id, device=device)
     confidence = torch.zeros(n, length, k, device=device)
     features: dict[str, Tensor] = {}
     model_calls = rows_forwarded = 0
     recorded: list[tuple[Tensor, Observation, Tensor]] = []
 
-    active, waiting = torch.arange(min(batch_size, n), device=device), min(batch_size, n)
-    while len(active):
-        changed = active[stale[active]]
-        if len(changed):
-            rows, share = changed, None
-            if temperature == 0:  # equal canvases get equal proposals: forward one of each (prompts of a group, at first)
-                keyed = torch.cat([canvas[changed], sizes[changed, None]], 1)
-                unique, share = keyed.unique(dim=0, return_inverse=True)
-                rows = torch.empty(len(unique), dtype=torch.long, device=device).scatter_(0, share, changed)
+    # Longest rows first: those side by side are of like length, so little is padded. `order` and what else is a list lives on the host.
+    order = sorted(range(n), key=lambda row: -widths[row])
+    current, admitted = order[:batch_size], min(batch_size, n)
+    changed, canvases = current, list(group)  # rows whose canvas changed since their last proposal; what tells the canvases of rows apart
+    while current:
+        active = torch.tensor(current, device=device)
+        masked = reveal_step[active] < 0
+        eligible = current_block(masked, block_length)
+        if changed:
+            unique = {canvases[row]: row for row in changed} if shared else {}
+            forwarded = list(unique.values()) if shared else changed
+            rows = active if len(forwarded) == len(current) else torch.tensor(forwarded, device=device)
+            needed = None
+            if local:
+                needed = eligible if rows is active else current_block(reveal_step[rows] < 0, block_length)
+            width = max(widths[row] for row in forwarded)
             proposal = model.propose(
-                canvas[rows],
-                inside[rows],
+                canvas[rows, :width],
+                inside[rows, :width],
                 where[rows],
+                needed=needed,
                 needs=needs,
                 k=k,
                 temperature=temperature,
                 generator=RowGenerator(keys[rows]),
-                unconditional=canvas[rows].masked_fill(given[rows], model.mask_id) if cfg_scale else None,
+                unconditional=canvas[rows, :width].masked_fill(given[rows, :width], model.mask_id) if cfg_scale else None,
                 cfg_scale=cfg_scale,
                 eos=eos,
             )
-            spread = slice(None) if share is None else share
-            proposed[changed] = proposal.tokens[spread]
-            confidence[changed] = proposal.confidence[spread]
+            to, spread = rows, slice(None)
+            if len(forwarded) < len(changed):
+                place = {canvases[row]: i for i, row in enumerate(forwarded)}
+                to, spread = torch.tensor(changed, device=device), torch.tensor([place[canvases[row]] for row in changed], device=device)
+            proposed[to] = proposal.tokens[spread]
+            confidence[to] = proposal.confidence[spread]
             for name, values in proposal.features.items():
-                features.setdefault(name, values.new_zeros(n, *values.shape[1:]))[changed] = values[spread]
+                features.setdefault(name, values.new_zeros(n, *values.shape[1:]))[to] = values[spread]
             model_calls += 1
-            rows_forwarded += len(rows) * (2 if cfg_scale else 1)
+            rows_forwarded += len(forwarded) * (2 if cfg_scale else 1)
 
-        masked = reveal_step[active] < 0
-        eligible = current_block(masked, block_length)
         seen = {name: values[active] for name, values in features.items()}
         told = None if alpha is None else alpha[active]
-        observation = Observation(confidence[active], masked, eligible, nfe[active], length, seen, told)
+        step = nfe[active]
+        observation = Observation(confidence[active], masked, eligible, step, length, seen, told)
         decided = policy.act(observation, RowGenerator(keys[active]))
         action = (decided > 0) & eligible
         if record:
             recorded.append((active, observation, (decided * eligible).short()))
 
-        buffer = canvas[active].gather(1, where[active])
-        buffer = torch.where(action, proposed[active], buffer)
-        canvas[active] = canvas[active].scatter(1, where[active], buffer)
-        reveal_step[active] = torch.where(action, nfe[active, None], reveal_step[active])
-        nfe[active] += 1
-        stale[active] = action.any(1)
-        if watch:
-            watch(Step(active, buffer, action))
+        proposals = proposed[active]
+        buffer = torch.where(action, proposals, canvas[active].gather(1, where[active]))
         left = masked & ~action
-        going = left.any(1) & (nfe[active] < length)
+        going = left.any(1) & (step + 1 < length)
+        final = buffer
         if stop_at_eos:
             ended = (torch.isin(buffer, ends) & ~left & (left.cumsum(1) == 0)).any(1)
-            canvas[active] = canvas[active].scatter(1, where[active], torch.where(left & ended[:, None], ends[0], buffer))
+            final = torch.where(left & ended[:, None], ends[0], buffer)
             going &= ~ended
-        active = active[going]
-        admitted = min(batch_size - len(active), n - waiting)
-        if admitted:
-            active = torch.cat([active, torch.arange(waiting, waiting + admitted, device=device)])
-            waiting += admitted
+        canvas[active] = canvas[active].scatter(1, where[active], final)
+        reveal_step[active] = torch.where(action, step[:, None], reveal_step[active])
+        nfe[active] = step + 1
+        yield Step(active, buffer, action, proposals, ~going)
+
+        # The one time in a step that the host waits: who goes on, whose canvas changed, and a hash of it if rows may be equal.
+        report = [going.long(), action.any(1).long(), *([fingerprint(buffer)] if shared else [])]
+        going, moved, *prints = torch.stack(report).tolist()
+        for row, mark in zip(current, prints[0] if shared else (), strict=shared):
+            canvases[row] = (group[row], mark)
+        changed = [row for row, goes, fresh in zip(current, going, moved, strict=True) if goes and fresh]
+        current = [row for row, goes in zip(current, going, strict=True) if goes]
+        new = order[admitted : admitted + batch_size - len(current)]
+        admitted += len(new)
+        current, changed = current + new, changed + new
 
     tokens = canvas.gather(1, where)
     transitions = None
@@ -237,6 +273,18 @@ def decode(
         )
     )
     return Generation(tokens, text, nfe, reveal_step, answer_tokens, model_calls, rows_forwarded, transitions)
+
+
+def padded_width(model: Model, size: int) -> int:
+    """The width of a canvas for rows of up to `size` tokens: a multiple of 8, with a column of padding where the kernels need one to use a
+    mask at all, and within what the model takes."""
+    width = -(-size // 8) * 8 if model.full_attention else size // 8 * 8 + 8
+    return width if model.max_positions is None else max(size, min(width, model.max_positions))
+
+
+def fingerprint(tokens: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
+    """A 64-bit hash of each row's tokens: equal rows have equal ones, and others do not but for chance (1 in 2^60)."""
+    return mix(mix(tokens) * (2 * mix(torch.arange(tokens.shape[1], device=tokens.device)) + 1)).sum(1)
 
 
 def texts(model: Model, tokens: Int[Tensor, "N L"]) -> list[str]:

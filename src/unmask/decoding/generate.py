@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from unmask.decoding.decode import Generation, Step, decode
+from unmask.decoding.decode import Generation, Step, decode_steps, finish
 from unmask.errors import UnmaskError
 from unmask.models import Model
 from unmask.policies import Policy, load_policy
@@ -33,7 +35,6 @@ def generate(
     stop_at_eos: bool = False,
     infill: bool = False,
     record: bool = False,
-    watch: Callable[[Step], None] | None = None,
 ) -> Generation:
     """Answers prompts with a frozen model and an unmasking policy.
 
@@ -54,7 +55,6 @@ def generate(
         infill: the prompts hold mask tokens, and only those are filled; `max_new_tokens` is not used. Rows of `tokens` are the filled
             positions in order, padded behind with the end-of-text token where other prompts have more; `text` is the whole text.
         record: keep every decision in `Generation.transitions`.
-        watch: called with a `Step` after each step.
 
     Raises:
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
@@ -63,47 +63,108 @@ def generate(
         >>> model = load_model("embedded/chain")
         >>> generate(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48).text
     """
-    if isinstance(prompts, str):
-        raise UnmaskError("prompts is one string; give a list of prompts")
-    if logits_eos_inf and confidence_eos_eot_inf:
-        raise UnmaskError("logits_eos_inf and confidence_eos_eot_inf were both given; an end that is never proposed cannot come last")
-    loaded = policy if not isinstance(policy, str | Path) else load_policy(policy, device=model.device)
-    ids = [encode_prompt(model, prompt, infill=infill) for prompt in prompts]
-
-    def run(rows: Sequence[int], length: int, holes: list[list[int]] | None) -> Generation:
-        return decode(
+    return finish(
+        stream(
             model,
-            [ids[row] for row in rows],
-            loaded,
-            max_new_tokens=length,
-            block_length=block_length if holes is None or block_length is None else min(block_length, length),
+            prompts,
+            policy,
+            max_new_tokens=max_new_tokens,
+            block_length=block_length,
             temperature=temperature,
             batch_size=batch_size,
             seed=seed,
             cfg_scale=cfg_scale,
-            eos="never" if logits_eos_inf else "last" if confidence_eos_eot_inf else "free",
+            logits_eos_inf=logits_eos_inf,
+            confidence_eos_eot_inf=confidence_eos_eot_inf,
             stop_at_eos=stop_at_eos,
-            holes=holes,
+            infill=infill,
             record=record,
-            watch=watch,
         )
+    )
 
-    if not infill:
-        if max_new_tokens is None:
-            raise UnmaskError("max_new_tokens is missing; give the length of the answers, or infill=True for prompts that hold masks")
-        return run(range(len(ids)), max_new_tokens, None)
+
+def stream(
+    model: Model,
+    prompts: Sequence[Prompt],
+    policy: Policy | str | Path,
+    *,
+    max_new_tokens: int | None = None,
+    block_length: int | None = None,
+    temperature: float = 0.0,
+    batch_size: int = 64,
+    seed: int = 0,
+    cfg_scale: float = 0.0,
+    logits_eos_inf: bool = False,
+    confidence_eos_eot_inf: bool = False,
+    stop_at_eos: bool = False,
+    infill: bool = False,
+    record: bool = False,
+) -> Generator[Step, None, Generation]:
+    """`generate`, step by step: yields a `Step` after each, and may be closed at any time. Takes the arguments of `generate`.
+
+    Returns:
+        A generator of steps, whose own return value is the `Generation` (`unmask.decoding.finish` runs it to its end and gives that).
+
+    Raises:
+        UnmaskError: as `generate`.
+
+    Example:
+        >>> for step in stream(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48):
+        ...     print(model.tokenizer.decode(step.tokens[0]))
+    """
+    if isinstance(prompts, str):
+        raise UnmaskError("prompts is one string; give a list of prompts")
+    if logits_eos_inf and confidence_eos_eot_inf:
+        raise UnmaskError("logits_eos_inf and confidence_eos_eot_inf were both given; an end that is never proposed cannot come last")
+    if not infill and max_new_tokens is None:
+        raise UnmaskError("max_new_tokens is missing; give the length of the answers, or infill=True for prompts that hold masks")
+    loaded = policy if not isinstance(policy, str | Path) else load_policy(policy, device=model.device)
+    ids = [encode_prompt(model, prompt, infill=infill) for prompt in prompts]
     holes = [[i for i, token in enumerate(row) if token == model.mask_id] for row in ids]
-    if not all(holes):
+    if infill and not all(holes):
         raise UnmaskError(
             f"the prompt {prompts[holes.index([])]!r} holds no mask token ({mask_text(model)}); infilling needs one in each prompt"
         )
     # Prompts with equally many holes are decoded together, so that no row's L depends on its batch-mates.
-    lengths = sorted({len(row) for row in holes})
+    lengths = sorted({len(row) for row in holes}) if infill else [max_new_tokens]
     if record and len(lengths) > 1:
         raise UnmaskError("infilling with record=True needs equally many masks in every prompt; call it for each number of masks apart")
-    groups = [[row for row, places in enumerate(holes) if len(places) == length] for length in lengths]
-    parts = [run(rows, length, [holes[row] for row in rows]) for rows, length in zip(groups, lengths, strict=True)]
-    return merge(parts, groups, model.eos_ids[0]) if len(parts) > 1 else parts[0]
+
+    def steps() -> Generator[Step, None, Generation]:
+        parts, groups = [], []
+        for length in lengths:
+            rows = [row for row, places in enumerate(holes) if not infill or len(places) == length]
+            inner = decode_steps(
+                model,
+                [ids[row] for row in rows],
+                loaded,
+                max_new_tokens=length,
+                block_length=min(block_length, length) if infill and block_length is not None else block_length,
+                temperature=temperature,
+                batch_size=batch_size,
+                seed=seed,
+                cfg_scale=cfg_scale,
+                eos="never" if logits_eos_inf else "last" if confidence_eos_eot_inf else "free",
+                stop_at_eos=stop_at_eos,
+                holes=[holes[row] for row in rows] if infill else None,
+                record=record,
+            )
+            of_all = torch.tensor(rows, device=model.device)
+            parts.append((yield from renumbered(inner, of_all)) if len(lengths) > 1 else (yield from inner))
+            groups.append(rows)
+        return merge(parts, groups, model.eos_ids[0]) if len(parts) > 1 else parts[0]
+
+    return steps()
+
+
+def renumbered(steps: Generator[Step, None, Generation], rows: Tensor) -> Generator[Step, None, Generation]:
+    """The same steps, with `rows` of a group as rows of the whole."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield replace(step, rows=rows[step.rows])
 
 
 def merge(parts: Sequence[Generation], groups: Sequence[Sequence[int]], fill: int) -> Generation:

@@ -65,7 +65,8 @@ class Policy(Protocol):
 
     Attributes:
         needs: features beside the confidence, of `unmask.models.FEATURES`. A policy that reads more than the largest probability at each
-            position says how many in an attribute `inputs`.
+            position says how many in an attribute `inputs`. One that reads nothing of positions that are not eligible says so in
+            an attribute `local` = True: the model's head then runs on the eligible positions alone.
     """
 
     @property

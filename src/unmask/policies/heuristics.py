@@ -36,6 +36,7 @@ class Random:
     """random-K: k positions, uniformly at random."""
 
     k: int = 1
+    local: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -51,6 +52,7 @@ class Confidence:
     """high-confidence-K ("low_confidence" remasking in LLaDA): the k largest confidences."""
 
     k: int = 1
+    local: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -65,6 +67,7 @@ class Threshold:
     """Fast-dLLM's threshold λ: every confidence ≥ λ; if there is none, the largest (Wu et al. 2025)."""
 
     threshold: float = 0.9
+    local: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -80,6 +83,7 @@ class Factor:
     """Fast-dLLM's factor f: with c sorted descending, the largest n with (n + 1)(1 − c_n) < f; at least one."""
 
     factor: float = 1.0
+    local: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
@@ -98,6 +102,7 @@ class Margin:
     """margin-K: the k largest differences between the top two probabilities (Kim et al. 2025)."""
 
     k: int = 1
+    local: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"margin"})
 
     def __post_init__(self) -> None:
@@ -112,6 +117,7 @@ class Entropy:
     """Entropy bound γ, nats: by ascending entropy, the longest prefix whose sum less its largest is ≤ γ (Ben-Hamu et al. 2025)."""
 
     bound: float = 0.1
+    local: ClassVar[bool] = True
     needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
 
     def __post_init__(self) -> None:
