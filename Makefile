@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
@@ -16,6 +16,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# Speed, memory and scaling (15 minutes): writes docs/performance.md.
+bench: $(STAMP)
+	$(BIN)/python -m benchmarks
 
 # The constraints pin PyTorch's CPU build; on a GPU machine install your own torch into .venv first.
 $(STAMP): pyproject.toml constraints.txt

@@ -2,7 +2,7 @@
 
 What they have in common, and what ours avoids: all rows of a batch go through every forward pass until the slowest is done; a block ends for
 all rows at once; the head runs at every position, prompt included; the softmax over the whole vocabulary is materialised. They differ from their
-originals only where the same decisions demand it: ids that a text never holds are excluded, prompts are padded on the right to a multiple of 8 (bit-equal
+originals only where the same decisions demand it: ids that a text never holds are excluded, prompts are padded on the right to a multiple of 16 (bit-equal
 attention), confidences are fp32 or better, and "reveal at least one" is decided row by row.
 """
 
@@ -32,7 +32,7 @@ class Canvas:
 
 def canvas_of(model: Model, prompts: Sequence[Sequence[int]], length: int) -> Canvas:
     sizes = torch.tensor([len(prompt) + length for prompt in prompts])
-    tokens = torch.full((len(prompts), int(sizes.max()) // 8 * 8 + 8), model.pad_id)
+    tokens = torch.full((len(prompts), -(-int(sizes.max()) // 16) * 16), model.pad_id)
     for row, prompt in enumerate(prompts):
         tokens[row, : len(prompt)] = torch.tensor(prompt)
         tokens[row, len(prompt) : len(prompt) + length] = model.mask_id
@@ -41,7 +41,7 @@ def canvas_of(model: Model, prompts: Sequence[Sequence[int]], length: int) -> Ca
 
 def all_logits(model: Model, canvas: Canvas) -> Tensor:
     """The stock class' own forward: logits at every position [B, S, V]."""
-    logits = model.network(input_ids=canvas.tokens, attention_mask=canvas.mask, use_cache=False).logits
+    logits = model.network(input_ids=canvas.tokens, attention_mask=model.prepared(canvas.mask), use_cache=False).logits
     logits[..., list(model.never_ids)] = -torch.inf
     return logits
 
@@ -103,7 +103,7 @@ class Rollouts:
     acted: list[Tensor]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def rollouts(
     model: Model, prompts: Sequence[Sequence[int]], policy: LearnedPolicy, length: int, block_length: int, seed: int = 0
 ) -> Rollouts:

@@ -162,7 +162,8 @@ class Model:
             tokens: int64 [B, S], padding on the right.
             attention_mask: bool [B, S].
             positions: int64 [B, n], which positions to propose for.
-            needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token is 0 and confidence and features are 0.
+            needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token is the mask token, and confidence
+                and features are 0.
             needs: features to compute beside the confidence, of `FEATURES`.
             k: how many of the largest probabilities to return.
             temperature: τ; 0 proposes the most probable token, else a token is drawn from softmax(logits / τ).
@@ -187,7 +188,7 @@ class Model:
             where = where[torch.arange(8, device=where.device) % len(where)]
         head = self.head or self.network.get_output_embeddings()
         width = max(k, 2 if "margin" in needs else 1)
-        found = Proposal(torch.zeros_like(positions), hidden.new_zeros(*positions.shape, k, dtype=torch.float32))
+        found = Proposal(torch.full_like(positions, self.mask_id), hidden.new_zeros(*positions.shape, k, dtype=torch.float32))
         features = {name: hidden.new_zeros(positions.shape, dtype=torch.float32) for name in needs if name != "hidden"}
         if "hidden" in needs:
             features["hidden"] = hidden
