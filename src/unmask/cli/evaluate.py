@@ -43,6 +43,8 @@ class Config:
     """Report pass@k for these k, and the majority vote, over the seeds (sampling.json)."""
     traces: bool = False
     """Keep each position's reveal step and token, for `unmask analyze`."""
+    cache: Literal["prefix", "dual"] | None = None
+    """Cache keys and values within each block: faster, and an approximation."""
     batch_size: int = 128
     """Rows decoded side by side; changes the speed only."""
     device: str = "cpu"
@@ -67,6 +69,7 @@ def run(config: Config) -> None:
         temperature=config.temperature,
         batch_size=config.batch_size,
         traces=config.traces,
+        cache=config.cache,
         out=config.out,
         progress=True,
     )

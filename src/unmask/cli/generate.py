@@ -66,6 +66,8 @@ class Config:
     """Reveal ends of text last (LLaDA's name)."""
     stop_at_eos: bool = False
     """Stop a row at its first end of text, once everything before it is revealed."""
+    cache: Literal["prefix", "dual"] | None = None
+    """Cache keys and values within each block (Fast-dLLM): faster, and an approximation."""
     output: Path | None = None
     """JSON-lines file for the answers: prompt, text, nfe, tokens; an existing file is refused."""
     show: bool = False
@@ -184,7 +186,7 @@ def run(config: Config) -> None:
     if length is None and not config.infill:
         raise UnmaskError(f"model {config.model} does not say how long its answers are; give --max-new-tokens")
     policy = load_policy(policy_spec(config, length), device=model.device)
-    names = ("block_length", "temperature", "seed", "cfg_scale", "logits_eos_inf", "confidence_eos_eot_inf", "stop_at_eos", "infill")
+    names = ("block_length", "temperature", "seed", "cfg_scale", "logits_eos_inf", "confidence_eos_eot_inf", "stop_at_eos", "infill", "cache")
     options = {"max_new_tokens": length} | {name: getattr(config, name) for name in ("batch_size", *names)}
     began = time.perf_counter()
     if config.show:

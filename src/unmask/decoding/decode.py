@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from unmask.decoding.caching import Caching, check_cache
 from unmask.errors import UnmaskError
-from unmask.models import Model
+from unmask.models import Model, Proposal
+from unmask.models.cache import KeyValues
 from unmask.policies import Observation, Policy
 from unmask.rng import RowGenerator, mix, row_keys
 
@@ -114,6 +116,8 @@ def decode_steps(
     alpha: Tensor | None = None,
     observer: Policy | None = None,
     record: bool = False,
+    cache: str | None = None,
+    cache_refresh: int | None = None,
 ) -> Generator[Step, None, Generation]:
     """Fills a buffer of L = `max_new_tokens` masked positions behind each prompt; yields after each step, and may be closed at any time.
 
@@ -138,6 +142,9 @@ def decode_steps(
         alpha: fp32 [N], what each row's policy is told to act for, if it was trained for many.
         observer: a policy that the recorded observations must suffice for too (an expert decides, the policy that learns looks on).
         record: keep the transitions.
+        cache: "prefix" forwards only the current block and what is behind it, "dual" only the block (Fast-dLLM): an approximation, since
+            keys, values, proposals and confidences elsewhere stay as they were when the row entered its block. None is exact.
+        cache_refresh: forward a row whole again after so many of its steps, too; 1 is exact. None refreshes at block borders only.
 
     Raises:
         UnmaskError: if an argument is out of range or there are no prompts.
@@ -146,6 +153,7 @@ def decode_steps(
     block_length = length if block_length is None else block_length
     check_arguments(n, length, block_length, temperature, batch_size)
     check_guidance(cfg_scale, eos)
+    check_cache(model, cache, cache_refresh, cfg_scale)
     device = model.device
     k = max(getattr(p, "inputs", 1) for p in (policy, observer))
     needs = policy.needs | (observer.needs if observer else frozenset())
@@ -174,7 +182,7 @@ def decode_steps(
     # Only rows with equal prompts can ever have equal canvases; at temperature 0 those are forwarded once.
     first_like = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
     group = [first_like[tuple(prompt)] for prompt in prompts]
-    shared = temperature == 0 and len(first_like) < n
+    shared = temperature == 0 and len(first_like) < n and cache is None
 
     reveal_step = torch.full((n, length), -1, device=device)
     nfe = torch.zeros(n, dtype=torch.long, device=device)
@@ -187,19 +195,31 @@ def decode_steps(
     # Longest rows first: those side by side are of like length, so little is padded. `order` and what else is a list lives on the host.
     order = sorted(range(n), key=lambda row: -widths[row])
     current, admitted = order[:batch_size], min(batch_size, n)
+    caching = None
+    if cache is not None:
+        store = KeyValues(min(batch_size, n), max(widths))
+        caching = Caching(cache, cache_refresh, block_length, model.shift, where.tolist(), sizes.tolist(), store)
+        caching.enter(current)
     changed, canvases = current, list(group)  # rows whose canvas changed since their last proposal; what tells the canvases of rows apart
     while current:
         active = torch.tensor(current, device=device)
         masked = reveal_step[active] < 0
         eligible = current_block(masked, block_length)
-        if changed:
-            unique = {canvases[row]: row for row in changed} if shared else {}
-            forwarded = list(unique.values()) if shared else changed
+        for part, cached in caching.parts(changed) if caching else ((changed, False),):
+            if not part:
+                continue
+            unique = {canvases[row]: row for row in part} if shared else {}
+            forwarded = list(unique.values()) if shared else part
             rows = active if len(forwarded) == len(current) else torch.tensor(forwarded, device=device)
-            needed = None
+            width, view, needed = max(widths[row] for row in forwarded), None, None
             if local:
                 needed = eligible if rows is active else current_block(reveal_step[rows] < 0, block_length)
-            width = max(widths[row] for row in forwarded)
+            if caching:
+                view = caching.view(forwarded, cached, device)
+                width = max(widths)
+            if view is not None and cached:
+                reached = view.reached((where[rows] - int(model.shift)).clamp(min=0))[0]
+                needed = reached if needed is None else needed & reached
             proposal = model.propose(
                 canvas[rows, :width],
                 inside[rows, :width],
@@ -212,11 +232,15 @@ def decode_steps(
                 unconditional=canvas[rows, :width].masked_fill(given[rows, :width], model.mask_id) if cfg_scale else None,
                 cfg_scale=cfg_scale,
                 eos=eos,
+                view=view,
             )
+            if cached and needed is not None:  # what was not reached stays as it was
+                old = {name: features[name][rows] for name in proposal.features}
+                proposal = proposal.where(needed, Proposal(proposed[rows], confidence[rows], old))
             to, spread = rows, slice(None)
-            if len(forwarded) < len(changed):
+            if len(forwarded) < len(part):
                 place = {canvases[row]: i for i, row in enumerate(forwarded)}
-                to, spread = torch.tensor(changed, device=device), torch.tensor([place[canvases[row]] for row in changed], device=device)
+                to, spread = torch.tensor(part, device=device), torch.tensor([place[canvases[row]] for row in part], device=device)
             proposed[to] = proposal.tokens[spread]
             confidence[to] = proposal.confidence[spread]
             for name, values in proposal.features.items():
@@ -248,14 +272,19 @@ def decode_steps(
         yield Step(active, buffer, action, proposals, ~going)
 
         # The one time in a step that the host waits: who goes on, whose canvas changed, and a hash of it if rows may be equal.
-        report = [going.long(), action.any(1).long(), *([fingerprint(buffer)] if shared else [])]
-        going, moved, *prints = torch.stack(report).tolist()
+        first = left.int().argmax(1) // block_length
+        report = [going.long(), action.any(1).long(), first, *([fingerprint(buffer)] if shared else [])]
+        going, moved, blocks, *prints = torch.stack(report).tolist()
+        for row, number, goes in zip(current, blocks, going, strict=True) if caching else ():
+            caching.move(row, number, bool(goes))
         for row, mark in zip(current, prints[0] if shared else (), strict=shared):
             canvases[row] = (group[row], mark)
         changed = [row for row, goes, fresh in zip(current, going, moved, strict=True) if goes and fresh]
         current = [row for row, goes in zip(current, going, strict=True) if goes]
         new = order[admitted : admitted + batch_size - len(current)]
         admitted += len(new)
+        if caching:
+            caching.enter(new)
         current, changed = current + new, changed + new
 
     tokens = canvas.gather(1, where)

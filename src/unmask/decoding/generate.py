@@ -35,6 +35,8 @@ def generate(
     stop_at_eos: bool = False,
     infill: bool = False,
     record: bool = False,
+    cache: str | None = None,
+    cache_refresh: int | None = None,
 ) -> Generation:
     """Answers prompts with a frozen model and an unmasking policy.
 
@@ -55,6 +57,8 @@ def generate(
         infill: the prompts hold mask tokens, and only those are filled; `max_new_tokens` is not used. Rows of `tokens` are the filled
             positions in order, padded behind with the end-of-text token where other prompts have more; `text` is the whole text.
         record: keep every decision in `Generation.transitions`.
+        cache: "prefix" or "dual" caches keys and values within a block (Fast-dLLM): faster, and an approximation. None is exact.
+        cache_refresh: with `cache`, forward a row whole again after so many steps in a block; 1 is exact.
 
     Raises:
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
@@ -79,6 +83,8 @@ def generate(
             stop_at_eos=stop_at_eos,
             infill=infill,
             record=record,
+            cache=cache,
+            cache_refresh=cache_refresh,
         )
     )
 
@@ -99,6 +105,8 @@ def stream(
     stop_at_eos: bool = False,
     infill: bool = False,
     record: bool = False,
+    cache: str | None = None,
+    cache_refresh: int | None = None,
 ) -> Generator[Step, None, Generation]:
     """`generate`, step by step: yields a `Step` after each, and may be closed at any time. Takes the arguments of `generate`.
 
@@ -148,6 +156,8 @@ def stream(
                 stop_at_eos=stop_at_eos,
                 holes=[holes[row] for row in rows] if infill else None,
                 record=record,
+                cache=cache,
+                cache_refresh=cache_refresh,
             )
             of_all = torch.tensor(rows, device=model.device)
             parts.append((yield from renumbered(inner, of_all)) if len(lengths) > 1 else (yield from inner))

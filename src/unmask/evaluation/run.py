@@ -85,6 +85,7 @@ def evaluate(
     temperature: float = 0.0,
     batch_size: int = 128,
     traces: bool = False,
+    cache: str | None = None,
     out: str | Path | None = None,
     progress: bool = False,
 ) -> list[Point]:
@@ -102,6 +103,7 @@ def evaluate(
         temperature: τ of the frozen model; above 0 each seed is a sample (`unmask.evaluation.sampling` gives pass@k).
         batch_size: rows side by side.
         traces: keep in each line of results.jsonl which step revealed each position, and the tokens (for `unmask analyze`).
+        cache: "prefix" or "dual" caches keys and values (see `unmask.generate`); None is exact.
         out: a new directory for `results.jsonl` (a line for each prompt) and `summary.json` (points and provenance).
         progress: print a line for each sampler.
 
@@ -127,7 +129,7 @@ def evaluate(
             began = time.perf_counter()
             for seed in seeds:
                 setting = {"max_new_tokens": length, "block_length": block_length, "temperature": temperature, "seed": seed}
-                generation = decode(model, ids, policy, batch_size=batch_size, **setting)
+                generation = decode(model, ids, policy, batch_size=batch_size, cache=cache, **setting)
                 for row, (example, text, nfe) in enumerate(zip(examples, generation.text, generation.nfe.tolist(), strict=True)):
                     run = {"sampler": spec, "block_length": block_length, "seed": seed, "prompt": example.prompt}
                     outcome = {"correct": task.score(text, example), "nfe": nfe, "answer": task.answer(text)}
@@ -145,6 +147,7 @@ def evaluate(
         summary = {
             **setting,
             "temperature": temperature,
+            "cache": cache,
             "provenance": provenance(model.device, model.dtype),
             "points": [vars(point) for point in points],
         }

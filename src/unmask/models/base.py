@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unmask.models.cache import CacheView
 from unmask.models.head import LOGITS, TILE, best_tokens
 
 
@@ -38,6 +39,15 @@ class Proposal:
     tokens: Int[Tensor, "B n"]
     confidence: Float[Tensor, "B n k"]
     features: dict[str, Tensor] = field(default_factory=dict)
+
+    def where(self, chosen: Bool[Tensor, "B n"], other: Proposal) -> Proposal:
+        """This where `chosen`, elsewhere the other."""
+
+        def mixed(a: Tensor, b: Tensor) -> Tensor:
+            return torch.where(chosen if a.ndim == 2 else chosen[..., None], a, b)
+
+        features = {name: mixed(value, other.features[name]) for name, value in self.features.items()}
+        return Proposal(mixed(self.tokens, other.tokens), mixed(self.confidence, other.confidence), features)
 
 
 FEATURES = frozenset({"entropy", "margin", "hidden"})
@@ -115,11 +125,25 @@ class Model:
         return self.to_logits(self.hidden_at(tokens, attention_mask, positions))
 
     def hidden_at(
-        self, tokens: Int[Tensor, "B S"], attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"], positions: Int[Tensor, "B n"]
+        self,
+        tokens: Int[Tensor, "B S"],
+        attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"],
+        positions: Int[Tensor, "B n"],
+        view: CacheView | None = None,
     ) -> Float[Tensor, "B n width"]:
-        """One forward pass of the backbone; the hidden states that the head predicts `positions` from."""
-        hidden = self.network.base_model(input_ids=tokens, attention_mask=self.prepared(attention_mask), use_cache=False).last_hidden_state
+        """One forward pass of the backbone; the hidden states that the head predicts `positions` from.
+
+        With a `view` of cached keys and values the pass takes its queries only, and refreshes them; elsewhere the hidden states mean nothing.
+        """
         where = (positions - 1).clamp(min=0) if self.shift else positions
+        inputs = {"input_ids": tokens, "attention_mask": self.prepared(attention_mask)}
+        if view is not None:
+            inputs["past_key_values"] = view
+        if view is not None and view.queries is not None:
+            where = view.reached(where)[1]
+            mask = attention_mask[:, None, None, :].expand(-1, 1, view.queries.shape[1], -1)
+            inputs |= {"input_ids": tokens.gather(1, view.queries), "attention_mask": mask, "position_ids": view.queries}
+        hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
         return hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
     @property
@@ -155,6 +179,7 @@ class Model:
         unconditional: Int[Tensor, "B S"] | None = None,
         cfg_scale: float = 0.0,
         eos: str = "free",
+        view: CacheView | None = None,
     ) -> Proposal:
         """One forward pass (two with guidance); the head runs on the needed positions only, and probabilities are fp32.
 
@@ -173,12 +198,13 @@ class Model:
             cfg_scale: its weight w: logits = l_u + (w + 1)·(l − l_u).
             eos: "free"; "never" proposes no end-of-text token (LLaDA's logits_eos_inf); "last" proposes it with confidence 0
                 (LLaDA's confidence_eos_eot_inf), so that policies that go by confidence reveal it last.
+            view: cached keys and values to read and write; positions that its queries do not reach must not be needed.
 
         Returns:
             A `Proposal` for the n positions; confidence and features are those of the model at τ = 1.
         """
         if unconditional is None:
-            hidden, without = self.hidden_at(tokens, attention_mask, positions), None
+            hidden, without = self.hidden_at(tokens, attention_mask, positions, view), None
         else:
             both = [torch.cat(pair) for pair in ((tokens, unconditional), (attention_mask,) * 2, (positions,) * 2)]
             hidden, without = self.hidden_at(*both).chunk(2)
