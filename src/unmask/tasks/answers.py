@@ -7,6 +7,7 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
+BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[\\{}]|[{}]")
 LATEX_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([\d,.]+)\s*\}\s*\{\s*([\d,.]+)\s*\}")
 # 1,234,567.89 with its separators in the right places, or plain digits, or .5; an exponent only where it is one; over a second one: 3/4.
 PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3}(?![\w.]))?"
@@ -16,17 +17,18 @@ SIGNS = "-−–"
 
 def boxed(text: str) -> str | None:
     r"""The contents of the last `\boxed{…}` (or `\fbox{…}`) with balanced braces; None if there is none."""
-    for start in reversed([m.end() for m in re.finditer(r"\\(?:boxed|fbox)\s*\{", text)]):
-        depth, i = 1, start
-        while i < len(text):
-            if text[i] == "\\":
-                i += 2  # \{ and \} are written braces, \\ is a line break
-                continue
-            depth += {"{": 1, "}": -1}.get(text[i], 0)
-            if depth == 0:
-                return text[start:i]
-            i += 1
-    return None
+    last: tuple[int, int] | None = None
+    open_boxes: list[int | None] = []  # where the contents of each open brace begin, if it is a box's
+    for mark in BRACE.finditer(text):
+        if mark.group().startswith("\\") and len(mark.group()) == 2:
+            continue  # \{ and \} are written braces, \\ is a line break
+        if mark.group() == "}":
+            start = open_boxes.pop() if open_boxes else None
+            if start is not None and (last is None or start > last[0]):
+                last = (start, mark.start())
+        else:
+            open_boxes.append(None if mark.group() == "{" else mark.end())
+    return None if last is None else text[last[0] : last[1]]
 
 
 def tagged(text: str) -> str | None:
@@ -70,7 +72,7 @@ def number(text: str) -> Fraction | None:
     negative = inner is not None and inner in SIGNS
     if outer is not None and outer[0] in SIGNS:
         before = text[: last.start()]
-        minus = before.rstrip()[-1:].isalnum() or before.rstrip()[-1:] in ")]}%"  # 9 - 4, 3-4: a difference
+        minus = bool(re.search(r"[\w)\]}%]\s*$", before[-20:]))  # 9 - 4, 3-4: a difference
         spaced = before[-1:].isspace() and not outer[1:]  # is -4: a sign
         negative ^= spaced or not minus
     try:

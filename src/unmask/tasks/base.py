@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import count, islice
 from os import cpu_count
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Example:
     task: str = ""
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where a task's examples come from."""
 
