@@ -14,7 +14,7 @@ from unmask.tasks.data import Place
 
 EMBEDDED = {task.name: task for task in (chain.TASK, sudoku.TASK)}
 # Each module is loaded when its task is asked for: they need optional packages.
-DATA_SETS = {"gsm8k": "gsm8k.task", "math": "math.task", "math500": "math.task500"} | {name: f"code.{name}" for name in ("humaneval", "mbpp", "kodcode")}
+DATA_SETS = {"gsm8k": "gsm8k.task", "math": "maths.task", "math500": "maths.task500"} | {name: f"code.{name}" for name in ("humaneval", "mbpp", "kodcode")}
 NAMED = {"reasoning_gym": "reasoning_gym.task", "jsonl": "jsonl.task"}
 KNOWN = (*EMBEDDED, *DATA_SETS, "reasoning_gym:NAME", "jsonl:FILE", "mixtures like gsm8k:2+math:1")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from unmask.errors import UnmaskError
 
+BESIDE = ("dataset_info.json", "state.json")  # written by `save_to_disk`, not rows
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow"}
 
 
@@ -100,7 +101,7 @@ def local_files(data_dir: Path, task: str, split: str, configs: Sequence[str], r
         for base in chosen
         for folder, _, names in os.walk(base)
         for name in names
-        if Path(name).suffix in FORMATS and of_split(Path(folder) / name, base)
+        if Path(name).suffix in FORMATS and name not in BESIDE and of_split(Path(folder) / name, base)
     )
     if not found:
         raise UnmaskError(f"{data_dir / task} has no {split} files; put {split}.parquet, {split}.jsonl or {split}.arrow there, with the official columns")
