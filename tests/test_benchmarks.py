@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,8 +130,8 @@ def test_prompts_go_through_the_chat_template_where_there_is_one(small_model, ti
     assert text == f"[user] {example.prompt}\n[assistant] ```python\n"
     gym = load_task("reasoning_gym:chain_sum").examples("test", 1)[0]
     assert model.tokenizer.decode(prompt_tokens(model, gym)).startswith("[system] Reason")
-    model.tokenizer.chat_template = None
-    assert model.tokenizer.decode(prompt_tokens(model, gym)) == gym.prompt
+    own = replace(model, tokenizer=learned_tokenizer([gym.prompt]))  # a model that is pre-trained here on such a task knows no chats
+    assert own.tokenizer.decode(prompt_tokens(own, gym)) == gym.prompt
     chain = load_task("chain").examples("test", 1)[0]
     assert tiny_model.tokenizer.decode(prompt_tokens(tiny_model, chain)) == chain.prompt
 

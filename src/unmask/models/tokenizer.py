@@ -43,10 +43,10 @@ def learned_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedToken
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False, min_frequency=20)
     tokenizer.train_from_iterator(texts, trainer)
-    return finished(tokenizer)
+    return finished(tokenizer, chat_template="{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}")
 
 
-def finished(tokenizer: Tokenizer, chat_template: str | None = None) -> PreTrainedTokenizerFast:
+def finished(tokenizer: Tokenizer, chat_template: str) -> PreTrainedTokenizerFast:
     """The tokenizer with its special tokens, as `transformers` saves it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

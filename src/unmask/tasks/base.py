@@ -27,9 +27,9 @@ class Example:
     """One problem.
 
     Attributes:
-        prompt: the text the model is given: the user's message, or all of it for models without a chat template.
+        prompt: the text the model is given.
         answer: one correct answer, as it would be written for pre-training; others may be just as correct.
-        system: the system message, for models with a chat template; None puts `prompt` in no chat at all.
+        system: the system message, perhaps empty, of a chat in which `prompt` is what the user says; None puts it in no chat at all.
         prefill: how the answer is made to begin; the model goes on from there.
         data: what the verifier needs beside the prompt.
         task: the task it is of, in mixtures.
@@ -265,19 +265,18 @@ def data_set(read: Callable[[str], Sequence[Example]], train: str | None = "trai
 
 
 def prompt_tokens(model: Model, example: Example) -> list[int]:
-    """What the decoder is given for an example: in the model's chat template, if both have one, with the answer's prefill behind it.
+    """What the decoder is given for an example: the prompt, in the model's chat template if it is of a chat, with the answer's prefill behind it.
 
     Raises:
         UnmaskError: if the prompt has a token the model does not know.
     """
-    chat = example.system is not None and getattr(model.tokenizer, "chat_template", None)
-    if not chat:
-        return encode_prompt(model, example.prompt + example.prefill)
+    prefill = encode_prompt(model, example.prefill) if example.prefill else []
+    if example.system is None:
+        return encode_prompt(model, example.prompt) + prefill
     messages = [{"role": "user", "content": example.prompt}]
     if example.system:
         messages.insert(0, {"role": "system", "content": example.system})
-    tokens = encode_prompt(model, messages)
-    return tokens + (encode_prompt(model, example.prefill) if example.prefill else [])
+    return encode_prompt(model, messages) + prefill
 
 
 def answer_length(model: Model, task: Task, given: int | None = None) -> int:

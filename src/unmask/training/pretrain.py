@@ -133,15 +133,20 @@ def vocabulary(task: Task) -> tuple[PreTrainedTokenizerFast, int, int]:
     if task.words and task.max_prompt_tokens and task.max_new_tokens:
         return word_tokenizer(task.words), task.max_prompt_tokens, task.max_new_tokens
     sample = task.examples("train", SAMPLE)
-    prompts, answers = [e.prompt + e.prefill for e in sample], [e.answer for e in sample]
-    tokenizer = learned_tokenizer(text for pair in zip(prompts, answers, strict=True) for text in pair)
-    longest = [max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])) for texts in (prompts, answers)]
-    return tokenizer, longest[0], longest[1]
+    tokenizer = learned_tokenizer(text for e in sample for text in (e.prompt, e.prefill, e.answer))
+    prompts, answers = zip(*(tokens_of(tokenizer, e) for e in sample), strict=True)
+    return tokenizer, max(map(len, prompts)), max(map(len, answers))
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerFast, example: Example) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt, as `unmask.tasks.prompt_tokens` gives them without a chat, and of the answer."""
+    prompt, prefill, answer = tokenizer([example.prompt, example.prefill, example.answer], add_special_tokens=False)["input_ids"]
+    return prompt + prefill, answer
 
 
 def fits(tokenizer: PreTrainedTokenizerFast, example: Example, prompt_length: int, answer_length: int) -> bool:
     """Whether an example is no longer than those of the sample."""
-    prompt, answer = tokenizer([example.prompt + example.prefill, example.answer], add_special_tokens=False)["input_ids"]
+    prompt, answer = tokens_of(tokenizer, example)
     return len(prompt) <= prompt_length and len(answer) <= answer_length
 
 
@@ -151,8 +156,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example], prompt_l
     Raises:
         UnmaskError: if an example does not fit.
     """
-    prompts = tokenizer([e.prompt + e.prefill for e in examples], add_special_tokens=False)["input_ids"]
-    answers = tokenizer([e.answer for e in examples], add_special_tokens=False)["input_ids"]
+    prompts, answers = zip(*(tokens_of(tokenizer, e) for e in examples), strict=True)
     rows = []
     for prompt, answer in zip(prompts, answers, strict=True):
         if len(prompt) > prompt_length or len(answer) > answer_length:
