@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from unmask import UnmaskError, evaluate, load_model, load_task
 from unmask.models.tokenizer import word_tokenizer
 from unmask.rng import RowGenerator
-from unmask.tasks import TASKS, Example
+from unmask.tasks import EMBEDDED, Example
 from unmask.tasks.base import Task
 
 # 6×6 grids that break one kind of unit only (found by a solver), so each of the three rules must be checked by itself.
@@ -55,10 +55,10 @@ def test_chain_answers_by_arithmetic():
         assert example.answer.split()[-2:] == ["#", value]
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", EMBEDDED)
 def test_unknown_splits_are_refused(name):
     with pytest.raises(UnmaskError, match="'dev' is not known"):
-        next(inspect.unwrap(Task.stream)(TASKS[name], "dev"))  # unwrapped: in tests, beartype would be first to complain
+        next(inspect.unwrap(Task.stream)(EMBEDDED[name], "dev"))  # unwrapped: in tests, beartype would be first to complain
 
 
 def change_weights(directory, function):

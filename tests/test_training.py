@@ -101,10 +101,10 @@ def any_digit(monkeypatch):
     import dataclasses
 
     import unmask.tasks
-    from unmask.tasks import TASKS
+    from unmask.tasks import EMBEDDED
 
-    loose = dataclasses.replace(TASKS["chain"], score=lambda text, example: float(len(text) % 2 == 0))
-    monkeypatch.setitem(unmask.tasks.TASKS, "chain", loose)
+    loose = dataclasses.replace(EMBEDDED["chain"], score=lambda text, example: float(len(text) % 2 == 0))
+    monkeypatch.setitem(unmask.tasks.EMBEDDED, "chain", loose)
 
 
 def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_dir, any_digit):

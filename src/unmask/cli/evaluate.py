@@ -12,7 +12,7 @@ import torch
 from unmask.evaluation import evaluate, pass_at_k, sampling
 from unmask.files import write_json
 from unmask.models import load_model
-from unmask.tasks import Split, load_task
+from unmask.tasks import Split, answer_length, load_task
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,11 @@ class Config:
     model: str = "embedded/chain"
     """Frozen model: an embedded one or a directory."""
     task: str = "chain"
-    """Where prompts and their verifier come from."""
+    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, math500, humaneval, mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture."""
+    data_dir: str | None = None
+    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out to load them from the Hugging Face Hub."""
+    allow_code_execution: bool = False
+    """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp, kodcode."""
     block_lengths: tuple[int, ...] = ()
     """Block lengths to run every sampler at; leave out for full diffusion."""
     prompts: int = 256
@@ -56,12 +60,13 @@ class Config:
 def run(config: Config) -> None:
     for k in config.pass_k:
         pass_at_k(len(config.seeds), 0, k)  # a k that cannot be estimated is told now
-    task = load_task(config.task)
+    task = load_task(config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution)
+    model = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
     evaluate(
-        load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype)),
+        model,
         task,
         config.samplers,
-        block_lengths=config.block_lengths or (task.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens,),
+        block_lengths=config.block_lengths or (answer_length(model, task, config.max_new_tokens),),
         prompts=config.prompts,
         seeds=config.seeds,
         split=config.split,

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from unmask.decoding import check_arguments, decode, encode_prompt
+from unmask.decoding import check_arguments, decode
 from unmask.errors import UnmaskError
 from unmask.files import new_directory, provenance, write_json, write_text
 from unmask.models import Model
 from unmask.policies import load_policy
-from unmask.tasks import Split, Task
+from unmask.tasks import Split, Task, answer_length, prompt_tokens
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def evaluate(
     Raises:
         UnmaskError: for unusable arguments; all are checked before anything runs.
     """
-    length = task.max_new_tokens if max_new_tokens is None else max_new_tokens
+    length = answer_length(model, task, max_new_tokens)
     if not samplers:
         raise UnmaskError("no samplers were given; give at least one, for example threshold:0.9")
     if not seeds:
@@ -121,7 +121,7 @@ def evaluate(
         check_arguments(prompts, length, block_length, temperature, batch_size)
     policies = {spec: load_policy(spec, device=model.device) for spec in samplers}
     examples = task.examples(split, prompts)
-    ids = [encode_prompt(model, example.prompt) for example in examples]
+    ids = [prompt_tokens(model, example) for example in examples]
     directory = new_directory(Path(out)) if out is not None else None
     records: list[dict[str, Any]] = []
     for spec, policy in policies.items():
@@ -143,7 +143,7 @@ def evaluate(
     points = summarise(records)
     if directory is not None:
         write_text(directory / "results.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-        setting = {"model": str(model.name), "task": task.name, "split": split, "max_new_tokens": length, "seeds": list(seeds)}
+        setting = {"model": str(model.name), "task": task.name, "template": task.template, "split": split, "max_new_tokens": length, "seeds": list(seeds)}
         summary = {
             **setting,
             "temperature": temperature,

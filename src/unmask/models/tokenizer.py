@@ -1,11 +1,12 @@
-"""The word-level tokenizer of the embedded models."""
+"""The tokenizers of models that are pre-trained here: word-level where the words are known, else learned from a sample."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
-from tokenizers.models import WordLevel
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE, WordLevel
+from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<eos>", "<mask>", "<unk>")
@@ -23,6 +24,30 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[-+*]\d|[^A-Za-z]"), "isolated")]
     )
+    return finished(tokenizer, chat_template="{% for message in messages %}{{ message.content }} {% endfor %}")
+
+
+def learned_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedTokenizerFast:
+    """A byte-level BPE of at most `size` tokens, learned from texts; any text can be written with it. Digits, punctuation and line breaks are tokens of their own;
+    merges go across spaces, so that wording which every prompt repeats becomes a few long tokens.
+
+    Args:
+        texts: prompts and answers like those to come.
+        size: the vocabulary, special tokens and the 256 bytes included.
+    """
+    tokenizer = Tokenizer(BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\d|\n|_|[^\w\s]"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False, min_frequency=20)
+    tokenizer.train_from_iterator(texts, trainer)
+    return finished(tokenizer, chat_template="{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}")
+
+
+def finished(tokenizer: Tokenizer, chat_template: str) -> PreTrainedTokenizerFast:
+    """The tokenizer with its special tokens, as `transformers` saves it."""
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
@@ -30,5 +55,5 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
         mask_token="<mask>",
         unk_token="<unk>",
         clean_up_tokenization_spaces=False,
-        chat_template="{% for message in messages %}{{ message.content }} {% endfor %}",
+        chat_template=chat_template,
     )

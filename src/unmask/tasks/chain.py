@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 
-from unmask.tasks.base import Example, Task
+from unmask.tasks.base import Drawn, Example, Task
 
 OPERATIONS = {"+": lambda a, b: (a + b) % 10, "-": lambda a, b: (a - b) % 10, "*": lambda a, b: (a * b) % 10}
 PHRASINGS = ("{name} {a} {op}{b} = {r} ;", "{name} then {a} {op}{b} gives {r} .", "{name} so {r} is {a} {op}{b} !")
@@ -51,7 +51,7 @@ def last_word(completion: str) -> str:
 
 TASK = Task(
     name="chain",
-    draw=draw,
+    source=Drawn(draw),
     score=score,
     words=(*"0123456789", *(op + b for op in OPERATIONS for b in "0123456789"), *NAMES, *"=;.!#", "then", "gives", "so", "is"),
     max_new_tokens=48,

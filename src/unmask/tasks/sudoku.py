@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from unmask.tasks.base import Example, Task
+from unmask.tasks.base import Drawn, Example, Task
 
 SIZE, BOX_ROWS, BOX_COLUMNS = 6, 2, 3
 CELLS = SIZE * SIZE
@@ -84,7 +84,7 @@ def score(completion: str, example: Example) -> float:
 
 TASK = Task(
     name="sudoku",
-    draw=draw,
+    source=Drawn(draw),
     score=score,
     words=(*DIGITS, BLANK, "="),
     max_new_tokens=36,

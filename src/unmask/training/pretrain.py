@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,8 +27,8 @@ from unmask.files import (
     write_text,
 )
 from unmask.models import usable_device
-from unmask.models.tokenizer import word_tokenizer
-from unmask.tasks import Example, load_task
+from unmask.models.tokenizer import learned_tokenizer, word_tokenizer
+from unmask.tasks import Example, Task, load_task
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,9 @@ class PretrainConfig:
     out: Path = Path("runs/pretrain")
     """Directory for the model, its loss curve and the checkpoint to resume from."""
     task: str = "chain"
-    """What to learn: chain or sudoku."""
+    """What to learn: chain, sudoku, reasoning_gym:NAME, jsonl:FILE, or any other task whose answers a small model can learn to write."""
+    data_dir: str | None = None
+    """Directory with the files of data sets, for tasks that need them."""
     family: Literal["plain", "dream"] = "plain"
     """Checkpoint format: plain (Llama, no shift), or dream (Qwen2, the output at position i predicts token i + 1)."""
     steps: int = 12_000
@@ -122,14 +125,38 @@ def draw_masks(n: int, length: int, suffix_share: float, generator: torch.Genera
     return masks | ((torch.arange(length) == forced) & ~masks.any(1, keepdim=True))
 
 
+SAMPLE = 2000
+
+
+def vocabulary(task: Task) -> tuple[PreTrainedTokenizerFast, int, int]:
+    """The tokenizer for a task, and its longest prompt and answer in tokens: as the task says, or all three from a sample of its training examples."""
+    if task.words and task.max_prompt_tokens and task.max_new_tokens:
+        return word_tokenizer(task.words), task.max_prompt_tokens, task.max_new_tokens
+    sample = task.examples("train", SAMPLE)
+    tokenizer = learned_tokenizer(text for e in sample for text in (e.prompt, e.prefill, e.answer))
+    prompts, answers = zip(*(tokens_of(tokenizer, e) for e in sample), strict=True)
+    return tokenizer, max(map(len, prompts)), max(map(len, answers))
+
+
+def tokens_of(tokenizer: PreTrainedTokenizerFast, example: Example) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt, as `unmask.tasks.prompt_tokens` gives them without a chat, and of the answer."""
+    prompt, prefill, answer = tokenizer([example.prompt, example.prefill, example.answer], add_special_tokens=False)["input_ids"]
+    return prompt + prefill, answer
+
+
+def fits(tokenizer: PreTrainedTokenizerFast, example: Example, prompt_length: int, answer_length: int) -> bool:
+    """Whether an example is no longer than those of the sample."""
+    prompt, answer = tokens_of(tokenizer, example)
+    return len(prompt) <= prompt_length and len(answer) <= answer_length
+
+
 def encode(tokenizer: PreTrainedTokenizerFast, examples: list[Example], prompt_length: int, answer_length: int) -> tuple[Tensor, Tensor]:
     """Tokens [n, S] of prompt + answer padded with EOS to `answer_length` + padding, and prompt lengths [n].
 
     Raises:
         UnmaskError: if an example does not fit.
     """
-    prompts = tokenizer([e.prompt for e in examples], add_special_tokens=False)["input_ids"]
-    answers = tokenizer([e.answer for e in examples], add_special_tokens=False)["input_ids"]
+    prompts, answers = zip(*(tokens_of(tokenizer, e) for e in examples), strict=True)
     rows = []
     for prompt, answer in zip(prompts, answers, strict=True):
         if len(prompt) > prompt_length or len(answer) > answer_length:
@@ -175,17 +202,17 @@ def pretrain(config: PretrainConfig) -> Path:
     Raises:
         UnmaskError: for an output directory in use, or a checkpoint of another configuration.
     """
-    task = load_task(config.task)
+    task = load_task(config.task, data_dir=config.data_dir)
     usable_device(config.device)
-    tokenizer: Any = word_tokenizer(task.words)
-    model: Any = new_model(config, tokenizer, task.max_prompt_tokens, task.max_new_tokens)
+    tokenizer, prompt_length, answer_length = vocabulary(task)
+    model: Any = new_model(config, tokenizer, prompt_length, answer_length)
     model.to(config.device)
     model.set_attn_implementation("eager")  # on CPU the backward of fused attention is 3x slower at these lengths (lab book)
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     muon = torch.optim.Muon(matrices, lr=config.matrix_lr, adjust_lr_fn="match_rms_adamw", weight_decay=config.weight_decay)
     adamw = torch.optim.AdamW(others, lr=config.other_lr, betas=(0.9, 0.98), weight_decay=0.0)
-    recipe = asdict(config) | {"out": None, "resume": None, "compile": None, "device": None, "save_every": None}
+    recipe = asdict(config) | {"out": None, "resume": None, "compile": None, "device": None, "save_every": None, "data_dir": None}
 
     checkpoint, start, log = config.out / "checkpoint.safetensors", 0, []
     if config.resume:
@@ -212,10 +239,10 @@ def pretrain(config: PretrainConfig) -> Path:
             for group in optimizer.param_groups:
                 group["lr"] = scale * lr
         stream = task.stream("train", seed=config.seed * 1_000_003 + step)
-        examples = [next(stream) for _ in range(config.batch_size)]
-        tokens, lengths = encode(tokenizer, examples, task.max_prompt_tokens, task.max_new_tokens)
+        fitting = stream if task.words else (e for e in stream if fits(tokenizer, e, prompt_length, answer_length))
+        tokens, lengths = encode(tokenizer, list(islice(fitting, config.batch_size)), prompt_length, answer_length)
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        masks = draw_masks(config.batch_size, task.max_new_tokens, config.suffix_share, generator)
+        masks = draw_masks(config.batch_size, answer_length, config.suffix_share, generator)
         with torch.autocast(torch.device(config.device).type, torch.bfloat16):
             tokens, lengths, masks = (x.to(config.device) for x in (tokens, lengths, masks))
             loss = diffusion_loss(network, tokens, lengths, masks, tokenizer.mask_token_id, int(config.family == "dream"))

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from unmask.decoding import Generation, check_arguments, decode, encode_prompt
+from unmask.decoding import Generation, check_arguments, decode
 from unmask.errors import UnmaskError
 from unmask.evaluation.run import bootstrap
 from unmask.files import (
@@ -31,7 +31,7 @@ from unmask.files import (
 )
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, Policy, PolicyNetwork, load_policy
-from unmask.tasks import Example, Task, load_task
+from unmask.tasks import Example, Task, answer_length, load_task, prompt_tokens
 from unmask.training.config import TrainConfig, resumed
 from unmask.training.rewards import REWARDS, Reward
 from unmask.training.update import SILENT, decisions, learning_rate, signal_batch, update
@@ -39,8 +39,7 @@ from unmask.training.update import SILENT, decisions, learning_rate, signal_batc
 
 def score(task: Task, generation: Generation, examples: list[Example]) -> Tensor:
     """Correctness r of each row, fp32 [N] on the device of the generation."""
-    values = [task.score(text, example) for text, example in zip(generation.text, examples, strict=True)]
-    return torch.tensor(values, device=generation.nfe.device)
+    return torch.tensor(task.score_all(generation.text, examples), device=generation.nfe.device)
 
 
 class Run:
@@ -49,12 +48,13 @@ class Run:
     def __init__(self, config: TrainConfig, reward: Reward | None = None) -> None:
         self.config = config
         self.reward = reward or REWARDS[config.reward]
-        self.task = load_task(config.task)
-        self.length = self.task.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens
+        self.task = load_task(config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution)
+        example = self.task.examples("train", 1)[0]
+        self.model: Model = load_model(config.model, device=config.device)
+        self.length = answer_length(self.model, self.task, config.max_new_tokens)
         block_length = self.length if config.block_length is None else config.block_length
         check_arguments(config.prompts, self.length, block_length, 0.0, config.batch_size)
-        self.model: Model = load_model(config.model, device=config.device)
-        encode_prompt(self.model, self.task.examples("train", 1)[0].prompt)  # a model that does not know the task's words is told now
+        prompt_tokens(self.model, example)  # a model that does not know the task's words is told now
         self.accelerator = Accelerator(cpu=config.device == "cpu", log_with="tensorboard", project_dir=config.out)
         self.model = replace(self.model, network=self.model.network.to(self.accelerator.device))
         set_seed(config.seed)
@@ -70,7 +70,7 @@ class Run:
 
     def policy(self, metrics: dict[str, Any] | None = None) -> LearnedPolicy:
         """The policy as it is deployed: with fallback, at the evaluation temperature, and with what it was trained on."""
-        metadata = {"trained": self.config.settings(), "length": self.length, "metrics": metrics or {}, **provenance(self.config.device)}
+        metadata = {"trained": self.config.settings(), "length": self.length, "template": self.task.template, "metrics": metrics or {}, **provenance(self.config.device)}
         alpha = self.config.alpha if self.config.alpha_range else None
         temperature = self.config.eval_temperature
         return LearnedPolicy(self.network, self.config.action, temperature, alpha=alpha, metadata=metadata)
@@ -79,7 +79,7 @@ class Run:
         self, examples: list[Example], policy: Policy, seed: int, alpha: Tensor | None = None, observer: Policy | None = None
     ) -> Generation:
         """Rollouts; with an `observer`, the policy that learns, their decisions are kept."""
-        prompts = {e.prompt: encode_prompt(self.model, e.prompt) for e in examples}
+        prompts = {e.prompt: prompt_tokens(self.model, e) for e in examples}
         return decode(
             self.model,
             [prompts[e.prompt] for e in examples],
@@ -104,8 +104,8 @@ class Run:
         rank = self.accelerator.process_index
         seed = config.seed * 1_000_003 + self.round
         imitate = config.imitate is not None and self.round < config.imitation_rounds
-        stream = self.task.stream("train", seed=seed * 1009 + rank + 1)
-        distinct = [next(stream) for _ in range(config.prompts * g if imitate else config.prompts)]
+        count = config.prompts * g if imitate else config.prompts
+        distinct = self.task.batch(count, config.seed, self.round, rank, self.accelerator.num_processes)
         acting = LearnedPolicy(self.network, config.action, fallback=config.fallback)
         alpha = self.alphas(len(distinct), seed * 1009 + rank + 1)
 
