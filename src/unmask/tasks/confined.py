@@ -1,12 +1,13 @@
-"""The inside of the sandbox: run by `sandbox.py` as a script of its own, with the standard library alone. docs/security.md says what it stops.
+"""The inside of the sandbox: run by `sandbox.py` as a script of its own, with the standard library alone. docs/security.md says what it
+stops.
 
-Two processes check one program. `program` holds the model's code and nothing else; `checker` holds the tests and asks the first one to call its functions. What
-passes between them is plain data, so the model's code never sees an expected value, and no object of its making is ever compared with one.
+Two processes check one program. `program` holds the model's code and nothing else; `checker` holds the tests and asks the first one to call
+its functions. What passes between them is plain data, so the model's code never sees an expected value, and no object of its making is ever
+compared with one.
 """
 
 from __future__ import annotations
 
-import ast
 import builtins
 import ctypes
 import importlib
@@ -34,26 +35,37 @@ PRINTED_LIMIT = 64 * 2**10
 
 libc = ctypes.CDLL(None, use_errno=True)
 
-# System calls refused with EPERM: new processes and programs, sockets, signals to and looks into other processes, limits, modes and owners of files, mounts and
+# System calls refused with EPERM: new processes and programs, sockets, signals to and looks into other processes, limits, modes and owners
+# of files, mounts and
 # namespaces, kernel interfaces that go around these rules (io_uring), System V and POSIX queues. x86-64, AArch64; 0 where there is none.
 REFUSED = {
     "fork": (57, 0), "vfork": (58, 0), "execve": (59, 221), "execveat": (322, 281),
-    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "sendto": (44, 206), "sendmsg": (46, 211), "sendmmsg": (307, 269),
+    "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "sendto": (44, 206), "sendmsg": (46, 211),
+    "sendmmsg": (307, 269),
     "kill": (62, 129), "tkill": (200, 130), "rt_sigqueueinfo": (129, 138), "rt_tgsigqueueinfo": (297, 240), "pidfd_send_signal": (424, 424),
-    "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
-    "prlimit64": (302, 261), "setrlimit": (160, 164), "sched_setaffinity": (203, 122), "setpriority": (141, 140), "sched_setscheduler": (144, 119),
-    "chmod": (90, 0), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, 0), "fchown": (93, 55), "lchown": (94, 0), "fchownat": (260, 54),
-    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16),
-    "utime": (132, 0), "utimes": (235, 0), "futimesat": (261, 0), "utimensat": (280, 88), "truncate": (76, 45), "mknod": (133, 0), "mknodat": (259, 33),
+    "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "ptrace": (101, 117), "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271), "kcmp": (312, 272),
+    "prlimit64": (302, 261), "setrlimit": (160, 164), "sched_setaffinity": (203, 122), "setpriority": (141, 140),
+    "sched_setscheduler": (144, 119),
+    "chmod": (90, 0), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452), "chown": (92, 0), "fchown": (93, 55),
+    "lchown": (94, 0), "fchownat": (260, 54),
+    "setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16),
+    "utime": (132, 0), "utimes": (235, 0), "futimesat": (261, 0), "utimensat": (280, 88), "truncate": (76, 45), "mknod": (133, 0),
+    "mknodat": (259, 33),
     "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51), "unshare": (272, 97), "setns": (308, 268),
     "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430), "fsmount": (432, 432), "mount_setattr": (442, 442),
     "io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427),
-    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217), "request_key": (249, 218),
-    "open_by_handle_at": (304, 265), "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106), "kexec_load": (246, 104), "reboot": (169, 142),
-    "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266), "sethostname": (170, 161), "setdomainname": (171, 162),
+    "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "keyctl": (250, 219), "add_key": (248, 217),
+    "request_key": (249, 218),
+    "open_by_handle_at": (304, 265), "init_module": (175, 105), "finit_module": (313, 273), "delete_module": (176, 106),
+    "kexec_load": (246, 104), "reboot": (169, 142),
+    "settimeofday": (164, 170), "clock_settime": (227, 112), "adjtimex": (159, 171), "clock_adjtime": (305, 266),
+    "sethostname": (170, 161), "setdomainname": (171, 162),
     "swapon": (167, 224), "swapoff": (168, 225), "quotactl": (179, 60), "acct": (163, 89), "syslog": (103, 116), "personality": (135, 92),
     "shmget": (29, 194), "shmat": (30, 196), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180), "memfd_create": (319, 279),
-    "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143), "setresuid": (117, 147), "setresgid": (119, 149), "setgroups": (116, 159), "capset": (126, 91),
+    "setuid": (105, 146), "setgid": (106, 144), "setreuid": (113, 145), "setregid": (114, 143), "setresuid": (117, 147),
+    "setresgid": (119, 149), "setgroups": (116, 159), "capset": (126, 91),
 }  # fmt: skip
 CLONE, CLONE3, TGKILL = (56, 220), (435, 435), (234, 131)
 CLONE_THREAD = 0x10000
@@ -68,7 +80,8 @@ def must(result: int, what: str) -> int:
 
 
 def filter_calls() -> None:
-    """Lays the seccomp filter: the calls of `REFUSED` fail with EPERM, new processes too, threads may be made; calls of another architecture kill."""
+    """Lays the seccomp filter: the calls of `REFUSED` fail with EPERM, new processes too, threads may be made; calls of another
+    architecture kill."""
     machine = platform.machine()
     which = {"x86_64": 0, "aarch64": 1}.get(machine)
     if which is None:
@@ -82,7 +95,10 @@ def filter_calls() -> None:
     for numbers in REFUSED.values():
         if numbers[which]:
             program += [(jump_eq, 0, 1, numbers[which]), (give, 0, 0, eperm)]
-    program += [(jump_eq, 0, 1, CLONE3[which]), (give, 0, 0, enosys)]  # its flags lie in memory, out of a filter's sight; libc falls back to clone
+    program += [
+        (jump_eq, 0, 1, CLONE3[which]),
+        (give, 0, 0, enosys),
+    ]  # its flags lie in memory, out of a filter's sight; libc falls back to clone
     program += [(jump_eq, 0, 4, CLONE[which]), (load, 0, 0, 16), (jump_set, 1, 0, CLONE_THREAD), (give, 0, 0, eperm), (give, 0, 0, allow)]
     program += [(jump_eq, 0, 4, TGKILL[which]), (load, 0, 0, 16), (jump_eq, 1, 0, os.getpid()), (give, 0, 0, eperm), (give, 0, 0, allow)]
     program += [(give, 0, 0, allow)]
@@ -96,12 +112,15 @@ def filter_calls() -> None:
 
 
 def confine_files(readable: list[str], writable: str) -> None:
-    """Lays Landlock rules: files below `readable` may be read, those below `writable` also written; every other file is out of reach. No TCP where the kernel rules it."""
+    """Lays Landlock rules: files below `readable` may be read, those below `writable` also written; every other file is out of reach. No
+    TCP where the kernel rules it."""
     create, add, restrict = 444, 445, 446  # the same numbers on every architecture
     version = must(libc.syscall(create, None, ctypes.c_size_t(0), 1), "Landlock")
     every = (1 << {1: 13, 2: 14}.get(version, 15 if version < 5 else 16)) - 1
     read = 0b1101  # execute, read file, read directory
-    attributes = struct.pack("=QQQ", every, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)[: 8 if version < 4 else 16 if version < 6 else 24]
+    attributes = struct.pack("=QQQ", every, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)[
+        : 8 if version < 4 else 16 if version < 6 else 24
+    ]
     rules = must(libc.syscall(create, attributes, ctypes.c_size_t(len(attributes)), 0), "Landlock")
     device = 0b110 | (every & 1 << 14)  # read, write, and truncate where the kernel has a right for it
     paths = [(path, read) for path in readable] + [(writable, every), ("/dev/null", device), ("/dev/zero", 0b100), ("/dev/urandom", 0b100)]
@@ -120,7 +139,14 @@ def confine_files(readable: list[str], writable: str) -> None:
 
 def confine(limits: dict[str, int]) -> None:
     """Lays everything on this process: limits, no privileges, files, system calls."""
-    for name, value in (("CPU", limits["cpu"]), ("AS", limits["memory"]), ("FSIZE", limits["file"]), ("NOFILE", 64), ("CORE", 0), ("NPROC", 64)):
+    for name, value in (
+        ("CPU", limits["cpu"]),
+        ("AS", limits["memory"]),
+        ("FSIZE", limits["file"]),
+        ("NOFILE", 64),
+        ("CORE", 0),
+        ("NPROC", 64),
+    ):
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     for capability in range(64):
         libc.prctl(24, capability, 0, 0, 0)  # out of the bounding set; fails where there is none to drop
@@ -133,7 +159,8 @@ def confine(limits: dict[str, int]) -> None:
     filter_calls()
 
 
-# What passes between the two processes: lines of JSON. A value is null, a Boolean, a number, a string, or a list whose first entry says what the rest is.
+# What passes between the two processes: lines of JSON. A value is null, a Boolean, a number, a string, or a list whose first entry says
+# what the rest is.
 
 
 class Broken(BaseException):
@@ -146,11 +173,14 @@ class Broken(BaseException):
         Broken.first = Broken.first or what
 
 
+PLAIN_CLASSES = ("int", "float", "str", "bool", "list", "tuple", "dict", "set", "frozenset", "bytes", "bytearray", "complex", "range")
 Maker = tuple[type, Callable[[Any], list[Any]], Callable[..., Any]]
 
 
 class Wire:
     """One end of the two pipes. `Program` and `Checker` say what becomes of what is no plain data."""
+
+    sent_by_name: tuple[type, ...] = (types.BuiltinFunctionType, type)
 
     def __init__(self, read: int, write: int) -> None:
         self.reader, self.writer = os.fdopen(read, "rb"), os.fdopen(write, "wb")
@@ -168,7 +198,7 @@ class Wire:
             "range": (range, lambda x: [x.start, x.stop, x.step], range),
             "Decimal": (Decimal, lambda x: [str(x)], Decimal),
             "Fraction": (Fraction, lambda x: [x.numerator, x.denominator], Fraction),
-            "datetime": (datetime, lambda x: [x.isoformat()], datetime.fromisoformat),
+            "datetime": (datetime, lambda x: [x.isoformat(), x.fold], lambda text, fold: datetime.fromisoformat(text).replace(fold=fold)),
             "date": (date, lambda x: [x.isoformat()], date.fromisoformat),
             "timedelta": (timedelta, lambda x: [x.days, x.seconds, x.microseconds], lambda *v: timedelta(*v)),
         }
@@ -197,7 +227,7 @@ class Wire:
         tag = self.tag_of.get(kind)
         if tag is not None:
             return [tag, *self.kinds[tag][1](value)]
-        if kind in (types.BuiltinFunctionType, type) and getattr(value, "__module__", "") in ("builtins", "math", "operator"):
+        if kind in self.sent_by_name and getattr(value, "__module__", "") in ("builtins", "math", "operator"):
             module = value.__module__
             if getattr(importlib.import_module(module), value.__name__, None) is value:
                 return ["named", module, value.__name__]
@@ -232,7 +262,10 @@ def base_value(value: Any) -> Any:
 
 
 class Program(Wire):
-    """Runs the model's code and does what the checker asks. Nothing here is safe from that code, and nothing that decides a test is here."""
+    """Runs the model's code and does what the checker asks. Nothing here is safe from that code, and nothing that decides a test is
+    here."""
+
+    sent_by_name = ()  # the tests get no function of Python's to call in its stead: f(x)(y) could be eval(y)
 
     def __init__(self, read: int, write: int) -> None:
         super().__init__(read, write)
@@ -255,6 +288,8 @@ class Program(Wire):
             self.operations[name] = getattr(operator, name + "_" if name in ("and", "or") else name)
 
     def pack_object(self, value: Any) -> Any:
+        if isinstance(value, type) and value.__module__ == "builtins" and value.__name__ in PLAIN_CLASSES:
+            return ["named", "builtins", value.__name__]
         if isinstance(value, BASES) and type(value).__module__ != "solution":
             return self.pack(base_value(value))
         if id(value) not in self.numbers:
@@ -333,12 +368,28 @@ ARITHMETIC = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow"
 
 # The process with the tests.
 
-STANDARD = frozenset({"json.decoder", "decimal", "struct", "zlib", "statistics", "re", "dataclasses", "enum", "fractions", "queue", "csv", "binascii", "copy"})
+STANDARD = frozenset(
+    {
+        "json.decoder",
+        "decimal",
+        "struct",
+        "zlib",
+        "statistics",
+        "re",
+        "dataclasses",
+        "enum",
+        "fractions",
+        "queue",
+        "csv",
+        "binascii",
+        "copy",
+    }
+)
 
 
 class Remote:
-    """An object of the program, for the tests: everything is asked of the program, but what it says to `==` with plain data. There the program only shows a plain
-    value, and the comparison is made here."""
+    """An object of the program, for the tests: everything is asked of the program, but what it says to `==` with plain data. There the
+    program only shows a plain value, and the comparison is made here."""
 
     __slots__ = ("_checker", "_number")
 
@@ -447,28 +498,37 @@ class Checker(Wire):
             if number not in self.exceptions:
                 self.exceptions[number] = self.exception(rest[1:])
             return self.exceptions[number]
-        if tag == "named" and rest[0] in ("builtins", "math", "operator"):
-            return getattr(importlib.import_module(rest[0]), rest[1])
+        if tag == "named" and rest[0] == "builtins" and rest[1] in PLAIN_CLASSES:
+            return getattr(builtins, rest[1])
         raise Broken(f"no value is called {tag!r}")
 
     def exception(self, lineage: tuple[str, ...]) -> type[BaseException]:
-        """The tests' own class for an exception class of the program: the same where Python has it, else a new one with the same ancestors."""
+        """The tests' own class for an exception class of the program: the same where Python has it, else a new one with the same
+        ancestors."""
         if len(lineage) > 50:
             raise Broken("too many ancestors")
-        for position, name in enumerate(lineage):
+        own: list[str] = []
+        for name in lineage:
             module, _, last = name.rpartition(".")
-            found = getattr(builtins, name, None) if not module else getattr(importlib.import_module(module), last, None) if module in STANDARD else None
+            found = (
+                getattr(importlib.import_module(module) if module in STANDARD else builtins, last, None)
+                if module in {"", *STANDARD}
+                else None
+            )
             if isinstance(found, type) and issubclass(found, Exception):
                 break
+            own.append(last)
         else:
             return Broken
-        kind: type[BaseException] = found
-        for name in reversed(lineage[:position]):
-            kind = type(name.rpartition(".")[2], (kind,), {"__str__": lambda self: self._text, "__getattr__": lambda self, name: getattr(self._object, name)})
+        kind: Any = found
+        shown = {"__str__": lambda self: self._text, "__getattr__": lambda self, name: getattr(self._object, name)}
+        for name in reversed(own):
+            kind = type(name, (kind,), dict(shown))
         return kind
 
     def ask(self, what: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """What the program answers; its exception, where it raises one. Lists and the like among the arguments are changed as the program changed its copies.
+        """What the program answers; its exception, where it raises one. Lists and the like among the arguments are changed as the program
+        changed its copies.
 
         Raises:
             Broken: if the program is gone or talks nonsense.
@@ -573,9 +633,19 @@ def run_pytest(names: dict[str, Any], text: str) -> str:
             elif report.when == "call" and report.passed:
                 passed.append(report.nodeid)
 
-    options = ["-q", "--assert=plain", "--capture=sys", "-p", "no:cacheprovider", "-p", "no:faulthandler", f"--rootdir={os.getcwd()}", f"--confcutdir={os.getcwd()}"]
+    options = [
+        "-q",
+        "--assert=plain",
+        "--capture=sys",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:faulthandler",
+        f"--rootdir={os.getcwd()}",
+        f"--confcutdir={os.getcwd()}",
+    ]
     code = int(pytest.main([*options, "test_solution.py"], plugins=[Count()]))
-    return "" if code == 0 and passed and not failed else f"failed: {', '.join(failed) or sys.stdout.getvalue()[-300:]}"
+    return "" if code == 0 and passed and not failed else f"failed: {', '.join(failed) or cast(Printed, sys.stdout).getvalue()[-300:]}"
 
 
 def main() -> None:

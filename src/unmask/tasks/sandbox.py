@@ -1,4 +1,5 @@
-"""Checks programs that a model wrote, each in two confined processes (`confined.py`). docs/security.md says what this stops and what it does not."""
+"""Checks programs that a model wrote, each in two confined processes (`confined.py`). docs/security.md says what this stops and what it
+does not."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ class Job:
         program: the model's text, run as the module `solution`.
         test: the tests' text.
         kind: "asserts" is run as it is; "humaneval" defines `check(candidate)`; "pytest" is a test file that imports `solution`.
-        names: the names of the program that the tests may see, best those that a right solution defines; HumanEval's first is the candidate.
+        names: the names of the program that the tests may see, best those that a right solution defines; HumanEval's first is the
+            candidate.
         setup: run before the tests (not for pytest).
     """
 
@@ -85,16 +87,19 @@ def require_sandbox() -> None:
     """
     outcome = check(Job("def f(x): return x + 1", "assert f(1) == 2", names=("f",)))
     if not outcome.passed:
-        raise UnmaskError(f"programs cannot be confined on this machine ({outcome.reason}); the sandbox needs Linux 5.13 or later with Landlock and seccomp, on x86-64 or AArch64")
+        raise UnmaskError(
+            f"programs cannot be confined on this machine ({outcome.reason}); the sandbox needs Linux 5.13 or later with Landlock and "
+            "seccomp, on x86-64 or AArch64"
+        )
 
 
-def check_all(jobs: Sequence[Job], limits: Limits = Limits(), workers: int | None = None) -> list[Outcome]:  # noqa: B008
+def check_all(jobs: Sequence[Job], limits: Limits = Limits(), workers: int | None = None) -> list[Outcome]:
     """`check` for many jobs, `workers` at a time (None: as many as there are CPUs), in the order of the jobs."""
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(lambda job: check(job, limits), jobs))
 
 
-def check(job: Job, limits: Limits = Limits()) -> Outcome:  # noqa: B008
+def check(job: Job, limits: Limits = Limits()) -> Outcome:
     """Runs a program's tests, the program and the tests in confined processes of their own.
 
     Only the process with the tests can say that they hold, through a pipe that the model's code never sees.
@@ -103,7 +108,10 @@ def check(job: Job, limits: Limits = Limits()) -> Outcome:  # noqa: B008
         UnmaskError: on a platform other than Linux.
     """
     if sys.platform != "linux":
-        raise UnmaskError(f"programs can be confined on Linux only, and this is {sys.platform}; run the code tasks in a Linux container or virtual machine")
+        raise UnmaskError(
+            f"programs can be confined on Linux only, and this is {sys.platform}; run the code tasks in a Linux container or a "
+            "virtual machine"
+        )
     with Check(limits) as running:
         return running.outcome(job)
 
@@ -143,7 +151,14 @@ class Check:
         """Starts a process with only these ends of pipes and a directory of its own; its job comes from a file that is gone by then."""
         home = self.directory / role
         home.mkdir()
-        environment = {"HOME": str(home), "TMPDIR": str(home), "PATH": "/usr/bin", "LANG": "C.UTF-8", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment = {
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "PATH": "/usr/bin",
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+        }
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         command = [sys.executable, "-I", "-B", str(CONFINED), role, *map(str, ends)]
         limits = {"cpu": self.limits.cpu_seconds, "memory": self.limits.memory, "file": self.limits.file}
@@ -161,7 +176,9 @@ class Check:
         questions, answers, verdict = self.pipe(), self.pipe(), self.pipe()
         deadline = time.monotonic() + self.limits.wall_seconds
         self.start("program", {"program": job.program, "names": job.names}, questions[0], answers[1])
-        self.start("checker", {"test": job.test, "kind": job.kind, "names": job.names, "setup": job.setup}, answers[0], questions[1], verdict[1])
+        self.start(
+            "checker", {"test": job.test, "kind": job.kind, "names": job.names, "setup": job.setup}, answers[0], questions[1], verdict[1]
+        )
         self.close(*questions, *answers, verdict[1])
         said = b""
         while len(said) < VERDICT_LIMIT:
