@@ -10,7 +10,10 @@ import matplotlib.pyplot as plt
 
 RESULTS = Path(__file__).parents[1] / "docs/results"
 PANELS = {f"α = {a}": (f"conditioned/separate-a{a}-s", 3) for a in ("0.3", "1", "3")}
-PANELS |= {f"α = 10{more}": (f"stability/a10{kind}-s", 5) for kind, more in (("", ""), ("-rising", ", from 1"), ("-bonus", ", bonus"), ("-small", ", lr 3e-4"))}
+PANELS |= {
+    f"α = 10{more}": (f"stability/a10{kind}-s", 5)
+    for kind, more in (("", ""), ("-rising", ", from 1"), ("-bonus", ", bonus"), ("-small", ", lr 3e-4"))
+}
 
 figure, axes = plt.subplots(3, len(PANELS), figsize=(3 * len(PANELS), 8), sharex="col", layout="constrained")
 for column, (title, (prefix, seeds)) in enumerate(PANELS.items()):
