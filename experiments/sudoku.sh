@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The puzzle, where order is everything: full diffusion, α = 1, with and without the dense reward, three seeds each; and these policies on the chain task (domain
-# transfer). Half an hour on two cores. What is small ends in $out/report (docs/results/sudoku).
+# transfer). Then two more recipes: α falling from 3 to 0.5 with the dense reward, with and without the frozen model's hidden states. An hour on two cores. What is small ends in $out/report (docs/results/sudoku).
 set -euo pipefail
 out=${1:-runs/sudoku}
 source "$(dirname "$0")/common.sh"
@@ -9,6 +9,11 @@ for seed in 0 1 2; do
   for dense in 0 2; do
     echo "train sudoku-d$dense-s$seed --model embedded/sudoku --task sudoku --rounds 100 --alpha 1 --dense $dense --seed $seed"
   done
+done | abreast
+for seed in 0 1 2; do
+  common="--model embedded/sudoku --task sudoku --rounds 150 --alpha 0.5 --alpha-start 3 --dense 2 --seed $seed"
+  echo "train falling-s$seed $common"
+  echo "train falling-hidden-s$seed $common --hidden"
 done | abreast
 
 heuristics="confidence:1 confidence:2 confidence:4 confidence:6 threshold:0.95 threshold:0.9 threshold:0.8 threshold:0.7 threshold:0.5 factor:0.5 factor:1"
@@ -22,7 +27,12 @@ heuristics="$heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:1 entropy:2 
     echo "evaluate policy-d$dense --model embedded/sudoku --task sudoku --block-lengths 36 --samplers $samplers"
     echo "evaluate to-chain-d$dense --block-lengths 48 --samplers $(printf "$out/sudoku-d$dense-s%s/last " 0 1 2)"
   done
+  for kind in falling falling-hidden; do
+    samplers=
+    for end in last@beta=0.7 last last@temperature=0.5 last@temperature=0.25; do samplers="$samplers $(printf "$out/$kind-s%s/$end " 0 1 2)"; done
+    echo "evaluate policy-$kind --model embedded/sudoku --task sudoku --block-lengths 36 --samplers $samplers"
+  done
 } | abreast
 
-unmask plot --results "$out"/heuristics "$out"/policy-d?/ --out "$out/report/pareto.png"
-report "$out"/heuristics "$out"/policy-*/ "$out"/to-chain-*/ "$out"/sudoku-*/
+unmask plot --results "$out"/heuristics "$out"/policy-*/ --out "$out/report/pareto.png"
+report "$out"/heuristics "$out"/policy-*/ "$out"/to-chain-*/ "$out"/sudoku-*/ "$out"/falling-*/

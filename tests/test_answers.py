@@ -117,7 +117,10 @@ def test_wrong_numbers(completion, truth):
     assert not same_number(completion, truth)
 
 
-@given(st.integers(-(10**15), 10**15), st.sampled_from(["{}", "{:,}", "{}.0", "{:,}.00", "it is {}", "#### {:,}", "<answer>{}</answer>", "so ${:,}$", "{}\n"]))
+@given(
+    st.integers(-(10**15), 10**15),
+    st.sampled_from(["{}", "{:,}", "{}.0", "{:,}.00", "it is {}", "#### {:,}", "<answer>{}</answer>", "so ${:,}$", "{}\n"]),
+)
 def test_a_written_integer_is_itself_and_not_its_neighbour(value, form):
     assert final_number(form.format(value)) == value
     assert same_number(form.format(value), str(value)) and not same_number(form.format(value), str(value + 1))
@@ -146,7 +149,9 @@ def test_a_box_gives_back_what_was_put_in(text):
         assert tagged(f"<answer>{text}</answer>") == text.strip()
 
 
-@pytest.mark.parametrize("hostile", ["1" * 200_000, "1," * 100_000, "<answer>" * 20_000, r"\boxed{" * 20_000, "- " * 100_000, "1/" * 100_000, "$ " * 100_000])
+@pytest.mark.parametrize(
+    "hostile", ["1" * 200_000, "1," * 100_000, "<answer>" * 20_000, r"\boxed{" * 20_000, "- " * 100_000, "1/" * 100_000, "$ " * 100_000]
+)
 def test_hostile_texts_are_judged_at_once(hostile):
     began = time.perf_counter()
     same_number(hostile, "42")

@@ -1,4 +1,5 @@
-"""The benchmarks' tasks on small files in the official schemas, written by us: loading, prompting, scoring, and two rounds of training on each."""
+"""The benchmarks' tasks on small files in the official schemas, written by us: loading, prompting, scoring, and two rounds of training on
+each."""
 
 import json
 import zlib
@@ -7,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 
 import unmask
 import unmask.cli
@@ -45,7 +45,9 @@ def small_model(tmp_path_factory):
     directory.mkdir()
     texts = [e.prompt + e.prefill for name in TESTED for e in task(name).examples("test", 50)]
     tokenizer = learned_tokenizer(texts, 600)
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
     model = pretraining.new_model(pretraining.PretrainConfig(width=32, layers=1, heads=2), tokenizer, 200, 24)
     pretraining.save_model(model, tokenizer, directory)
     return directory
@@ -59,7 +61,12 @@ def test_official_answers_are_right_and_others_wrong(name):
         assert examples
         assert found.score_all([e.answer for e in examples], examples) == [1.0] * len(examples)
         others = [e.answer for e in examples[1:] + examples[:1]]
-        wrong = ["", "I do not know.", "<answer></answer>", *(other for other, e in zip(others, examples, strict=True) if other != e.answer)]
+        wrong = [
+            "",
+            "I do not know.",
+            "<answer></answer>",
+            *(other for other, e in zip(others, examples, strict=True) if other != e.answer),
+        ]
         assert not any(found.score_all(wrong[:3], examples[:1] * 3))
     assert found.examples("test", 3) == found.examples("test", 100)[:3]
 
@@ -104,7 +111,14 @@ def test_mixtures_draw_by_weight_and_score_by_their_own_verifiers():
 
 
 # A changed wording gets a new version: then change the name and the sum here.
-TEMPLATES = {"gsm8k": "gsm8k@1", "math": "math@1", "humaneval": "humaneval@1", "mbpp": "mbpp@1", "kodcode": "kodcode@1", "math500": "math@1"}
+TEMPLATES = {
+    "gsm8k": "gsm8k@1",
+    "math": "math@1",
+    "humaneval": "humaneval@1",
+    "mbpp": "mbpp@1",
+    "kodcode": "kodcode@1",
+    "math500": "math@1",
+}
 SUMS = {
     "gsm8k": 1325299007,
     "math": 3072914949,
@@ -139,7 +153,22 @@ def test_prompts_go_through_the_chat_template_where_there_is_one(small_model, ti
 @pytest.mark.parametrize("name", [*TRAINED, "gsm8k:2+math:1", "reasoning_gym:lcm"])
 def test_two_rounds_of_training_and_an_evaluation(name, small_model, tmp_path):
     common = ["--model", str(small_model), "--task", name, "--data-dir", str(DATA), "--allow-code-execution", "--max-new-tokens", "24"]
-    small = ["--rounds", "2", "--prompts", "2", "--rollouts", "2", "--eval-prompts", "2", "--eval-every", "2", "--minibatches", "1", "--width", "16"]
+    small = [
+        "--rounds",
+        "2",
+        "--prompts",
+        "2",
+        "--rollouts",
+        "2",
+        "--eval-prompts",
+        "2",
+        "--eval-every",
+        "2",
+        "--minibatches",
+        "1",
+        "--width",
+        "16",
+    ]
     assert unmask.cli.main(["train", *common, *small, "--out", str(tmp_path / "run")]) == 0
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2 and all(0 <= line["accuracy"] <= 1 and line["nfe"] > 0 for line in lines)
@@ -153,7 +182,11 @@ def test_other_file_formats_give_the_same_examples(tmp_path):
     import datasets
 
     table = datasets.load_dataset("json", data_files=str(DATA / "gsm8k" / "main" / "train.jsonl"), split="train")
-    layouts = {"parquet": tmp_path / "parquet" / "gsm8k" / "main", "arrow": tmp_path / "arrow" / "gsm8k", "hub": tmp_path / "hub" / "gsm8k" / "main"}
+    layouts = {
+        "parquet": tmp_path / "parquet" / "gsm8k" / "main",
+        "arrow": tmp_path / "arrow" / "gsm8k",
+        "hub": tmp_path / "hub" / "gsm8k" / "main",
+    }
     layouts["parquet"].mkdir(parents=True)
     table.to_parquet(layouts["parquet"] / "train-00000-of-00001.parquet")
     table.save_to_disk(layouts["arrow"] / "train")

@@ -22,7 +22,7 @@ from unmask.errors import UnmaskError
 from unmask.evaluation import Point, evaluate
 from unmask.files import new_directory, provenance, write_json
 from unmask.models import load_model
-from unmask.tasks import load_task
+from unmask.tasks import answer_length, load_task
 from unmask.training import TrainConfig
 
 HEURISTICS = (
@@ -116,7 +116,7 @@ def run(config: Config) -> None:
     task = load_task(config.task)
     name = f"embedded/{config.task}"
     model = load_model(name)
-    length = task.max_new_tokens
+    length = answer_length(model, task, None)
     parameters = sum(p.numel() for p in model.network.parameters())
     console.print(
         f"{name}: {parameters / 1e6:.2f} M parameters, L = {length}, block length {task.block_length} or {length} (full diffusion)"
@@ -156,7 +156,7 @@ def run(config: Config) -> None:
     console.print(table(points, length))
     figure = plot_pareto(points, length, f"{name}: learned policies and heuristics, {config.prompts} prompts", config.out / "pareto.png")
 
-    example = next(e for e in task.examples("test", 50) if len(e.prompt.split()) >= 0.8 * task.max_prompt_tokens)
+    example = next(e for e in task.examples("test", 50) if len(e.prompt.split()) >= 0.8 * (task.max_prompt_tokens or 0))
     for label, sampler in (("threshold heuristic", "threshold:0.7"), ("learned policy", str(policies[task.block_length]))):
         console.print(f"\n[bold]{example.prompt}[/bold]  {label} ({sampler}), block length {task.block_length}")
         options = {"max_new_tokens": length, "block_length": task.block_length}

@@ -26,9 +26,11 @@ class Config:
     model: str = "embedded/chain"
     """Frozen model: an embedded one or a directory."""
     task: str = "chain"
-    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, math500, humaneval, mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture."""
+    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, math500, humaneval, mbpp, kodcode, reasoning_gym:NAME,
+    jsonl:FILE, or a mixture."""
     data_dir: str | None = None
-    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out to load them from the Hugging Face Hub."""
+    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out to load them from the Hugging Face
+    Hub."""
     allow_code_execution: bool = False
     """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp, kodcode."""
     block_lengths: tuple[int, ...] = ()

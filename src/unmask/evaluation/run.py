@@ -143,7 +143,14 @@ def evaluate(
     points = summarise(records)
     if directory is not None:
         write_text(directory / "results.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-        setting = {"model": str(model.name), "task": task.name, "template": task.template, "split": split, "max_new_tokens": length, "seeds": list(seeds)}
+        setting = {
+            "model": str(model.name),
+            "task": task.name,
+            "template": task.template,
+            "split": split,
+            "max_new_tokens": length,
+            "seeds": list(seeds),
+        }
         summary = {
             **setting,
             "temperature": temperature,

@@ -28,8 +28,8 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def learned_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `size` tokens, learned from texts; any text can be written with it. Digits, punctuation and line breaks are tokens of their own;
-    merges go across spaces, so that wording which every prompt repeats becomes a few long tokens.
+    """A byte-level BPE of at most `size` tokens, learned from texts; any text can be written with it. Digits, punctuation and line breaks
+    are tokens of their own; merges go across spaces, so that wording which every prompt repeats becomes a few long tokens.
 
     Args:
         texts: prompts and answers like those to come.

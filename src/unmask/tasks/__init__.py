@@ -14,7 +14,9 @@ from unmask.tasks.data import Place
 
 EMBEDDED = {task.name: task for task in (chain.TASK, sudoku.TASK)}
 # Each module is loaded when its task is asked for: they need optional packages.
-DATA_SETS = {"gsm8k": "gsm8k.task", "math": "maths.task", "math500": "maths.task500"} | {name: f"code.{name}" for name in ("humaneval", "mbpp", "kodcode")}
+DATA_SETS = {"gsm8k": "gsm8k.task", "math": "maths.task", "math500": "maths.task500"} | {
+    name: f"code.{name}" for name in ("humaneval", "mbpp", "kodcode")
+}
 NAMED = {"reasoning_gym": "reasoning_gym.task", "jsonl": "jsonl.task"}
 KNOWN = (*EMBEDDED, *DATA_SETS, "reasoning_gym:NAME", "jsonl:FILE", "mixtures like gsm8k:2+math:1")
 
@@ -23,9 +25,11 @@ def load_task(name: str, *, data_dir: str | Path | None = None, allow_code_execu
     """The task called `name`, or a mixture: names joined by `+`, each perhaps with `:weight` behind it.
 
     Args:
-        name: an embedded task (chain, sudoku), a benchmark (gsm8k, math, math500, humaneval, mbpp, kodcode), `reasoning_gym:NAME`, `jsonl:FILE`.
+        name: an embedded task (chain, sudoku), a benchmark (gsm8k, math, math500, humaneval, mbpp, kodcode), `reasoning_gym:NAME`,
+            `jsonl:FILE`.
         data_dir: a directory with the benchmarks' files (`DIR/gsm8k/train.jsonl`, …); None loads them from the Hugging Face Hub.
-        allow_code_execution: whether model-written programs may run, in the sandbox (docs/security.md); humaneval, mbpp and kodcode need it.
+        allow_code_execution: whether model-written programs may run, in the sandbox (docs/security.md); humaneval, mbpp and kodcode need
+            it.
 
     Raises:
         UnmaskError: if there is no such task, a package that it needs is missing, or it needs code execution and that was not allowed.

@@ -38,8 +38,8 @@ def tagged(text: str) -> str | None:
 
 
 def final_text(completion: str) -> str | None:
-    r"""What a completion marks as its answer: the last `<answer>` tag (the `\boxed{}` in it, if it has one), else the last `\boxed{}`, else the line
-    behind the last `####`; None if it marks nothing."""
+    r"""What a completion marks as its answer: the last `<answer>` tag (the `\boxed{}` in it, if it has one), else the last `\boxed{}`, else
+    the line behind the last `####`; None if it marks nothing."""
     inside = tagged(completion)
     box = boxed(completion if inside is None else inside)
     if box is not None:
@@ -58,8 +58,8 @@ def same_text(completion: str, truth: str) -> bool:
 def number(text: str) -> Fraction | None:
     r"""The value of the last number in a text, exactly; None if there is none.
 
-    Separators of thousands, currency signs, signs, exponents and fractions (`3/4`, `\frac{3}{4}`) are read. A hyphen is a sign only where no word or number
-    stands before it: `3-4` ends in 4, `is -4` in −4.
+    Separators of thousands, currency signs, signs, exponents and fractions (`3/4`, `\frac{3}{4}`) are read. A hyphen is a sign only where
+    no word or number stands before it: `3-4` ends in 4, `is -4` in −4.
     """
     text = re.sub(r"\\[,!;: ]", "", text.replace("{,}", ",").replace("\\$", "$").replace("\\%", "%"))
     found = list(NUMBER.finditer(LATEX_FRACTION.sub(r"\1/\2", text)))

@@ -58,8 +58,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Drawn:
-    """Problems made by a generator, without end. A problem belongs to a split by its prompt (`split_of`), so no prompt that is held out can turn
-    up in training, whatever the seeds.
+    """Problems made by a generator, without end. A problem belongs to a split by its prompt (`split_of`), so no prompt that is held out can
+    turn up in training, whatever the seeds.
 
     Attributes:
         draw: makes one random problem from a `random.Random`.
@@ -80,7 +80,8 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Listed:
-    """Problems of a data set. Training goes through them in epochs, each in an order of its own; the other splits are in the data set's order.
+    """Problems of a data set. Training goes through them in epochs, each in an order of its own; the other splits are in the data set's
+    order.
 
     Attributes:
         rows: the problems of a split; `validation` may be carved out of `train` (`held_out`).
@@ -108,7 +109,8 @@ class Listed:
 
 @dataclass(frozen=True)
 class Mixed:
-    """A mixture of tasks: each example is of one of them, drawn with the weights; where one has no more (a finite test set), the others go on.
+    """A mixture of tasks: each example is of one of them, drawn with the weights; where one has no more (a finite test set), the others go
+    on.
 
     Attributes:
         tasks: the tasks.
@@ -146,7 +148,8 @@ class Task:
         name: how commands and result files call it.
         source: where the problems come from.
         score: `(completion, example) -> r` with r in [0, 1], the correctness that rewards and accuracy use.
-        words: every token an embedded model of this task needs, special tokens excepted; empty where pre-training makes a tokenizer from a sample.
+        words: every token an embedded model of this task needs, special tokens excepted; empty where pre-training makes a tokenizer from a
+            sample.
         max_new_tokens: L, the length of the generation buffer in tokens; None is what the model was trained on, or 256.
         max_prompt_tokens: the longest prompt in tokens; None is measured from a sample when a model is pre-trained.
         block_length: the block length (BL) of this task's semi-autoregressive setting.
@@ -196,7 +199,8 @@ class Task:
         return list(found.values())
 
     def batch(self, n: int, seed: int, step: int, rank: int = 0, world: int = 1) -> list[Example]:
-        """The `n` training examples of one round of a run on one of its `world` processes: generated for it, or the next rows of the epoch."""
+        """The `n` training examples of one round of a run on one of its `world` processes: generated for it, or the next rows of the
+        epoch."""
         start = (step * world + rank) * n
         return self.source.batch(self.name, start, start + n, seed, (seed * 1_000_003 + step) * 1009 + rank + 1)
 
@@ -236,7 +240,9 @@ def held_out(rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     return [r for r, v in zip(rows, validation, strict=True) if not v], [r for r, v in zip(rows, validation, strict=True) if v]
 
 
-def data_set(read: Callable[[str], Sequence[Example]], train: str | None = "train", validation: str | None = None, test: str | None = "test") -> Listed:
+def data_set(
+    read: Callable[[str], Sequence[Example]], train: str | None = "train", validation: str | None = None, test: str | None = "test"
+) -> Listed:
     """The source of a data set's official splits, each read when it is first asked for.
 
     Args:
@@ -252,7 +258,9 @@ def data_set(read: Callable[[str], Sequence[Example]], train: str | None = "trai
         if split == "test" and official is not None:
             return read(official)
         if train is None:
-            raise UnmaskError(f"this task is for tests alone and has no {split} examples; train on another task, for example a mixture of others")
+            raise UnmaskError(
+                f"this task is for tests alone and has no {split} examples; train on another task, for example a mixture of others"
+            )
         everything = read(train)
         if validation is not None:
             return everything if split == "train" else read(validation)
@@ -265,7 +273,8 @@ def data_set(read: Callable[[str], Sequence[Example]], train: str | None = "trai
 
 
 def prompt_tokens(model: Model, example: Example) -> list[int]:
-    """What the decoder is given for an example: the prompt, in the model's chat template if it is of a chat, with the answer's prefill behind it.
+    """What the decoder is given for an example: the prompt, in the model's chat template if it is of a chat, with the answer's prefill
+    behind it.
 
     Raises:
         UnmaskError: if the prompt has a token the model does not know.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from unmask.errors import UnmaskError
 from unmask.tasks.base import Example, Listed, Task, data_set
 from unmask.tasks.data import Place, read_rows
-from unmask.tasks.sandbox import Job, check_all, require_sandbox
+from unmask.tasks.sandbox import Job, check, require_sandbox
 
 FENCE = "```python\n"
 HUMANEVAL_TEMPLATE, MBPP_TEMPLATE, KODCODE_TEMPLATE = "humaneval@1", "mbpp@1", "kodcode@1"
@@ -19,11 +21,42 @@ KODCODE_USER = "{question}\n\nThe code must define:\n{names}\n\nAnswer with Pyth
 
 
 def code_of(completion: str) -> str:
-    """The program in a completion of an answer that begins with a code fence: what stands before the fence closes, or in the first fence it opens itself."""
+    """The program in a completion of an answer that begins with a code fence: what stands before the fence closes, or in the first fence it
+    opens itself."""
     opened = re.search(r"```(?:python|py)?[ \t]*\n", completion)
     if opened and (opened.group().strip() != "```" or not completion[: opened.start()].strip()):
         completion = completion[opened.end() :]
     return completion.split("```", 1)[0]
+
+
+def defined(solution: str) -> tuple[str, ...]:
+    """The names that a right solution binds at its top, imports aside: what the tests of a program may see of it."""
+    names = []
+    for node in parsed(solution):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign):
+            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return tuple(names)
+
+
+def imports(solution: str) -> str:
+    """The imports of Python's own modules at the top of a right solution, for tests that rely on them."""
+    lines = []
+    for node in parsed(solution):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            if all(module.split(".")[0] in sys.stdlib_module_names for module in modules):
+                lines.append(ast.unparse(node) + "\n")
+    return "".join(lines)
+
+
+def parsed(solution: str) -> list[ast.stmt]:
+    """The statements of a text; none where it does not parse."""
+    try:
+        return ast.parse(solution).body
+    except (SyntaxError, ValueError):
+        return []
 
 
 def made(name: str, template: str, source: Listed, job: Callable[[str, Example], Job], place: Place) -> Task:
@@ -37,7 +70,7 @@ def made(name: str, template: str, source: Listed, job: Callable[[str, Example],
     require_sandbox()
 
     def score(completion: str, example: Example) -> float:
-        return float(check_all([job(code_of(completion), example)])[0].passed)
+        return float(check(job(code_of(completion), example)).passed)
 
     return Task(name=name, source=source, score=score, max_new_tokens=256, template=template, answer=code_of, waits=True)
 
@@ -49,13 +82,17 @@ def humaneval(place: Place) -> Task:
     def read(split: str) -> list[Example]:
         rows = read_rows(place, "humaneval", "openai/openai_humaneval", split, columns)
         user = HUMANEVAL_USER.format
-        return [Example(user(prompt=r["prompt"]), r["prompt"] + r["canonical_solution"] + "```", system="", prefill=FENCE, data=r) for r in rows]
+        return [
+            Example(user(prompt=r["prompt"]), r["prompt"] + r["canonical_solution"] + "```", system="", prefill=FENCE, data=r) for r in rows
+        ]
 
     def job(code: str, example: Example) -> Job:
         row = example.data
         whole = re.search(rf"^(?:async\s+)?def\s+{re.escape(row['entry_point'])}\b", code, re.MULTILINE)
-        program = f"{row['prompt']}\n    pass\n\n{code}" if whole else row["prompt"] + code  # a whole function may need the prompt's imports
-        return Job(program, row["test"], kind="humaneval", entry_point=row["entry_point"], setup=row["prompt"])
+        program = (
+            f"{row['prompt']}\n    pass\n\n{code}" if whole else row["prompt"] + code
+        )  # a whole function may need the prompt's imports
+        return Job(program, row["test"], kind="humaneval", names=(row["entry_point"],), setup=row["prompt"])
 
     return made("humaneval", HUMANEVAL_TEMPLATE, data_set(read, train=None), job, place)
 
@@ -79,7 +116,8 @@ def mbpp(place: Place) -> Task:
 
     def job(code: str, example: Example) -> Job:
         row = example.data
-        return Job(code, "\n".join(row["test_list"]), kind="asserts", setup=row["test_setup_code"] or "")
+        setup = imports(row["code"]) + (row["test_setup_code"] or "")
+        return Job(code, "\n".join(row["test_list"]), names=defined(row["code"]), setup=setup)
 
     return made("mbpp", MBPP_TEMPLATE, data_set(read, validation="validation"), job, place)
 
@@ -98,6 +136,7 @@ def kodcode(place: Place) -> Task:
         return [Example(p, row["solution"] + "\n```", system="", prefill=FENCE, data=row) for p, row in zip(prompts, rows, strict=True)]
 
     def job(code: str, example: Example) -> Job:
-        return Job(code, example.data["test"], kind="pytest")
+        names = [info["function_name"] for info in example.data["test_info"] or []]
+        return Job(code, example.data["test"], kind="pytest", names=tuple(dict.fromkeys([*names, *defined(example.data["solution"])])))
 
     return made("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), job, place)

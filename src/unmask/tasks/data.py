@@ -19,7 +19,8 @@ class Place:
     """Where data sets are and what may be done with them.
 
     Attributes:
-        data_dir: a directory with one directory for each task (`gsm8k/train.jsonl`, or the official repository's files); None loads from the Hub.
+        data_dir: a directory with one directory for each task (`gsm8k/train.jsonl`, or the official repository's files); None loads from
+            the Hub.
         allow_code_execution: whether model-written code may run, in the sandbox.
     """
 
@@ -76,7 +77,9 @@ def read_rows(
             table = part()
         except Exception as error:  # datasets, pyarrow, requests and huggingface_hub each raise their own
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            hint = f"or give --data-dir DIR with files DIR/{task}/{split}.jsonl" if place.data_dir is None and not files else "check the file"
+            hint = (
+                f"or give --data-dir DIR with files DIR/{task}/{split}.jsonl" if place.data_dir is None and not files else "check the file"
+            )
             raise UnmaskError(f"{where} cannot be read ({reason}); {hint}") from None
         if missing := [column for column in columns if column not in table.column_names]:
             raise UnmaskError(f"{where} has no column {', '.join(missing)}; task {task} needs {', '.join(columns)}")
@@ -104,5 +107,7 @@ def local_files(data_dir: Path, task: str, split: str, configs: Sequence[str], r
         if Path(name).suffix in FORMATS and name not in BESIDE and of_split(Path(folder) / name, base)
     )
     if not found:
-        raise UnmaskError(f"{data_dir / task} has no {split} files; put {split}.parquet, {split}.jsonl or {split}.arrow there, with the official columns")
+        raise UnmaskError(
+            f"{data_dir / task} has no {split} files; put {split}.parquet, {split}.jsonl or {split}.arrow there, with the official columns"
+        )
     return found

@@ -1,4 +1,5 @@
-"""Whether two mathematical answers are equal, by `math-verify` in processes of its own: with a time limit that nothing can outsit, and a memory limit."""
+"""Whether two mathematical answers are equal, by `math-verify` in processes of its own: with a time limit that nothing can outsit, and a
+memory limit."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ lock = threading.Lock()
 def same_mathematics(completion: str, truth: str, seconds: float = SECONDS) -> bool:
     r"""Whether a completion's answer equals `truth` (LaTeX or plain text) as mathematics.
 
-    The answer is what the last `<answer>` tag, else the last `\boxed{}`, else the last `####` holds, else what `math-verify` finds in the text. Equal texts are
-    equal at once. Everything that cannot be read, or not be decided in `seconds`, is wrong.
+    The answer is what the last `<answer>` tag, else the last `\boxed{}`, else the last `####` holds, else what `math-verify` finds in the
+    text. Equal texts are equal at once. Everything that cannot be read, or not be decided in `seconds`, is wrong.
 
     Raises:
         UnmaskError: if math-verify is not installed.
@@ -77,7 +78,9 @@ def start() -> subprocess.Popen[str]:
     assert worker.stdout
     if worker.stdout.readline() != "ready\n":
         stop(worker)
-        raise UnmaskError("the process that checks mathematics does not start; see that math-verify imports, with pip install 'unmask[tasks]'")
+        raise UnmaskError(
+            "the process that checks mathematics does not start; see that math-verify imports, with pip install 'unmask[tasks]'"
+        )
     return worker
 
 

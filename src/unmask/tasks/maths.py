@@ -1,4 +1,5 @@
-"""MATH (Hendrycks et al. 2021) for training, and MATH-500 (Lightman et al. 2023), the 500 of its test problems that are usually reported."""
+"""MATH (Hendrycks et al. 2021) for training, and MATH-500 (Lightman et al. 2023), the 500 of its test problems that are usually
+reported."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def score(completion: str, example: Example) -> float:
 
 
 def task(place: Place) -> Task:
-    """Trains on the official train split without 1/16 for validation; tests on the official test split (5,000 problems; `math500` has the usual 500)."""
+    """Trains on the official train split without 1/16 for validation; tests on the official test split (5,000 problems; `math500` has the
+    usual 500)."""
 
     def read(split: str) -> list[Example]:
         rows = read_rows(place, "math", "EleutherAI/hendrycks_math", split, ("problem", "level", "type", "solution"), SUBJECTS)
@@ -49,4 +51,6 @@ def task500(place: Place) -> Task:
 
 
 def made(name: str, source) -> Task:
-    return Task(name=name, source=source, score=score, max_new_tokens=256, template=TEMPLATE, answer=lambda c: final_text(c) or "", waits=True)
+    return Task(
+        name=name, source=source, score=score, max_new_tokens=256, template=TEMPLATE, answer=lambda c: final_text(c) or "", waits=True
+    )

@@ -1,4 +1,5 @@
-"""Any generator of `reasoning-gym` (Stojanovski et al. 2025): a million problems of each, made offline and checked by the generator's own verifier."""
+"""Any generator of `reasoning-gym` (Stojanovski et al. 2025): a million problems of each, made offline and checked by the generator's own
+verifier."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ def task(name: str) -> Task:
         return Example(entry["question"].strip(), str(entry["answer"] or ""), system=SYSTEM, data=entry)
 
     def score(completion: str, example: Example) -> float:
-        """The verifier's credit in full, or none: some verifiers give a little for any answer, or a part for one that holds the right one."""
+        """The verifier's credit in full, or none: some verifiers give a little for any answer, or a part for one that holds the right
+        one."""
         try:
             return float(problems(0).score_answer(final(completion), example.data) >= 1)
         except Exception:  # some verifiers parse without care

@@ -24,9 +24,11 @@ class TrainConfig:
     model: str = "embedded/chain"
     """Frozen model: an embedded one or a directory."""
     task: str = "chain"
-    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture (gsm8k:2+math:1)."""
+    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture
+    (gsm8k:2+math:1)."""
     data_dir: str | None = None
-    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out to load them from the Hugging Face Hub."""
+    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out to load them from the Hugging Face
+    Hub."""
     allow_code_execution: bool = False
     """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp, kodcode."""
     block_length: int | None = None

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -129,7 +129,8 @@ SAMPLE = 2000
 
 
 def vocabulary(task: Task) -> tuple[PreTrainedTokenizerFast, int, int]:
-    """The tokenizer for a task, and its longest prompt and answer in tokens: as the task says, or all three from a sample of its training examples."""
+    """The tokenizer for a task, and its longest prompt and answer in tokens: as the task says, or all three from a sample of its training
+    examples."""
     if task.words and task.max_prompt_tokens and task.max_new_tokens:
         return word_tokenizer(task.words), task.max_prompt_tokens, task.max_new_tokens
     sample = task.examples("train", SAMPLE)
@@ -245,7 +246,7 @@ def pretrain(config: PretrainConfig) -> Path:
         masks = draw_masks(config.batch_size, answer_length, config.suffix_share, generator)
         with torch.autocast(torch.device(config.device).type, torch.bfloat16):
             tokens, lengths, masks = (x.to(config.device) for x in (tokens, lengths, masks))
-            loss = diffusion_loss(network, tokens, lengths, masks, tokenizer.mask_token_id, int(config.family == "dream"))
+            loss = diffusion_loss(network, tokens, lengths, masks, cast(int, tokenizer.mask_token_id), int(config.family == "dream"))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in (muon, adamw):

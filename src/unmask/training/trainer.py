@@ -70,7 +70,13 @@ class Run:
 
     def policy(self, metrics: dict[str, Any] | None = None) -> LearnedPolicy:
         """The policy as it is deployed: with fallback, at the evaluation temperature, and with what it was trained on."""
-        metadata = {"trained": self.config.settings(), "length": self.length, "template": self.task.template, "metrics": metrics or {}, **provenance(self.config.device)}
+        metadata = {
+            "trained": self.config.settings(),
+            "length": self.length,
+            "template": self.task.template,
+            "metrics": metrics or {},
+            **provenance(self.config.device),
+        }
         alpha = self.config.alpha if self.config.alpha_range else None
         temperature = self.config.eval_temperature
         return LearnedPolicy(self.network, self.config.action, temperature, alpha=alpha, metadata=metadata)
