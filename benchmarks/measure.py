@@ -129,7 +129,7 @@ def timed(function: Callable[[], Any]) -> dict[str, float]:
 
 
 def interleaved(contenders: dict[str, Callable[[], dict[str, float]]], repeats: dict[str, int]) -> dict[str, list[dict[str, float]]]:
-    """Each contender's timings, taken in turn, so that what else the machine does hits all alike; those with fewer repeats drop out early."""
+    """Each contender's timings, taken in turn, so that other work hits all alike; those with fewer repeats drop out early."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for turn in range(max(repeats.values())):
         for name, contender in contenders.items():

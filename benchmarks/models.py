@@ -17,8 +17,8 @@ LLADA = 126_464  # LLaDA's vocabulary
 def random_llada(vocabulary: int = LLADA, *, width: int = 512, layers: int = 8, seed: int = 0) -> Model:
     """LLaDA's layout (a Llama without causal mask, its own head, MLP of 3 widths) in bf16 with random weights.
 
-    The gains (embedding 1, layers 0.1, head 0.3 at width 512) spread confidences from 0.07 to 1 with median 0.5, so that policies that go by
-    confidence take as many steps as with a trained model, and ties are rare.
+    The gains (embedding 1, layers 0.1, head 0.3 at width 512) spread confidences from 0.07 to 1 with median 0.5, so that policies that go
+    by confidence take as many steps as with a trained model, and ties are rare.
     """
     config = LlamaConfig(
         vocab_size=vocabulary,

@@ -1,9 +1,9 @@
 """The loops as the literature writes them, re-stated plainly; slow on purpose, and never used but to compare with.
 
-What they have in common, and what ours avoids: all rows of a batch go through every forward pass until the slowest is done; a block ends for
-all rows at once; the head runs at every position, prompt included; the softmax over the whole vocabulary is materialised. They differ from their
-originals only where the same decisions demand it: ids that a text never holds are excluded, prompts are padded on the right to a multiple of 16 (bit-equal
-attention), confidences are fp32 or better, and "reveal at least one" is decided row by row.
+What they have in common, and what ours avoids: all rows of a batch go through every forward pass until the slowest is done; a block
+ends for all rows at once; the head runs at every position, prompt included; the softmax over the whole vocabulary is materialised. They
+differ from their originals only where the same decisions demand it: ids that a text never holds are excluded, prompts are padded on the
+right to a multiple of 16 (bit-equal attention), confidences are fp32 or better, and "reveal at least one" is decided row by row.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def rollouts(
 
 
 def update(policy: LearnedPolicy, done: Rollouts, rewards: Tensor, optimizer: torch.optim.Optimizer, config: TrainConfig) -> None:
-    """GRPO on the rollouts, step by step: each epoch runs the policy on the whole batch at every step, with a weight of 0 for rows that are done."""
+    """GRPO on the rollouts, step by step: each epoch runs the policy on the whole batch at every step; rows that are done have weight 0."""
     advantage = group_advantages(rewards.view(-1, config.rollouts)).flatten()
     weight = 1 / (done.nfe * len(rewards))
     with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def growth(section: dict[str, Any], directory: Path) -> str:
             axis.plot([p[name] for p in points], [p["seconds"][who]["median"] for p in points], style, label=who)
         axis.set(xscale="log", yscale="log", xlabel=name, ylabel="CPU seconds for 4 steps", title=f"growth with {name}")
         axis.legend()
-        for a, b in zip(points, points[1:], strict=False):
+        for a, b in pairwise(points):
             steps = {who: b["seconds"][who]["median"] / a["seconds"][who]["median"] for who in ("ours", "ideal", "backbone")}
             excess = steps["ours"] / steps["backbone" if name != "vocabulary" else "ideal"] - 1
             rows.append([f"{name} {a[name]} → {b[name]}", *(f"{steps[who]:.2f}" for who in steps), f"{100 * excess:+.0f} %"])

@@ -115,7 +115,7 @@ def run_decoding(work: Workload) -> dict[str, Any]:
         same = (tokens[0] == generation.tokens).all(1)
         result["rows with equal tokens"] = f"{int(same.sum())} of {len(same)}"
         result["reference / ours"] = ratio(times["reference"], times["ours"])
-        longest = max(len(prompt) for prompt in work.prompts) + work.length  # from 193 tokens on, last bits depend on the padding (lab book)
+        longest = max(len(prompt) for prompt in work.prompts) + work.length  # from 193 tokens on, bits depend on the padding (lab book)
         assert same.all() or longest > 192, f"{work.name}: the reference decides otherwise in {int((~same).sum())} rows"
     return result
 
@@ -232,7 +232,7 @@ def memory() -> list[dict[str, Any]]:
 
 
 def growth() -> dict[str, list[dict[str, Any]]]:
-    """Seconds of ours, the ideal and the backbone alone while one size grows; 4 steps in full diffusion, a model of width 256 and 4 layers."""
+    """Seconds of ours, the ideal and the backbone alone while one size grows; 4 steps in full diffusion, width 256, 4 layers."""
     sizes = {
         "length": [(8192, 8, n) for n in (64, 128, 256, 512)],
         "batch": [(8192, n, 64) for n in (1, 4, 16, 64)],

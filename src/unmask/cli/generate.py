@@ -186,8 +186,9 @@ def run(config: Config) -> None:
     if length is None and not config.infill:
         raise UnmaskError(f"model {config.model} does not say how long its answers are; give --max-new-tokens")
     policy = load_policy(policy_spec(config, length), device=model.device)
-    names = ("block_length", "temperature", "seed", "cfg_scale", "logits_eos_inf", "confidence_eos_eot_inf", "stop_at_eos", "infill", "cache")
-    options = {"max_new_tokens": length} | {name: getattr(config, name) for name in ("batch_size", *names)}
+    names = ("batch_size", "block_length", "temperature", "seed", "cfg_scale", "cache", "infill")
+    names = (*names, "logits_eos_inf", "confidence_eos_eot_inf", "stop_at_eos")
+    options = {"max_new_tokens": length} | {name: getattr(config, name) for name in names}
     began = time.perf_counter()
     if config.show:
         generation = generate_shown(model, prompts, policy, Console(), config.delay, **options)

@@ -87,6 +87,6 @@ def check_cache(model: Model, kind: str | None, refresh: int | None, cfg_scale: 
     if refresh is not None and refresh < 1:
         raise UnmaskError(f"cache_refresh is {refresh}; give at least 1")
     if cfg_scale:
-        raise UnmaskError("cache and cfg_scale were both given; guidance forwards a second canvas, which is not cached, so give one of them")
+        raise UnmaskError("cache and cfg_scale were both given; guidance forwards a canvas that is not cached, so give one")
     if not model.full_attention:
-        raise UnmaskError(f"cache needs a decoder with attn_implementation sdpa and full attention; {model.name} has another, so leave it out")
+        raise UnmaskError(f"cache needs full attention by the sdpa kernel; {model.name} has another, so leave it out")

@@ -161,8 +161,8 @@ def decode_steps(
     local = getattr(policy, "local", False) and not record
     alpha = None if alpha is None else alpha.to(device)
 
-    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 16: then, up to
-    # 192 tokens, the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
+    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 16: then, up
+    # to 192 tokens, the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
     behind = length if holes is None else 0
     sizes = torch.tensor([len(prompt) + behind for prompt in prompts])
     widths = [padded_width(model, size) for size in sizes.tolist()]

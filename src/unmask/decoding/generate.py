@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,7 +133,7 @@ def stream(
             f"the prompt {prompts[holes.index([])]!r} holds no mask token ({mask_text(model)}); infilling needs one in each prompt"
         )
     # Prompts with equally many holes are decoded together, so that no row's L depends on its batch-mates.
-    lengths = sorted({len(row) for row in holes}) if infill else [max_new_tokens]
+    lengths = sorted({len(row) for row in holes}) if infill or max_new_tokens is None else [max_new_tokens]
     if record and len(lengths) > 1:
         raise UnmaskError("infilling with record=True needs equally many masks in every prompt; call it for each number of masks apart")
 

@@ -133,12 +133,13 @@ class Model:
     ) -> Float[Tensor, "B n width"]:
         """One forward pass of the backbone; the hidden states that the head predicts `positions` from.
 
-        With a `view` of cached keys and values the pass takes its queries only, and refreshes them; elsewhere the hidden states mean nothing.
+        With a `view` of cached keys and values the pass takes its queries only, and refreshes them; elsewhere hidden states mean nothing.
         """
         where = (positions - 1).clamp(min=0) if self.shift else positions
         inputs = {"input_ids": tokens, "attention_mask": self.prepared(attention_mask)}
         if view is not None:
-            inputs["past_key_values"] = view
+            everywhere = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
+            inputs |= {"past_key_values": view, "position_ids": everywhere}
         if view is not None and view.queries is not None:
             where = view.reached(where)[1]
             mask = attention_mask[:, None, None, :].expand(-1, 1, view.queries.shape[1], -1)
@@ -207,7 +208,7 @@ class Model:
             hidden, without = self.hidden_at(tokens, attention_mask, positions, view), None
         else:
             both = [torch.cat(pair) for pair in ((tokens, unconditional), (attention_mask,) * 2, (positions,) * 2)]
-            hidden, without = self.hidden_at(*both).chunk(2)
+            hidden, without = self.hidden_at(both[0], both[1], both[2]).chunk(2)
         needed = torch.ones_like(positions, dtype=torch.bool) if needed is None else needed
         where = needed.nonzero()
         if 0 < len(where) < 8:  # products of fewer rows have other bits on CPUs, and a row's must not depend on its batch-mates (lab book)
