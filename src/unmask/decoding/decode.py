@@ -161,8 +161,8 @@ def decode_steps(
     local = getattr(policy, "local", False) and not record
     alpha = None if alpha is None else alpha.to(device)
 
-    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 16: then, up
-    # to 192 tokens, the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
+    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 16: then,
+    # up to 192 tokens, the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
     behind = length if holes is None else 0
     sizes = torch.tensor([len(prompt) + behind for prompt in prompts])
     widths = [padded_width(model, size) for size in sizes.tolist()]
@@ -200,7 +200,8 @@ def decode_steps(
         store = KeyValues(min(batch_size, n), max(widths))
         caching = Caching(cache, cache_refresh, block_length, model.shift, where.tolist(), sizes.tolist(), store)
         caching.enter(current)
-    changed, canvases = current, list(group)  # rows whose canvas changed since their last proposal; what tells the canvases of rows apart
+    changed = current  # rows whose canvas changed since their last proposal
+    canvases: list[Any] = list(group)  # what tells the canvases of rows apart
     while current:
         active = torch.tensor(current, device=device)
         masked = reveal_step[active] < 0
@@ -275,10 +276,12 @@ def decode_steps(
         first = left.int().argmax(1) // block_length
         report = [going.long(), action.any(1).long(), first, *([fingerprint(buffer)] if shared else [])]
         going, moved, blocks, *prints = torch.stack(report).tolist()
-        for row, number, goes in zip(current, blocks, going, strict=True) if caching else ():
-            caching.move(row, number, bool(goes))
-        for row, mark in zip(current, prints[0] if shared else (), strict=shared):
-            canvases[row] = (group[row], mark)
+        if caching:
+            for row, number, goes in zip(current, blocks, going, strict=True):
+                caching.move(row, number, bool(goes))
+        if shared:
+            for row, mark in zip(current, prints[0], strict=True):
+                canvases[row] = (group[row], mark)
         changed = [row for row, goes, fresh in zip(current, going, moved, strict=True) if goes and fresh]
         current = [row for row, goes in zip(current, going, strict=True) if goes]
         new = order[admitted : admitted + batch_size - len(current)]
