@@ -109,6 +109,8 @@ REFUSED = {
     "pretrain unknown task": ((*PRETRAIN, "--task", "chess"), "chess"),
     "pretrain resume of nothing": ((*PRETRAIN, "--resume"), "checkpoint"),
     "demo unknown task": (("demo", "--task", "chess"), "chess"),
+    "compare nothing": (("compare",), "no results"),
+    "compare what is missing": (("compare", "--results", "nowhere", "--first", "a"), "nowhere"),
     "plot nothing": (("plot",), "no results"),
     "plot of a missing directory": (("plot", "--results", "nowhere"), "nowhere"),
     "plot of a model": (("plot", "--results", "MODEL"), "summary.json"),
@@ -342,7 +344,7 @@ def test_evaluate_then_plot(run, tiny_dir):
 
     lines = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 2 * 2 * 6
-    assert {tuple(line) for line in lines} == {("sampler", "block_length", "seed", "prompt", "correct", "nfe", "answer")}
+    assert {tuple(line) for line in lines} == {("sampler", "block_length", "seed", "prompt", "correct", "nfe", "answer_tokens", "answer")}
     keys = {(line["sampler"], line["block_length"], line["seed"]) for line in lines}
     assert keys == {(s, b, seed) for s in samplers for b in block_lengths for seed in (0, 1)}
     assert len({line["prompt"] for line in lines}) == 6
@@ -359,6 +361,11 @@ def test_evaluate_then_plot(run, tiny_dir):
         (s, b, nfe) for s, nfe in (("confidence:8", 6), ("random:16", 3)) for b in block_lengths
     ]
     assert sorted(path.name for path in Path("out").iterdir()) == ["results.jsonl", "summary.json"]
+
+    code, out, error = run("compare", "--results", "out", "--first", "confidence:8", "--second", "random:16")
+    assert (code, error) == (0, "")
+    assert len(out.splitlines()) == 2 and all("-3.00 NFE [-3.00, -3.00]" in line for line in out.splitlines())
+    refuses(run, "compare", "--results", "out", "--first", "confidence:8", "--second", "margin:2", says="margin:2.*they hold.*random:16")
 
     code, out, error = run("plot", "--results", "out", "--out", "figures/pareto.png")
     assert (code, error) == (0, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib
@@ -14,9 +15,8 @@ from matplotlib.figure import Figure
 
 from unmask.analysis.traces import Trace
 from unmask.errors import UnmaskError
-from unmask.evaluation import Point
+from unmask.evaluation import Point, family
 from unmask.files import read_json
-from unmask.policies import HEURISTICS
 
 
 def read_points(paths: Sequence[str | Path]) -> tuple[list[Point], list[str], int]:
@@ -46,15 +46,6 @@ def read_points(paths: Sequence[str | Path]) -> tuple[list[Point], list[str], in
     return points, list(setting[:3]), int(setting[3])
 
 
-def family(point: Point) -> str:
-    """What a point is drawn as: the heuristic's name, or the directory of a learned policy's run."""
-    name = point.sampler.partition(":")[0]
-    if name in HEURISTICS:
-        return name
-    directory = Path(point.sampler.partition("@")[0])
-    return "policy " + (directory.parent.name if directory.name in ("best", "last") else directory.name)
-
-
 def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Path) -> Path:
     """Draws a panel for full diffusion and one for each smaller block length; heuristics thin, learned policies bold.
 
@@ -71,11 +62,16 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
     if out.is_dir() or not out.suffix:
         raise UnmaskError(f"figure {out} is no image file; name a .png, .svg or .pdf file")
     blocks = sorted({point.block_length for point in points}, reverse=True)
-    figure, axes = plt.subplots(1, len(blocks), figsize=(6.2 * len(blocks), 4.6), sharey=True, squeeze=False)
-    families = sorted({family(point) for point in points}, key=lambda name: (name.startswith("policy"), name))
+    families = sorted({family(point.sampler) for point in points}, key=lambda name: (name.startswith("policy"), name))
+    colours = plt.colormaps["tab10" if len(families) <= 10 else "tab20"]
+    columns = min(len(families), 3 * len(blocks))
+    lines = -(-len(families) // columns)
+    figure, axes = plt.subplots(
+        1, len(blocks), figsize=(6.2 * len(blocks), 4.8 + 0.22 * lines), sharey=True, squeeze=False, layout="constrained"
+    )
     for axis, block_length in zip(axes[0], blocks, strict=True):
         for i, name in enumerate(families):
-            drawn = sorted((p for p in points if family(p) == name and p.block_length == block_length), key=lambda p: p.nfe)
+            drawn = sorted((p for p in points if family(p.sampler) == name and p.block_length == block_length), key=lambda p: p.nfe)
             if not drawn:
                 continue
             learned = name.startswith("policy")
@@ -85,7 +81,7 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
                 [100 * p.accuracy for p in drawn],
                 yerr=errors,
                 label=name,
-                color=f"C{i % 10}",
+                color=colours(i % 20),
                 marker="*" if learned else "o",
                 markersize=11 if learned else 4,
                 linewidth=1.8 if learned else 1,
@@ -97,10 +93,11 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
     axes[0][0].set_ylabel("accuracy (%)")
-    figure.suptitle(title)
-    figure.tight_layout()
+    labels = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    named = [name for name in families if name in labels]
+    figure.legend([labels[name] for name in named], named, loc="outside lower center", ncols=columns, fontsize=8)
+    figure.suptitle(fill(title, 85 * len(blocks)))
     return save_figure(figure, out)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from unmask.errors import UnmaskError
+from unmask.evaluation import read_records
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,11 @@ def read_traces(directory: str | Path) -> list[Trace]:
     Raises:
         UnmaskError: if there is no results.jsonl, it is damaged, or it holds no traces.
     """
-    path = Path(directory) / "results.jsonl"
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    try:
-        for line in path.read_text().splitlines():
-            record = json.loads(line)
-            groups.setdefault((record["sampler"], record["block_length"]), []).append(record)
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError):
-        raise UnmaskError(f"{path} is not a results file of `unmask evaluate`; give its directory") from None
+    for record in read_records(directory):
+        groups.setdefault((record["sampler"], record["block_length"]), []).append(record)
     if not groups or any("reveal_step" not in record for records in groups.values() for record in records):
-        raise UnmaskError(f"{path} holds no traces; run `unmask evaluate` with --traces")
+        raise UnmaskError(f"{directory} holds no traces; run `unmask evaluate` with --traces")
     return [
         Trace(
             sampler,

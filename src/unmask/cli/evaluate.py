@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from unmask.evaluation import evaluate, pass_at_k, sampling
+from unmask.evaluation import evaluate, pass_at_k, read_records, sampling
 from unmask.files import write_json
 from unmask.models import load_model
 from unmask.tasks import Split, answer_length, load_task
@@ -23,6 +23,8 @@ class Config:
     """Heuristics (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy directories (DIR@temperature=0.5,beta=0.8)."""
     out: Path = Path("runs/evaluate")
     """New directory for results.jsonl and summary.json."""
+    resume: bool = False
+    """Go on with an interrupted evaluation of the same settings in `out`."""
     model: str = "embedded/chain"
     """Frozen model: an embedded one or a directory."""
     task: str = "chain"
@@ -59,12 +61,17 @@ class Config:
     """Weights and activations of the frozen model."""
 
 
+def own_device(device: str) -> str:
+    """The device; under `accelerate launch` on GPUs each process' own."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+
+
 def run(config: Config) -> None:
     for k in config.pass_k:
         pass_at_k(len(config.seeds), 0, k)  # a k that cannot be estimated is told now
     task = load_task(config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution)
-    model = load_model(config.model, device=config.device, dtype=getattr(torch, config.dtype))
-    evaluate(
+    model = load_model(config.model, device=own_device(config.device), dtype=getattr(torch, config.dtype))
+    points = evaluate(
         model,
         task,
         config.samplers,
@@ -78,11 +85,13 @@ def run(config: Config) -> None:
         traces=config.traces,
         cache=config.cache,
         out=config.out,
+        resume=config.resume,
         progress=True,
     )
+    if not points:
+        return  # not the first of several processes
     if config.pass_k:
-        records = [json.loads(line) for line in (config.out / "results.jsonl").read_text().splitlines()]
-        rows = sampling(records, config.pass_k)
+        rows = sampling(read_records(config.out), config.pass_k)
         write_json(config.out / "sampling.json", rows)
         for row in rows:
             values = [f"{name} {100 * row[name]['mean']:.1f}" for name in (*(f"pass@{k}" for k in config.pass_k), "majority")]

@@ -45,6 +45,8 @@ class Generation:
         answer_tokens: int64 [N], tokens before the first end-of-text token: what tokens per forward are counted with.
         model_calls: forward passes of batches that were really run.
         rows_forwarded: rows in them. Fewer than the sum of `nfe` where rows were shared or had not changed.
+        positions_forwarded: positions in them, padding included.
+        padding_forwarded: how many of those were padding.
         transitions: the decisions, if they were asked for.
     """
 
@@ -55,6 +57,8 @@ class Generation:
     answer_tokens: Int[Tensor, " N"]
     model_calls: int
     rows_forwarded: int
+    positions_forwarded: int
+    padding_forwarded: int
     transitions: Transitions | None = None
 
 
@@ -109,6 +113,7 @@ def decode_steps(
     temperature: float = 0.0,
     batch_size: int = 64,
     seed: int = 0,
+    keys: Sequence[int] | None = None,
     cfg_scale: float = 0.0,
     eos: str = "free",
     stop_at_eos: bool = False,
@@ -134,6 +139,7 @@ def decode_steps(
         temperature: τ of the frozen model.
         batch_size: how many rows are decoded side by side.
         seed: of everything random.
+        keys: what each row's randomness depends on, N numbers; None takes `row_keys(prompts, seed)`. (For a part of the rows of a whole.)
         cfg_scale: weight of classifier-free guidance; 0 is none. A guided step forwards each row twice and still costs one NFE.
         eos: "free", "never" or "last", how `Model.propose` treats end-of-text tokens.
         stop_at_eos: a row is finished once an end-of-text token is revealed and all before it is; the rest of its buffer becomes
@@ -165,7 +171,8 @@ def decode_steps(
     # up to 192 tokens, the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
     behind = length if holes is None else 0
     sizes = torch.tensor([len(prompt) + behind for prompt in prompts])
-    widths = [padded_width(model, size) for size in sizes.tolist()]
+    tokens_of = sizes.tolist()
+    widths = [padded_width(model, size) for size in tokens_of]
     limit, longest = model.max_positions, int(sizes.max())
     if limit is not None and longest > limit:
         raise UnmaskError(f"a prompt and its buffer have {longest} tokens; this model takes {limit}, so shorten one of them")
@@ -178,7 +185,7 @@ def decode_steps(
     inside = torch.arange(max(widths), device=device) < sizes[:, None]
     given = inside.scatter(1, where, False)  # the prompt, which guidance hides
     ends = torch.tensor(model.eos_ids, device=device)
-    keys = torch.tensor(row_keys(prompts, seed), device=device)
+    row_key = torch.tensor(row_keys(prompts, seed) if keys is None else keys, device=device)
     # Only rows with equal prompts can ever have equal canvases; at temperature 0 those are forwarded once.
     first_like = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
     group = [first_like[tuple(prompt)] for prompt in prompts]
@@ -189,7 +196,7 @@ def decode_steps(
     proposed = torch.full((n, length), model.mask_id, device=device)
     confidence = torch.zeros(n, length, k, device=device)
     features: dict[str, Tensor] = {}
-    model_calls = rows_forwarded = 0
+    model_calls = rows_forwarded = positions_forwarded = padding_forwarded = 0
     recorded: list[tuple[Tensor, Observation, Tensor]] = []
 
     # Longest rows first: those side by side are of like length, so little is padded. `order` and what else is a list lives on the host.
@@ -198,7 +205,7 @@ def decode_steps(
     caching = None
     if cache is not None:
         store = KeyValues(min(batch_size, n), max(widths))
-        caching = Caching(cache, cache_refresh, block_length, model.shift, where.tolist(), sizes.tolist(), store)
+        caching = Caching(cache, cache_refresh, block_length, model.shift, where.tolist(), tokens_of, store)
         caching.enter(current)
     changed = current  # rows whose canvas changed since their last proposal
     canvases: list[Any] = list(group)  # what tells the canvases of rows apart
@@ -229,7 +236,7 @@ def decode_steps(
                 needs=needs,
                 k=k,
                 temperature=temperature,
-                generator=RowGenerator(keys[rows]),
+                generator=RowGenerator(row_key[rows]),
                 unconditional=canvas[rows, :width].masked_fill(given[rows, :width], model.mask_id) if cfg_scale else None,
                 cfg_scale=cfg_scale,
                 eos=eos,
@@ -247,13 +254,19 @@ def decode_steps(
             for name, values in proposal.features.items():
                 features.setdefault(name, values.new_zeros(n, *values.shape[1:]))[to] = values[spread]
             model_calls += 1
-            rows_forwarded += len(forwarded) * (2 if cfg_scale else 1)
+            passes = 2 if cfg_scale else 1
+            rows_forwarded += len(forwarded) * passes
+            if cached and view is not None and view.queries is not None:
+                positions_forwarded += view.queries.numel()
+            else:
+                positions_forwarded += len(forwarded) * width * passes
+                padding_forwarded += sum(width - tokens_of[row] for row in forwarded) * passes
 
         seen = {name: values[active] for name, values in features.items()}
         told = None if alpha is None else alpha[active]
         step = nfe[active]
         observation = Observation(confidence[active], masked, eligible, step, length, seen, told)
-        decided = policy.act(observation, RowGenerator(keys[active]))
+        decided = policy.act(observation, RowGenerator(row_key[active]))
         action = (decided > 0) & eligible
         if record:
             recorded.append((active, observation, (decided * eligible).short()))
@@ -301,10 +314,11 @@ def decode_steps(
         texts(model, tokens)
         if holes is None
         else model.tokenizer.batch_decode(
-            [row[:size] for row, size in zip(canvas.tolist(), sizes.tolist(), strict=True)], skip_special_tokens=True
+            [row[:size] for row, size in zip(canvas.tolist(), tokens_of, strict=True)], skip_special_tokens=True
         )
     )
-    return Generation(tokens, text, nfe, reveal_step, answer_tokens, model_calls, rows_forwarded, transitions)
+    forwarded = (model_calls, rows_forwarded, positions_forwarded, padding_forwarded)
+    return Generation(tokens, text, nfe, reveal_step, answer_tokens, *forwarded, transitions)
 
 
 def padded_width(model: Model, size: int) -> int:

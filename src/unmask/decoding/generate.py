@@ -194,6 +194,8 @@ def merge(parts: Sequence[Generation], groups: Sequence[Sequence[int]], fill: in
         answer_tokens=torch.cat([part.answer_tokens for part in parts])[order],
         model_calls=sum(part.model_calls for part in parts),
         rows_forwarded=sum(part.rows_forwarded for part in parts),
+        positions_forwarded=sum(part.positions_forwarded for part in parts),
+        padding_forwarded=sum(part.padding_forwarded for part in parts),
     )
 
 

@@ -2,74 +2,59 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from accelerate import PartialState
 
 from unmask.decoding import check_arguments, decode
 from unmask.errors import UnmaskError
-from unmask.files import new_directory, provenance, write_json, write_text
+from unmask.evaluation.fronts import fronts
+from unmask.evaluation.ledger import Ledger
+from unmask.evaluation.points import Point, describe, summarise
+from unmask.files import provenance
 from unmask.models import Model
-from unmask.policies import load_policy
-from unmask.tasks import Split, Task, answer_length, prompt_tokens
+from unmask.policies import LearnedPolicy, Policy, load_policy
+from unmask.rng import row_keys
+from unmask.tasks import Example, Split, Task, answer_length, prompt_tokens
 
 
 @dataclass(frozen=True)
-class Point:
-    """One sampler at one block length, over all prompts and seeds.
+class Piece:
+    """The unit of work: what is decoded in one call, on one process, and then written down.
 
     Attributes:
+        cell: number of the sampler, block length and seed.
         sampler: its spec.
         block_length: BL.
-        prompts: how many prompts.
-        seeds: how many seeds.
-        accuracy: mean correctness, 0 to 1, with its 95 % interval.
-        nfe: mean forward passes a prompt, with its 95 % interval.
+        seed: of everything random.
+        rows: which prompts, by number, longest first.
     """
 
+    cell: int
     sampler: str
     block_length: int
-    prompts: int
-    seeds: int
-    accuracy: float
-    accuracy_low: float
-    accuracy_high: float
-    nfe: float
-    nfe_low: float
-    nfe_high: float
+    seed: int
+    rows: tuple[int, ...]
 
 
-def bootstrap(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:
-    """The 95 % percentile interval of the mean of values [prompts], by resampling prompts with a fixed seed."""
-    picks = np.random.default_rng(0).integers(0, len(values), (resamples, len(values)))
-    low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
-    return float(low), float(high)
+def plan(samplers: Sequence[str], block_lengths: Sequence[int], seeds: Sequence[int], sizes: Sequence[int], rows: int) -> list[Piece]:
+    """All pieces: for each sampler, block length and seed the prompts, longest first, so that those side by side are of like length.
 
-
-def summarise(records: Iterable[dict[str, Any]]) -> list[Point]:
-    """One `Point` for each sampler and block length, in the order of the records.
-
-    The prompt is the unit: a prompt's results are averaged over seeds first, so more seeds do not fake more prompts.
+    Args:
+        sizes: tokens of each prompt.
+        rows: how many prompts make a piece.
     """
-    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault((record["sampler"], record["block_length"]), []).append(record)
-    points = []
-    for (sampler, block_length), group in groups.items():
-        of_prompt: dict[str, list[dict[str, Any]]] = {}
-        for record in group:
-            of_prompt.setdefault(record["prompt"], []).append(record)
-        correct = np.array([np.mean([r["correct"] for r in rs]) for rs in of_prompt.values()])
-        nfe = np.array([np.mean([r["nfe"] for r in rs]) for rs in of_prompt.values()])
-        seeds = len({record["seed"] for record in group})
-        accuracy, cost = (float(correct.mean()), *bootstrap(correct)), (float(nfe.mean()), *bootstrap(nfe))
-        points.append(Point(sampler, block_length, len(of_prompt), seeds, *accuracy, *cost))
-    return points
+    order = sorted(range(len(sizes)), key=lambda row: -sizes[row])
+    parts = [tuple(order[start : start + rows]) for start in range(0, len(order), rows)]
+    cells = [(spec, bl, seed) for spec in samplers for bl in block_lengths for seed in seeds]
+    return [Piece(i, *cell, part) for i, cell in enumerate(cells) for part in parts]
 
 
 def evaluate(
@@ -87,9 +72,13 @@ def evaluate(
     traces: bool = False,
     cache: str | None = None,
     out: str | Path | None = None,
+    resume: bool = False,
     progress: bool = False,
 ) -> list[Point]:
     """Measures samplers on held-out prompts.
+
+    Under `accelerate launch` the processes share the work; what they write is the same file as that of one process. So is what an
+    evaluation writes that was killed, however often, and resumed.
 
     Args:
         model: the frozen model.
@@ -101,11 +90,15 @@ def evaluate(
         split: which prompts.
         max_new_tokens: L; None is the task's own.
         temperature: τ of the frozen model; above 0 each seed is a sample (`unmask.evaluation.sampling` gives pass@k).
-        batch_size: rows side by side.
+        batch_size: rows side by side. Results are written after every four batches or so.
         traces: keep in each line of results.jsonl which step revealed each position, and the tokens (for `unmask analyze`).
         cache: "prefix" or "dual" caches keys and values (see `unmask.generate`); None is exact.
-        out: a new directory for `results.jsonl` (a line for each prompt) and `summary.json` (points and provenance).
+        out: a new directory for `results.jsonl` (a line for each prompt) and `summary.json` (points, times and provenance).
+        resume: go on with an interrupted evaluation of the same settings in `out`.
         progress: print a line for each sampler.
+
+    Returns:
+        The points; none on processes but the first.
 
     Raises:
         UnmaskError: for unusable arguments; all are checked before anything runs.
@@ -119,50 +112,150 @@ def evaluate(
         raise UnmaskError("no block lengths were given; give at least one, for example max_new_tokens for full diffusion")
     for block_length in block_lengths:
         check_arguments(prompts, length, block_length, temperature, batch_size)
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if out is None and (several or resume):
+        raise UnmaskError("out is missing; resuming, and several processes, need a directory for the results")
+    processes = PartialState(cpu=model.device.type == "cpu", timeout=timedelta(days=7)) if several else None
+    main, rank, world = (processes.is_main_process, processes.process_index, processes.num_processes) if processes else (True, 0, 1)
     policies = {spec: load_policy(spec, device=model.device) for spec in samplers}
     examples = task.examples(split, prompts)
     ids = [prompt_tokens(model, example) for example in examples]
-    directory = new_directory(Path(out)) if out is not None else None
-    records: list[dict[str, Any]] = []
-    for spec, policy in policies.items():
-        for block_length in block_lengths:
-            began = time.perf_counter()
-            for seed in seeds:
-                setting = {"max_new_tokens": length, "block_length": block_length, "temperature": temperature, "seed": seed}
-                generation = decode(model, ids, policy, batch_size=batch_size, cache=cache, **setting)
-                for row, (example, text, nfe) in enumerate(zip(examples, generation.text, generation.nfe.tolist(), strict=True)):
-                    run = {"sampler": spec, "block_length": block_length, "seed": seed, "prompt": example.prompt}
-                    outcome = {"correct": task.score(text, example), "nfe": nfe, "answer": task.answer(text)}
-                    if traces:
-                        outcome["reveal_step"] = generation.reveal_step[row].tolist()
-                        outcome["tokens"] = model.tokenizer.convert_ids_to_tokens(generation.tokens[row].tolist())
-                    records.append(run | outcome)
-            if progress:
-                seconds = time.perf_counter() - began
-                print(f"{describe(summarise(records[-len(seeds) * len(ids) :])[0])}  {seconds:.1f} s", flush=True)
+    keys = {seed: row_keys(ids, seed) for seed in seeds}
+    work = plan(list(policies), block_lengths, seeds, [len(row) for row in ids], 4 * batch_size)
+
+    settings = {
+        "model": str(model.name),
+        "task": task.name,
+        "template": task.template,
+        "split": split,
+        "max_new_tokens": length,
+        "seeds": list(seeds),
+        "temperature": temperature,
+        "cache": cache,
+        "samplers": {spec: digest(policy) for spec, policy in policies.items()},
+        "block_lengths": list(block_lengths),
+        "prompts": hashlib.sha256(repr(ids).encode()).hexdigest()[:16],
+        "batch_size": batch_size,
+        "traces": traces,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
+    ledger = Ledger(Path(out), settings) if out is not None else None
+    done: dict[int, Any] = {}
+    if ledger is not None:
+        if main:
+            ledger.open(provenance(model.device, model.dtype), resume)
+        if processes:
+            processes.wait_for_everyone()
+        if not ledger.running():
+            points = [Point(**point) for point in ledger.summary()["points"]]
+            show(points if progress and main else ())
+            return points
+        done = ledger.pieces()
+        if processes:
+            processes.wait_for_everyone()  # nobody writes before all have read
+    write = ledger.writer(rank) if ledger is not None else lambda piece: None
+
+    shown: set[tuple[str, int]] = set()
+    decoding = {"max_new_tokens": length, "temperature": temperature, "batch_size": batch_size, "cache": cache}
+    for number in [number for number in range(len(work)) if number not in done][rank::world]:
+        piece = work[number]
+        rows = [(examples[row], ids[row], keys[piece.seed][row]) for row in piece.rows]
+        done[number] = {"piece": number, **measure(model, task, piece, policies[piece.sampler], rows, traces, **decoding)}
+        write(done[number])
+        cell = (piece.sampler, piece.block_length)
+        whole = [other for other, each in enumerate(work) if (each.sampler, each.block_length) == cell]
+        if progress and not processes and all(other in done for other in whole):
+            show(summarise(gathered(work, done, whole)))
+            shown.add(cell)
+    if processes:
+        processes.wait_for_everyone()
+        if not main:
+            return []
+        assert ledger is not None
+        done = ledger.pieces()
+    records = gathered(work, done, range(len(work)))
     points = summarise(records)
-    if directory is not None:
-        write_text(directory / "results.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-        setting = {
-            "model": str(model.name),
-            "task": task.name,
-            "template": task.template,
-            "split": split,
-            "max_new_tokens": length,
-            "seeds": list(seeds),
-        }
-        summary = {
-            **setting,
-            "temperature": temperature,
-            "cache": cache,
-            "provenance": provenance(model.device, model.dtype),
-            "points": [vars(point) for point in points],
-        }
-        write_json(directory / "summary.json", summary)
+    if ledger is not None:
+        costs = [done[number]["cost"] for number in range(len(work))]
+        found = {"points": [vars(point) for point in points], "fronts": fronts(points, length), "speed": speeds(work, costs)}
+        ledger.close(records, {"provenance": ledger.begun_with(), **found})
+    if progress:
+        show(point for point in points if (point.sampler, point.block_length) not in shown)
     return points
 
 
-def describe(point: Point) -> str:
-    """A point as one line of text."""
-    accuracy = f"{100 * point.accuracy:5.1f} % [{100 * point.accuracy_low:.1f}, {100 * point.accuracy_high:.1f}]"
-    return f"{point.sampler:<48} BL {point.block_length:>3}  accuracy {accuracy}  NFE {point.nfe:5.1f}"
+def measure(
+    model: Model, task: Task, piece: Piece, policy: Policy, rows: Sequence[tuple[Example, list[int], int]], traces: bool, **decoding: Any
+) -> dict[str, Any]:
+    """Decodes and scores a piece: a record for each row, and what it cost.
+
+    Args:
+        rows: example, token ids and key of each row.
+        decoding: further arguments of `decode`.
+    """
+    examples, ids, keys = map(list, zip(*rows, strict=True))
+    began = time.perf_counter()
+    generation = decode(model, ids, policy, block_length=piece.block_length, keys=keys, **decoding)
+    decoded = time.perf_counter()
+    correct = task.score_all(generation.text, examples)
+    scored = time.perf_counter()
+    records = []
+    columns = (generation.text, correct, generation.nfe.tolist(), generation.answer_tokens.tolist())
+    for i, (example, text, right, nfe, tokens) in enumerate(zip(examples, *columns, strict=True)):
+        record = {"sampler": piece.sampler, "block_length": piece.block_length, "seed": piece.seed, "prompt": example.prompt}
+        record |= {"correct": right, "nfe": nfe, "answer_tokens": tokens, "answer": task.answer(text)}
+        if traces:
+            record["reveal_step"] = generation.reveal_step[i].tolist()
+            record["tokens"] = model.tokenizer.convert_ids_to_tokens(generation.tokens[i].tolist())
+        records.append(record)
+    cost = {"seconds": decoded - began, "scoring_seconds": scored - decoded, "model_calls": generation.model_calls}
+    return {"cost": cost | {"positions": generation.positions_forwarded, "padding": generation.padding_forwarded}, "records": records}
+
+
+def gathered(work: Sequence[Piece], done: Mapping[int, Mapping[str, Any]], numbers: Iterable[int]) -> list[dict[str, Any]]:
+    """The records of some pieces, sorted as if each cell's prompts had been taken in their order."""
+    found = []
+    for number in numbers:
+        piece = work[number]
+        found += [(piece.cell, row, record) for row, record in zip(piece.rows, done[number]["records"], strict=True)]
+    return [record for _, _, record in sorted(found, key=lambda each: each[:2])]
+
+
+def speeds(work: Sequence[Piece], costs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Of each sampler and block length: seconds of decoding and of scoring (of all processes together, over all prompts and seeds), passes
+    of batches, positions forwarded a second without padding, and the share of padding."""
+    totals: dict[tuple[str, int], dict[str, float]] = {}
+    for piece, cost in zip(work, costs, strict=True):
+        total = totals.setdefault((piece.sampler, piece.block_length), dict.fromkeys((*cost, "prompts"), 0))
+        for name, value in cost.items():
+            total[name] += value
+        total["prompts"] += len(piece.rows)
+    return [
+        {
+            "sampler": sampler,
+            "block_length": block_length,
+            "seconds": total["seconds"],
+            "scoring_seconds": total["scoring_seconds"],
+            "seconds_per_prompt": total["seconds"] / total["prompts"],
+            "model_calls": total["model_calls"],
+            "positions_per_second": (total["positions"] - total["padding"]) / total["seconds"],
+            "padding_share": total["padding"] / total["positions"],
+        }
+        for (sampler, block_length), total in totals.items()
+    ]
+
+
+def digest(policy: Policy) -> str:
+    """What tells policies apart whose specs are equal: a hash of a learned one's weights; a heuristic's spec says all."""
+    if not isinstance(policy, LearnedPolicy):
+        return ""
+    found = hashlib.sha256()
+    for name, weight in sorted(policy.network.state_dict().items()):
+        found.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def show(points: Iterable[Point]) -> None:
+    """Prints points, a line each."""
+    for point in points:
+        print(describe(point), flush=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unmask.errors import UnmaskError
-from unmask.evaluation.run import bootstrap
+from unmask.evaluation.points import bootstrap
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

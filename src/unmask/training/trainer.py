@@ -18,7 +18,7 @@ from torch import Tensor
 
 from unmask.decoding import Generation, check_arguments, decode
 from unmask.errors import UnmaskError
-from unmask.evaluation.run import bootstrap
+from unmask.evaluation import bootstrap
 from unmask.files import (
     load_optimizer,
     new_directory,
