@@ -37,9 +37,7 @@ class Config:
 def measure(section: Section) -> Any:
     if section == "decoding":
         return [shown(workloads.run_decoding(work)) for work in workloads.decoding()]
-    jobs: dict[str, Callable[[], Any]] = {
-        name: getattr(workloads, name) for name in ("grpo", "cache", "memory", "growth", "processes") if hasattr(workloads, name)
-    }
+    jobs: dict[str, Callable[[], Any]] = {name: getattr(workloads, name) for name in ("grpo", "cache", "memory", "growth", "processes")}
     return shown(jobs[section]())
 
 

@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks import reference_loops as reference
-from benchmarks.measure import Forward, forwards_of, ideal, interleaved, median, ours, ratio, timed
+from benchmarks.measure import Forward, clock, forwards_of, ideal, interleaved, median, ours, ratio, timed
 from benchmarks.models import random_llada, random_policy, random_prompts
 from unmask.decoding import decode, encode_prompt
 from unmask.models import Model, load_model
@@ -188,6 +188,39 @@ def grpo() -> list[dict[str, Any]]:
     results = [run_grpo(f"d (a) BL {bl}", chain, chain_prompts(chain, 16), 48, bl, 64, 3) for bl in (16, 48)]
     llada = random_llada()
     return [*results, *(run_grpo(f"d (b) BL {bl}", llada, random_prompts(1, 64, 64), 128, bl, 128, 1) for bl in (128,))]
+
+
+def cache() -> dict[str, list[dict[str, Any]]]:
+    """Caching of keys and values: speed on workload (b), accuracy and speed on the embedded models."""
+    llada, rows = random_llada(), random_prompts(8, 64, 64)
+    speed, accuracy = [], []
+    for spec in ("confidence:4", "threshold:0.9"):
+        options = {"max_new_tokens": 128, "block_length": 32, "batch_size": 8}
+        policy = load_policy(spec)
+        contenders = {
+            str(kind): lambda kind=kind, policy=policy, options=options: ours(llada, rows, policy, cache=kind, **options)
+            for kind in (None, "prefix", "dual")
+        }
+        times = interleaved(contenders, dict.fromkeys(contenders, 1 if spec == "confidence:4" else 2))
+        for kind in ("prefix", "dual"):
+            nfe = float(decode(llada, rows, policy, cache=kind, **options).nfe.double().mean())
+            speed.append({"workload": f"b BL 32 {spec}", "cache": kind, "nfe": nfe, "without / with": ratio(times["None"], times[kind])})
+    for name, block_lengths in (("chain", (8, 16)), ("sudoku", (6, 18))):
+        model, task = load_model(f"embedded/{name}"), load_task(name)
+        examples = task.examples("test", 128)
+        prompts = [encode_prompt(model, example.prompt) for example in examples]
+        for bl in block_lengths:
+            for kind in (None, "prefix", "dual"):
+                length = task.max_new_tokens or model.max_new_tokens or 0
+                options = {"max_new_tokens": length, "block_length": bl, "batch_size": 64, "cache": kind}
+                began = clock()
+                generation = decode(model, prompts, load_policy("threshold:0.9"), **options)
+                seconds = clock() - began
+                correct = statistics.mean(task.score_all(generation.text, examples))
+                nfe = float(generation.nfe.double().mean())
+                row = {"model": f"embedded/{name}", "block_length": bl, "cache": kind or "none", "accuracy": correct}
+                accuracy.append(row | {"nfe": nfe, "seconds": seconds})
+    return {"speed": speed, "accuracy": accuracy}
 
 
 def peak(job: Callable[[], Any]) -> float:

@@ -18,32 +18,38 @@ def command(out, *options):
 
 
 def killed_and_resumed(directory, kills, seed, *options):
-    """Runs both evaluations; returns how many pieces each killed run had added, and the two files."""
+    """Runs both evaluations; returns how many pieces each killed run had written, and the two files.
+
+    A run is killed a random time after it wrote a random number of pieces: at a quarter of the runs while it still starts.
+    """
     began = time.perf_counter()
     subprocess.run(command(directory / "whole", *options), check=True, capture_output=True)
     seconds = time.perf_counter() - began
-    rng, added, before = random.Random(seed), [], 0
-    start = 0.4 * seconds  # imports and the model take a good part of so short a run
+    rng, added, before, cut = random.Random(seed), [], 0, directory / "cut"
+
+    def written():
+        return sum(path.read_bytes().count(b"\n") for path in (cut / "partial").glob("*.jsonl"))
+
     for _ in range(kills):
-        process = subprocess.Popen(command(directory / "cut", "--resume", *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            process.wait(rng.uniform(0.5 * start, start + (seconds - start) * 2 / kills + 1))
-        except subprocess.TimeoutExpired:
-            process.kill()
-        assert process.wait() in (0, -9), process.stderr.read().decode()
-        after = sum(path.read_bytes().count(b"\n") for path in (directory / "cut" / "partial").glob("*.jsonl"))
-        added.append(after - before)
-        before = after
-    subprocess.run(command(directory / "cut", "--resume", *options), check=True, capture_output=True)
-    left = sorted(path.name for path in (directory / "cut").iterdir())
+        process = subprocess.Popen(command(cut, "--resume", *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wanted = rng.randint(0, 3)
+        while wanted and written() < before + wanted and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, seconds / 2 if wanted == 0 else 0.2))
+        process.kill()
+        assert process.wait() == -9, f"not killed but ended by itself: give it more to do {process.stderr.read().decode()}"
+        added.append(written() - before)
+        before = written()
+    subprocess.run(command(cut, "--resume", *options), check=True, capture_output=True)
+    left = sorted(path.name for path in cut.iterdir())
     assert left == ["results.jsonl", "summary.json"], left
     return added, *((directory / name / "results.jsonl").read_bytes() for name in ("whole", "cut"))
 
 
 if __name__ == "__main__":
-    kills, seed = (int(argument) for argument in (*sys.argv[1:], "20", "0")[:2]) if len(sys.argv) != 2 else (int(sys.argv[1]), 0)
+    kills, seed = int(dict(enumerate(sys.argv)).get(1, "20")), int(dict(enumerate(sys.argv)).get(2, "0"))
     with tempfile.TemporaryDirectory() as name:
-        options = ("--samplers", *SAMPLERS, "--block-lengths", 16, 48, "--prompts", 200, "--batch-size", 4)
+        options = ("--samplers", *SAMPLERS, "--block-lengths", 16, 48, "--prompts", 600, "--batch-size", 4)
         added, whole, cut = killed_and_resumed(Path(name), kills, seed, *options)
-    print(f"{kills} kills; lines added before each: {added}; {len(whole.splitlines())} results; equal: {whole == cut}")
+    print(f"{kills} kills; pieces that each killed run wrote: {added}; {len(whole.splitlines())} results; equal: {whole == cut}")
     sys.exit(whole != cut)
