@@ -62,7 +62,7 @@ def run(config: Config) -> None:
         from lm_eval.tasks import TaskManager
         from lm_eval.utils import handle_non_serializable, make_table
 
-        from unmask.evaluation.lm_eval import UnmaskLM, use_sandbox
+        from unmask.evaluation.lm_eval import REFUSAL, UnmaskLM, use_sandbox
     except ImportError as error:
         raise UnmaskError(f'lm-evaluation-harness is not installed ({error}); pip install "unmask[lm-eval]"') from None
     if config.include_path is not None and not config.include_path.is_dir():
@@ -70,8 +70,7 @@ def run(config: Config) -> None:
     manager = TaskManager(include_path=str(config.include_path) if config.include_path else None)
     if unknown := [name for name in tasks if not manager.match_tasks([name])]:
         raise UnmaskError(f"lm-evaluation-harness {manager_version()} has no task {unknown[0]!r}; `lm_eval ls tasks` lists them")
-    if config.allow_code_execution:
-        use_sandbox()
+    use_sandbox(config.allow_code_execution)
     settings = {
         name: getattr(config, name) for name in ("block_length", "max_new_tokens", "batch_size", "device", "dtype", "cache", "seed")
     }
@@ -95,7 +94,7 @@ def run(config: Config) -> None:
         if lm.rank == 0:
             config.out.rmdir()  # nothing is in it yet
         if isinstance(error, ValueError) and "unsafe" in str(error):
-            raise UnmaskError("a task runs code that the model wrote; read docs/security.md and say --allow-code-execution") from None
+            raise UnmaskError(REFUSAL) from None
         if isinstance(error, ConnectionError):
             raise UnmaskError(f"a task's data cannot be had ({error}); check the network, or name local files in a task file") from None
         raise
@@ -105,8 +104,9 @@ def run(config: Config) -> None:
         lines = [json.dumps(row, default=handle_non_serializable) + "\n" for row in rows]
         write_text(config.out / f"samples-{task}.jsonl", "".join(lines))
     made = provenance(lm.model.device, lm.model.dtype)
-    report = json.loads(json.dumps({**results, "costs": lm.report(), "provenance": made}, default=handle_non_serializable))
-    write_json(config.out / "results.json", report)
+    template = lm.chat_template(config.apply_chat_template)
+    report = {**results, "chat_template": template, "costs": lm.report(), "provenance": made}
+    write_json(config.out / "results.json", json.loads(json.dumps(report, default=handle_non_serializable)))
     print(make_table(results))
     for task, cost in lm.report().items():
         rate = f"{cost['tokens_per_forward']:.2f} tokens per forward"

@@ -28,7 +28,7 @@ from unmask.models import load_model
 from unmask.policies import load_policy
 from unmask.rng import row_keys
 from unmask.tasks.code import defined
-from unmask.tasks.sandbox import Job, check_all
+from unmask.tasks.sandbox import Job, check_all, require_sandbox
 
 UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature"}
 
@@ -236,9 +236,26 @@ def job_of(program: str, test: str) -> Job:
     return Job(program, test, names=tuple(name for name in dict.fromkeys(defined(program)) if name in used - own))
 
 
-def use_sandbox() -> None:
-    """Lets the harness' tasks that ask for `code_eval` have `CodeEval`. For this process; before the tasks are loaded."""
+REFUSAL = "a task runs code that the model wrote; read docs/security.md and say --allow-code-execution"
+
+
+def use_sandbox(allowed: bool) -> None:
+    """Lets the harness' tasks that load `code_eval` have `CodeEval`, for this process; called before the tasks are loaded.
+
+    Args:
+        allowed: whether code may run; else loading it raises an `UnmaskError`.
+    """
     import evaluate
 
+    if allowed:
+        require_sandbox()
     original = evaluate.load
-    evaluate.load = lambda path, *args, **options: CodeEval() if path == "code_eval" else original(path, *args, **options)
+
+    def load(path: str, *args: Any, **options: Any) -> Any:
+        if path != "code_eval":
+            return original(path, *args, **options)
+        if not allowed:
+            raise UnmaskError(REFUSAL)
+        return CodeEval()
+
+    evaluate.load = load
