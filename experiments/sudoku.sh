@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The puzzle, where order is everything: full diffusion, α = 1, with and without the dense reward, three seeds each; and these policies on the chain task (domain
-# transfer). Then two more recipes: α falling from 3 to 0.5 with the dense reward, with and without the frozen model's hidden states. An hour on two cores. What is small ends in $out/report (docs/results/sudoku).
+# The puzzle, where order is everything: full diffusion, α = 1, with and without the dense reward, three seeds each; and these policies on
+# the chain task (domain transfer). Then two more recipes: α falling from 3 to 0.5 with the dense reward, with and without the frozen
+# model's hidden states. An hour on two cores. What is small ends in $out/report (docs/results/sudoku).
 set -euo pipefail
 out=${1:-runs/sudoku}
 source "$(dirname "$0")/common.sh"
