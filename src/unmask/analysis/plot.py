@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 
@@ -46,7 +46,7 @@ def read_points(paths: Sequence[str | Path]) -> tuple[list[Point], list[str], in
     return points, list(setting[:3]), int(setting[3])
 
 
-def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Path) -> Path:
+def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Path, *, against: Literal["nfe", "seconds"] = "nfe") -> Path:
     """Draws a panel for full diffusion and one for each smaller block length; heuristics thin, learned policies bold.
 
     Args:
@@ -54,13 +54,21 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
         length: L, to tell full diffusion.
         title: of the figure.
         out: image file; its ending decides the format.
+        against: the cost that accuracy is drawn against.
 
     Raises:
-        UnmaskError: if the file cannot be written.
+        UnmaskError: if the file cannot be written, or the points do not say their seconds.
     """
     out = Path(out)
     if out.is_dir() or not out.suffix:
         raise UnmaskError(f"figure {out} is no image file; name a .png, .svg or .pdf file")
+    costs = {(point.sampler, point.block_length): getattr(point, against) for point in points}
+    if None in costs.values():
+        raise UnmaskError("these results do not say how many seconds they took; evaluate again, or draw against nfe")
+
+    def cost(point: Point) -> float:
+        return costs[point.sampler, point.block_length]
+
     blocks = sorted({point.block_length for point in points}, reverse=True)
     families = sorted({family(point.sampler) for point in points}, key=lambda name: (name.startswith("policy"), name))
     colours = plt.colormaps["tab10" if len(families) <= 10 else "tab20"]
@@ -71,13 +79,13 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
     )
     for axis, block_length in zip(axes[0], blocks, strict=True):
         for i, name in enumerate(families):
-            drawn = sorted((p for p in points if family(p.sampler) == name and p.block_length == block_length), key=lambda p: p.nfe)
+            drawn = sorted((p for p in points if family(p.sampler) == name and p.block_length == block_length), key=cost)
             if not drawn:
                 continue
             learned = name.startswith("policy")
             errors = [[100 * (p.accuracy - p.accuracy_low) for p in drawn], [100 * (p.accuracy_high - p.accuracy) for p in drawn]]
             axis.errorbar(
-                [p.nfe for p in drawn],
+                [cost(p) for p in drawn],
                 [100 * p.accuracy for p in drawn],
                 yerr=errors,
                 label=name,
@@ -89,9 +97,9 @@ def plot_pareto(points: Sequence[Point], length: int, title: str, out: str | Pat
                 zorder=3 if learned else 2,
             )
         axis.set_title("full diffusion" if block_length == length else f"semi-autoregressive, block length {block_length}")
-        axis.set_xlabel("mean NFE")
+        axis.set_xlabel({"nfe": "mean NFE", "seconds": "seconds a prompt"}[against])
         axis.set_xscale("log", base=2)
-        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_major_formatter("{x:.3g}")
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("accuracy (%)")
     labels = {label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}

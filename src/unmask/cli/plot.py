@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from unmask.analysis import plot_pareto, read_points
 
@@ -16,6 +17,8 @@ class Config:
     """Directories of `unmask evaluate`, or summary files."""
     out: Path = Path("pareto.png")
     """Image file: .png, .svg or .pdf."""
+    against: Literal["nfe", "seconds"] = "nfe"
+    """What accuracy is drawn against: forward passes, or seconds of decoding a prompt (paper Fig. 12), on the machine of the results."""
     title: str | None = None
     """Title of the figure; leave out for model and task."""
 
@@ -23,4 +26,4 @@ class Config:
 def run(config: Config) -> None:
     points, (model, task, split), length = read_points(config.results)
     title = config.title or f"{model} on {task}, {points[0].prompts} {split} prompts, 95 % intervals"
-    print(f"written to {plot_pareto(points, length, title, config.out)}")
+    print(f"written to {plot_pareto(points, length, title, config.out, against=config.against)}")

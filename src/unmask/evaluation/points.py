@@ -21,6 +21,7 @@ class Point:
         accuracy: mean correctness, 0 to 1, with its 95 % interval.
         nfe: mean forward passes a prompt, with its 95 % interval.
         tokens_per_forward: revealed tokens before the end of the text, for each forward pass; None in results that do not say.
+        seconds: of decoding, a prompt, on the machine of the results; None likewise.
     """
 
     sampler: str
@@ -34,6 +35,7 @@ class Point:
     nfe_low: float
     nfe_high: float
     tokens_per_forward: float | None = None
+    seconds: float | None = None
 
 
 def bootstrap(values: np.ndarray, resamples: int = 2000) -> tuple[float, float]:

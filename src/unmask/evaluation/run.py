@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -174,10 +174,10 @@ def evaluate(
         assert ledger is not None
         done = ledger.pieces()
     records = gathered(work, done, range(len(work)))
-    points = summarise(records)
+    speed = speeds(work, [done[number]["cost"] for number in range(len(work))])
+    points = [replace(point, seconds=row["seconds_per_prompt"]) for point, row in zip(summarise(records), speed, strict=True)]
     if ledger is not None:
-        costs = [done[number]["cost"] for number in range(len(work))]
-        found = {"points": [vars(point) for point in points], "fronts": fronts(points, length), "speed": speeds(work, costs)}
+        found = {"points": [vars(point) for point in points], "fronts": fronts(points, length), "speed": speed}
         ledger.close(records, {"provenance": ledger.begun_with(), **found})
     if progress:
         show(point for point in points if (point.sampler, point.block_length) not in shown)
