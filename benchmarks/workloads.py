@@ -66,18 +66,15 @@ def decoding() -> list[Workload]:
     found = []
     for bl in (16, 48):
         threshold, loop = load_policy("threshold:0.9"), lambda rows, bl=bl: reference.fast_dllm(chain, rows, 48, bl, 0.9)
-        found.append(Workload(f"a BL {bl} threshold:0.9", chain, a, threshold, 48, bl, 64, loop, 5, 3))
-        found.append(Workload(f"a BL {bl} learned", chain, a, random_policy(64, bias=-1.0), 48, bl, 64, None, 5))
+        found.append(Workload(f"a BL {bl} threshold:0.9", chain, a, threshold, 48, bl, 64, loop, 5, 2))
+        found.append(Workload(f"a BL {bl} learned", chain, a, random_policy(64, bias=-1.0), 48, bl, 64, None, 3))
     for bl in (32, 128):
         loop = lambda rows, bl=bl: reference.llada(llada, rows, 128, bl, 16)  # noqa: E731
         found.append(Workload(f"b BL {bl} confidence:16", llada, b, load_policy("confidence:16"), 128, bl, 8, loop, 3, 1))
         found.append(Workload(f"b BL {bl} learned", llada, b, random_policy(bias=0.0), 128, bl, 8, None, 1))
-    loop = lambda rows: reference.fast_dllm(llada, rows, 128, 32, 0.5)  # noqa: E731
-    found.append(Workload("b BL 32 threshold:0.5", llada, b, load_policy("threshold:0.5"), 128, 32, 8, loop, 3, 1))
+    found.append(Workload("b BL 32 threshold:0.5", llada, b, load_policy("threshold:0.5"), 128, 32, 8, None, 1))
     for bl in (32, 128):
         found.append(Workload(f"c BL {bl} confidence:16", llada, c, load_policy("confidence:16"), 128, bl, 8, None, 2))
-    loop = lambda rows: reference.llada(llada, rows, 128, 32, 16)  # noqa: E731
-    found[-2] = Workload(**(vars(found[-2]) | {"loop": loop, "reference_repeats": 1}))
     return found
 
 
@@ -194,14 +191,14 @@ def cache() -> dict[str, list[dict[str, Any]]]:
     """Caching of keys and values: speed on workload (b), accuracy and speed on the embedded models."""
     llada, rows = random_llada(), random_prompts(8, 64, 64)
     speed, accuracy = [], []
-    for spec in ("confidence:4", "threshold:0.9"):
+    for spec in ("confidence:8", "threshold:0.5"):
         options = {"max_new_tokens": 128, "block_length": 32, "batch_size": 8}
         policy = load_policy(spec)
         contenders = {
             str(kind): lambda kind=kind, policy=policy, options=options: ours(llada, rows, policy, cache=kind, **options)
             for kind in (None, "prefix", "dual")
         }
-        times = interleaved(contenders, dict.fromkeys(contenders, 1 if spec == "confidence:4" else 2))
+        times = interleaved(contenders, dict.fromkeys(contenders, 1))
         for kind in ("prefix", "dual"):
             nfe = float(decode(llada, rows, policy, cache=kind, **options).nfe.double().mean())
             speed.append({"workload": f"b BL 32 {spec}", "cache": kind, "nfe": nfe, "without / with": ratio(times["None"], times[kind])})

@@ -47,7 +47,7 @@ def killed_and_resumed(directory, kills, seed, *options):
 if __name__ == "__main__":
     kills, seed = int(dict(enumerate(sys.argv)).get(1, "20")), int(dict(enumerate(sys.argv)).get(2, "0"))
     with tempfile.TemporaryDirectory() as name:
-        options = ("--samplers", *SAMPLERS, "--block-lengths", 16, 48, "--prompts", 400, "--batch-size", 4)
+        options = ("--samplers", *SAMPLERS, "--block-lengths", 16, 48, "--prompts", 200, "--batch-size", 2)
         added, whole, cut = killed_and_resumed(Path(name), kills, seed, *options)
     print(f"{kills} kills; pieces that each killed run wrote: {added}; {len(whole.splitlines())} results; equal: {whole == cut}")
     sys.exit(whole != cut)

@@ -1,6 +1,7 @@
 """Invariants 1–3, 5 and 6 of the decoder, and the decoder against a slow re-statement."""
 
 import random
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 import unmask
 from tests.reference.decode import RULES, decode_row
 from unmask.decoding import decode, decode_steps, finish
-from unmask.decoding.decode import current_block
+from unmask.decoding.decode import alike, current_block
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, load_policy
 
 SPECS = ["random:1", "random:3", "confidence:1", "confidence:4", "threshold:0.3", "threshold:0.9", "factor:1.5", "margin:2", "entropy:0.8"]
@@ -185,3 +186,16 @@ def test_bad_arguments_get_one_clear_sentence(tiny_model, change, says):
     with pytest.raises(unmask.UnmaskError, match=says) as error:
         unmask.generate(tiny_model, arguments.pop("prompts"), arguments.pop("policy"), **arguments)
     assert "\n" not in str(error.value)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
+def test_rows_of_like_width_are_forwarded_together(sizes):
+    widths = sorted((16 * size for size in sizes), reverse=True)
+    parts = alike(range(len(widths)), widths)
+    assert [row for part in parts for row in part] == list(range(len(widths)))
+    assert all(widths[before[-1]] > widths[after[0]] for before, after in pairwise(parts))  # equal ones never apart: they may share
+    assert all(widths[part[0]] * len(part) >= 512 for part in parts[:-1])
+    padded = sum(widths[part[0]] - widths[row] for part in parts for row in part)
+    assert padded <= sum(widths[0] - width for width in widths)
+    assert alike([3, 1, 2], [0, 512, 496, 528]) == [[3, 1, 2]]  # 16 and 32 positions are not worth a pass
+    assert alike(range(4), [528, 528, 256, 256]) == [[0, 1], [2, 3]]

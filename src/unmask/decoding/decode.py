@@ -213,7 +213,7 @@ def decode_steps(
         active = torch.tensor(current, device=device)
         masked = reveal_step[active] < 0
         eligible = current_block(masked, block_length)
-        for part, cached in caching.parts(changed) if caching else ((changed, False),):
+        for part, cached in caching.parts(changed) if caching else [(part, False) for part in alike(changed, widths)]:
             if not part:
                 continue
             unique = {canvases[row]: row for row in part} if shared else {}
@@ -326,6 +326,20 @@ def padded_width(model: Model, size: int) -> int:
     mask at all, and within what the model takes."""
     width = -(-size // 16) * 16 if model.full_attention else size // 16 * 16 + 16
     return width if model.max_positions is None else max(size, min(width, model.max_positions))
+
+
+def alike(rows: Sequence[int], widths: Sequence[int]) -> list[list[int]]:
+    """Rows, by falling width, in parts to forward apart: a new one begins where that spares the rows from there on 128 positions of padding
+    or more (a pass of its own costs that), and the part before has 512 positions, enough for a pass to be worth its while."""
+    parts: list[list[int]] = []
+    for i, row in enumerate(rows):
+        widest = widths[parts[-1][0]] if parts else 0
+        spared = (widest - widths[row]) * (len(rows) - i)
+        narrower = i > 0 and widths[row] < widths[rows[i - 1]]  # rows that may share a pass stay together
+        if i == 0 or (narrower and spared >= 128 and widest * len(parts[-1]) >= 512):
+            parts.append([])
+        parts[-1].append(row)
+    return parts
 
 
 def fingerprint(tokens: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
