@@ -1,5 +1,6 @@
 """KV caching: exact where it refreshes at every step, and between refreshes the approximation that it says it is."""
 
+import json
 import random
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from tests.reference.decode import RULES
 from tests.test_thousand import SPECS, small_model
 from unmask import UnmaskError, generate, load_policy
+from unmask.cli import main
 from unmask.decoding import decode
 from unmask.policies import LearnedPolicy
 from unmask.policies.network import NetworkConfig, PolicyNetwork
@@ -158,3 +160,13 @@ def test_what_cannot_be_cached_is_refused(tiny_model):
     ):
         with pytest.raises(UnmaskError, match=says):
             generate(tiny_model, [[5, 6]], "confidence:1", max_new_tokens=8, **options)
+
+
+def test_the_commands_take_a_cache(tiny_dir, tmp_path, capsys):
+    common = ("--model", str(tiny_dir), "--block-lengths", "8", "--cache", "dual", "--samplers", "confidence:4", "--prompts", "5")
+    assert main(["evaluate", *common, "--out", str(tmp_path / "out")]) == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["cache"] == "dual" and summary["points"][0]["nfe"] == 12
+    assert main(["generate", "7 a +5 =", "--model", str(tiny_dir), "--cache", "prefix", "--block-length", "8"]) == 0
+    assert main(["generate", "7 a +5 =", "--model", str(tiny_dir), "--cache", "prefix", "--cfg-scale", "1"]) == 2
+    assert "guidance" in capsys.readouterr().err

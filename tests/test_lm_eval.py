@@ -207,9 +207,6 @@ def test_tasks_that_run_code_need_the_flag_and_get_the_sandbox(tasks, tmp_path, 
         ((), "no tasks"),
         (("--tasks", "no_such_task"), "no_such_task"),
         (("--tasks", "gsm8k", "--include-path", "nowhere"), "nowhere"),
-        (("--tasks", "gsm8k", "--policy", "nonsense"), "nonsense"),
-        (("--tasks", "gsm8k", "--batch-size", "0"), "batch_size"),
-        (("--tasks", "gsm8k", "--block-length", "0"), "block_length"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, says, tmp_path, monkeypatch, capsys):
@@ -219,6 +216,9 @@ def test_bad_input_is_one_sentence(arguments, says, tmp_path, monkeypatch, capsy
     assert not Path("runs").exists()
 
 
-def test_loglikelihoods_are_refused():
+def test_settings_that_cannot_be_used_and_loglikelihoods_are_refused():
+    for settings in ({"policy": "nonsense"}, {"batch_size": "auto"}, {"batch_size": 0}, {"block_length": 0}, {"dtype": "int8"}):
+        with pytest.raises(UnmaskError, match=r"nonsense|batch_size|block_length|dtype"):
+            UnmaskLM(**settings)
     with pytest.raises(UnmaskError, match="generate_until"):
         UnmaskLM().loglikelihood([])
