@@ -294,11 +294,20 @@ def processes(repeats: int = 3) -> dict[str, Any]:
     """Rollouts a second (wall clock) of one process and of two under `accelerate launch`, one core each, in turns."""
     found: dict[int, list[float]] = {1: [], 2: []}
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_machines", "1", "--mixed_precision", "no"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
     launch += ["--dynamo_backend", "no"]
     for _ in range(repeats):
         for n in (1, 2):
-            command = [*launch, "--num_processes", str(n), "--main_process_port", "0", "-m", "benchmarks.rollouts"]
+            command = [
+                *launch,
+                *(["--multi_gpu"] if n > 1 else ["--cpu"]),
+                "--num_processes",
+                str(n),
+                "--main_process_port",
+                "0",
+                "-m",
+                "benchmarks.rollouts",
+            ]
             done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
             found[n].append(float(done.stdout.split()[-1]))
     gain = median([two / one for one, two in zip(found[1], found[2], strict=True)])

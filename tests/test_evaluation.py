@@ -90,12 +90,13 @@ def test_killed_evaluations_end_as_uninterrupted_ones(tmp_path, tiny_dir):
 def test_two_processes_write_what_one_writes(tmp_path, tiny_dir):
     options = ("--model", tiny_dir, "--samplers", "confidence:8", "random:16", "--prompts", 10, "--batch-size", 1, "--temperature", 1.0)
     subprocess.run(command(tmp_path / "one", *options), check=True, capture_output=True)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     done = subprocess.run([*launch, *command(tmp_path / "two", *options)[1:]], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert lines(tmp_path / "one") == lines(tmp_path / "two")
     assert done.stdout.count("written to") == 1
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["provenance"]["processes"] == 2
 
 
 @pytest.fixture

@@ -113,6 +113,24 @@ def test_the_harness_own_command_has_the_model(tasks, tmp_path):
     assert "exact_match,last" in report["results"]["chain_local"]
 
 
+def test_two_processes_answer_as_one(tasks, tmp_path):
+    options = ("lm-eval", "--include-path", tasks, "--tasks", "chain_local", "--policy", "confidence:8", "--limit", "7")
+    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
+    launch += ("--dynamo_backend", "no", "--main_process_port", "0", "-m", "unmask.cli")
+    done = subprocess.run([sys.executable, *launch, *map(str, options), "--out", tmp_path / "two"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert lm_eval(*options[1:], "--out", tmp_path / "one") == 0
+    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    assert (one["provenance"]["processes"], two["provenance"]["processes"]) == (1, 2)
+    assert one["results"] == two["results"]
+    assert [report["costs"]["chain_local"]["prompts"] for report in (one, two)] == [7, 7]
+    texts = [
+        sorted(map(str, (json.loads(line)["resps"] for line in (tmp_path / n / "samples-chain_local.jsonl").read_text().splitlines())))
+        for n in ("one", "two")
+    ]
+    assert texts[0] == texts[1]
+
+
 def requests(*pairs):
     return [Instance("generate_until", {}, pair, i, ("task", i, 1)) for i, pair in enumerate(pairs)]
 

@@ -174,13 +174,14 @@ def test_kill_9_and_resume_by_command(tmp_path, tiny_dir):
 
 
 def test_two_processes_train_one_policy(tmp_path, tiny_dir):
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "unmask.cli"]
     arguments = command("--model", tiny_dir, "--max-new-tokens", 6, "--rounds", 2, "--prompts", 2, "--rollouts", 2, "--width", 16)[3:]
     result = subprocess.run([*launch, *arguments, "--eval-prompts", "3", "--out", str(tmp_path / "run")], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
     assert Path(tmp_path / "run" / "best" / "model.safetensors").exists()
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["provenance"]["processes"] == 2
 
 
 def test_resuming_with_other_settings_is_refused(tmp_path, tiny_dir, any_digit):

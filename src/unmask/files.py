@@ -45,7 +45,7 @@ def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Te
         UnmaskError: if the file is missing or truncated.
     """
     try:
-        return load_file(path, device=str(device))
+        return load_file(path, device="cpu" if torch.device(device).type == "cpu" else str(device))  # torch has cpu:0, safetensors not
     except FileNotFoundError:
         raise UnmaskError(f"{path} does not exist; a checkpoint directory holds config.json and safetensors files") from None
     except Exception as error:  # safetensors raises its own type, and OSError when the header is cut
@@ -124,6 +124,7 @@ def provenance(device: str | torch.device = "cpu", dtype: torch.dtype | None = N
         "command": " ".join(["unmask", *sys.argv[1:]]),
         "commit": commit(),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in ("unmask", "torch", "transformers")},
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch.") if dtype else None,

@@ -88,7 +88,7 @@ class UnmaskLM(LM):
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             state = PartialState(cpu=device == "cpu", timeout=timedelta(days=7))
             self._rank, self._world_size = state.process_index, state.num_processes
-            device = str(state.device)
+            device = "cpu" if device == "cpu" else str(state.device)
         self._device = torch.device(device)
         self.model = load_model(model, device=device, dtype=getattr(torch, dtype))
         self.policy = load_policy(policy, device=self.model.device)
@@ -155,7 +155,20 @@ class UnmaskLM(LM):
                         texts[i] = postprocess_generated_text(text, options[i]["until"], None)
                         self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
                     bar.update(len(part))
+        self.share_costs()
         return texts
+
+    def share_costs(self) -> None:
+        """Adds up what all processes spent; every process calls this as often."""
+        if self.world_size == 1:
+            return
+        totals: dict[str, Cost] = {}
+        for costs in gather_object([self.costs]):
+            for task, cost in costs.items():
+                total = totals.setdefault(task, Cost())
+                for name, value in asdict(cost).items():
+                    setattr(total, name, getattr(total, name) + value)
+        self.costs = totals if self.rank == 0 else {}
 
     def answers(
         self, part: Sequence[int], ids: Mapping[int, list[int]], keys: Mapping[int, int], length: int, temperature: float, cost: Cost
@@ -178,7 +191,7 @@ class UnmaskLM(LM):
         return self.described | {"costs": self.report()}
 
     def report(self) -> dict[str, dict[str, float]]:
-        """For each task: prompts, mean NFE, tokens per forward, and seconds of decoding; with several processes of this one's share."""
+        """For each task: prompts, mean NFE, tokens per forward, and seconds of decoding, of all processes together."""
         return {
             task: asdict(cost) | {"nfe": cost.nfe / cost.prompts, "tokens_per_forward": cost.tokens / cost.nfe}
             for task, cost in self.costs.items()
