@@ -114,7 +114,7 @@ def test_the_harness_own_command_has_the_model(tasks, tmp_path):
 
 
 def test_two_processes_answer_as_one(tasks, tmp_path):
-    options = ("lm-eval", "--include-path", tasks, "--tasks", "chain_local", "--policy", "confidence:8", "--limit", "7")
+    options = ("lm-eval", "--include-path", tasks, "--tasks", "chain_local", "--policy", "confidence:8", "--limit", "8")
     launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
     launch += ("--dynamo_backend", "no", "--main_process_port", "0", "-m", "unmask.cli")
     done = subprocess.run([sys.executable, *launch, *map(str, options), "--out", tmp_path / "two"], capture_output=True, text=True)
@@ -123,7 +123,7 @@ def test_two_processes_answer_as_one(tasks, tmp_path):
     one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
     assert (one["provenance"]["processes"], two["provenance"]["processes"]) == (1, 2)
     assert two["results"]["chain_local"]["exact_match,last"] == pytest.approx(one["results"]["chain_local"]["exact_match,last"])
-    assert [report["costs"]["chain_local"]["prompts"] for report in (one, two)] == [7, 7]
+    assert [report["costs"]["chain_local"]["prompts"] for report in (one, two)] == [8, 8]
     texts = [
         sorted(map(str, (json.loads(line)["resps"] for line in (tmp_path / n / "samples-chain_local.jsonl").read_text().splitlines())))
         for n in ("one", "two")
