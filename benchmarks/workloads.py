@@ -175,7 +175,7 @@ def run_grpo(name: str, model: Model, prompts: list[list[int]], length: int, blo
         "workload": name,
         "reference / ours": ratio(times["reference"], times["ours"]),
         "seconds": {part: statistics.median(values) for part, values in parts.items()},
-        "largest difference of updated weights": float((a - b).abs().max()),
+        "largest difference of updated weights": float((a - b).detach().abs().max()),
     }
 
 
