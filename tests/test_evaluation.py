@@ -71,6 +71,7 @@ def test_everything_is_checked_before_anything_is_written(tiny_model, tmp_path):
         (["confidence:1"], {"block_lengths": [49]}),
         (["confidence:1"], {"prompts": 0}),
         (["confidence:1"], {"seeds": ()}),
+        (["confidence:1"], {"cache": "half"}),
     ):
         with pytest.raises(UnmaskError):
             evaluate(tiny_model, task, samplers, **({"block_lengths": [48], "out": tmp_path / "out"} | options))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unmask.analysis import read_points
 from unmask.errors import UnmaskError
 from unmask.evaluation import compare, read_records
 
@@ -25,6 +26,7 @@ class Config:
 def run(config: Config) -> None:
     if not config.results:
         raise UnmaskError("no results were given; give directories that `unmask evaluate` wrote")
+    read_points(config.results)  # refuses results of different models, tasks or lengths
     records = [record for directory in config.results for record in read_records(directory)]
     known = ", ".join(dict.fromkeys(record["sampler"] for record in records))
 

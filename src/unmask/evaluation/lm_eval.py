@@ -21,7 +21,7 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from lm_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
-from unmask.decoding import decode, encode_prompt
+from unmask.decoding import check_cache, decode, encode_prompt
 from unmask.errors import UnmaskError
 from unmask.evaluation.samples import pass_at_k
 from unmask.models import load_model
@@ -91,6 +91,7 @@ class UnmaskLM(LM):
             device = "cpu" if device == "cpu" else str(state.device)
         self._device = torch.device(device)
         self.model = load_model(model, device=device, dtype=getattr(torch, dtype))
+        check_cache(self.model, cache, None, 0.0)
         self.policy = load_policy(policy, device=self.model.device)
         self.batch_size, self.max_new_tokens, self.seed = int(batch_size), max_new_tokens, seed
         self.settings: dict[str, Any] = {"block_length": block_length, "cache": cache, "batch_size": self.batch_size}

@@ -13,7 +13,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from unmask.decoding import check_arguments, decode
+from unmask.decoding import check_arguments, check_cache, decode
 from unmask.errors import UnmaskError
 from unmask.evaluation.fronts import fronts
 from unmask.evaluation.ledger import Ledger
@@ -112,6 +112,7 @@ def evaluate(
         raise UnmaskError("no block lengths were given; give at least one, for example max_new_tokens for full diffusion")
     for block_length in block_lengths:
         check_arguments(prompts, length, block_length, temperature, batch_size)
+    check_cache(model, cache, None, 0.0)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if out is None and (several or resume):
         raise UnmaskError("out is missing; resuming, and several processes, need a directory for the results")
@@ -134,7 +135,9 @@ def evaluate(
         "cache": cache,
         "samplers": {spec: digest(policy) for spec, policy in policies.items()},
         "block_lengths": list(block_lengths),
-        "prompts": hashlib.sha256(repr(ids).encode()).hexdigest()[:16],
+        "prompts": hashlib.sha256(repr([(row, example.answer) for row, example in zip(ids, examples, strict=True)]).encode()).hexdigest()[
+            :16
+        ],
         "batch_size": batch_size,
         "traces": traces,
         "dtype": str(model.dtype).removeprefix("torch."),
