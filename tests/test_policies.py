@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from tests.reference.decode import RULES
 from unmask import LearnedPolicy, UnmaskError, load_policy
 from unmask.policies import Bernoulli, NetworkConfig, Observation, PolicyNetwork
-from unmask.policies.network import rotary_angles, rotate, smallest_beside
+from unmask.policies.network import joint_ahead, rotary_angles, rotate, smallest_beside
 from unmask.rng import RowGenerator, row_keys
 
 
@@ -139,6 +140,20 @@ def test_logits_of_a_row_do_not_depend_on_its_mates():
         assert torch.equal(network(o[row : row + 1])[0], together[row])
 
 
+@pytest.mark.parametrize("config", [{}, {"context": True, "joint": True}, {"conditioned": True}, {"modulation": "linear"}])
+def test_logits_at_eligible_positions_alone_are_the_same(config):
+    o = observation(batch=9, length=48)
+    eligible = o.eligible & (torch.arange(48) < torch.arange(0, 54, 6)[:, None] + 3)  # 1 to 48 of them
+    o = replace(o, eligible=eligible, alpha=torch.linspace(0.3, 10, 9) if config.get("conditioned") else None)
+    network = perturbed(**config)
+    everywhere, most = network(o), int(eligible.sum(1).amax())
+    for bound in (most, 48):
+        assert torch.allclose(network(o, bound)[eligible], everywhere[eligible], atol=1e-5)
+    for row in range(9):  # in multiples of 16 the bits do not depend on the bound, nor on the row's mates
+        alone = -(-int(eligible[row].sum()) // 16) * 16
+        assert torch.equal(network(o[row : row + 1], alone)[0][eligible[row]], network(o, 48)[row][eligible[row]])
+
+
 def test_confidence_may_come_without_its_last_axis():
     o = observation()
     flat = Observation(o.confidence[..., 0], o.masked, o.eligible, o.step, o.length)
@@ -236,7 +251,7 @@ def test_row_generator_is_uniform_and_keyed_by_row():
     assert len(set(row_keys([[1, 2]] * 50 + [[2, 1]] * 50, 0) + row_keys([[1, 2]], 1))) == 101
 
 
-def test_context_is_the_smallest_confidence_on_either_side():
+def test_context_is_the_smallest_confidence_on_either_side_and_joint_the_product_of_larger_ones():
     o = observation(batch=4)
     c, eligible = o.confidence[..., 0], o.eligible
     found = smallest_beside(c, eligible)
@@ -245,6 +260,11 @@ def test_context_is_the_smallest_confidence_on_either_side():
             before = [float(c[row, j]) for j in range(k) if eligible[row, j]]
             behind = [float(c[row, j]) for j in range(k + 1, 10) if eligible[row, j]]
             assert found[row, k].tolist() == [min(before, default=1.0), min(behind, default=1.0)]
+    ahead = joint_ahead(c, eligible)
+    for row in range(4):
+        for k in eligible[row].nonzero()[:, 0].tolist():
+            larger = [j for j in range(10) if eligible[row, j] and (-c[row, j], j) < (-c[row, k], k)]
+            assert abs(float(ahead[row, k]) - math.prod(float(c[row, j]) for j in larger)) < 1e-5
     network = perturbed(context=True)
     flipped = Observation(o.confidence.flip(1), o.masked.flip(1), o.eligible.flip(1), o.step, 10)
     assert not torch.allclose(network(o), network(flipped).flip(1))

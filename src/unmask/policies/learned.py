@@ -74,8 +74,8 @@ class LearnedPolicy:
         """How many of the largest probabilities it reads at each position."""
         return self.network.config.inputs
 
-    def logits(self, observation: Observation) -> Float[Tensor, "B L"]:
-        """b, fp32, at every position, before the temperature.
+    def logits(self, observation: Observation, most: int | None = None) -> Float[Tensor, "B L"]:
+        """b, fp32, at every position, before the temperature. With `most`, a bound of a row's eligible positions, they mean something only there.
 
         Raises:
             UnmaskError: if the observation lacks what the network reads: probabilities, hidden states of its width, α.
@@ -95,11 +95,11 @@ class LearnedPolicy:
             observation = replace(observation, step=torch.zeros_like(observation.step))
         if "mask" in self.zero:
             observation = replace(observation, masked=torch.zeros_like(observation.masked))
-        return self.network(observation)
+        return self.network(observation, most)
 
-    def distribution(self, observation: Observation) -> Bernoulli | PlackettLuce:
-        """The action distribution at temperature τ_π, without β and fallback: what training's likelihoods are of."""
-        return ACTIONS[self.action](self.logits(observation) / self.temperature, observation.eligible)
+    def distribution(self, observation: Observation, most: int | None = None) -> Bernoulli | PlackettLuce:
+        """The action distribution at temperature τ_π, without β and fallback: what training's likelihoods are of. `most` as in `logits`."""
+        return ACTIONS[self.action](self.logits(observation, most) / self.temperature, observation.eligible)
 
     def alpha_for(self, nfe: float | int) -> float:
         """The α that gives about `nfe` forward passes a prompt, from the front in `metadata["pareto"]` that training ends with.
@@ -122,7 +122,9 @@ class LearnedPolicy:
 
     @torch.inference_mode()
     def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"] | Int[Tensor, "B L"]:
-        distribution = self.distribution(observation)
+        # On a CPU the host may look how many positions are eligible; in multiples of 16, for bits that do not depend on the batch.
+        most = -(-int(observation.eligible.sum(1).amax()) // 16) * 16 if observation.eligible.device.type == "cpu" else observation.length
+        distribution = self.distribution(observation, min(most, observation.length))
         action = distribution.sample(generator.uniform(observation.step, distribution.numbers, ACTION), self.beta)
         if not self.fallback:
             return action

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import embedding, gelu, layer_norm, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import gelu, layer_norm, linear, pad, scaled_dot_product_attention, silu
 
 from unmask.errors import UnmaskError
 from unmask.policies.base import Observation
@@ -31,6 +31,8 @@ class NetworkConfig:
         time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all frequencies are 1 (paper.md §7, 4).
         context: the network reads, beside the probabilities at a position, the smallest confidence among the eligible positions before it
             and among those behind it (1 if there are none). Attention could find these, but GRPO rarely gets it to (lab book).
+        joint: it reads the product of the confidences of all eligible positions that are more confident than this one: in the units of a
+            probability, what the entropy bound goes by.
         hidden: width of the frozen model's hidden states, which the network reads too; 0 reads none (paper Fig. 20).
         conditioned: the network is told α, through the modulators, and serves all of them.
         modulation: what the modulators are a linear map of: "silu" of the condition (DiT), or "linear": the condition itself.
@@ -45,6 +47,7 @@ class NetworkConfig:
     time: str = "sinusoids"
     modulation: str = "silu"
     context: bool = False
+    joint: bool = False
     hidden: int = 0
     conditioned: bool = False
 
@@ -68,7 +71,7 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.confidence = nn.Linear(config.inputs + 2 * config.context, width)
+        self.confidence = nn.Linear(config.inputs + 2 * config.context + config.joint, width)
         self.hidden = nn.Linear(config.hidden, width) if config.hidden else None
         self.mask = nn.Embedding(2, width)
         self.tradeoff = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width)) if config.conditioned else None
@@ -86,44 +89,77 @@ class PolicyNetwork(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.constant_(self.head.bias, config.initial_bias)
 
-    def forward(self, observation: Observation) -> Float[Tensor, "B L"]:
-        """Logits for all positions, eligible or not."""
+    def forward(self, observation: Observation, most: int | None = None) -> Float[Tensor, "B L"]:
+        """Logits b.
+
+        Args:
+            observation: B rows.
+            most: no row has more eligible positions than this. Given, logits are computed at those alone and mean nothing elsewhere: every
+                position is attended to, but only they attend, which in semi-AR is most of the work spared.
+        """
         batch, length = observation.masked.shape
         heads, width = self.config.heads, self.config.width
         c = observation.confidence[..., : self.config.inputs]
         if self.config.context:
             c = torch.cat([c, smallest_beside(c[..., 0], observation.eligible)], -1)
+        if self.config.joint:
+            c = torch.cat([c, joint_ahead(c[..., 0], observation.eligible)[..., None]], -1)
         h = self.confidence(c.logit(1e-4) / 4 if self.config.transform == "log-odds" else c)
         if self.hidden is not None:
             h = h + self.hidden(layer_norm(observation.features["hidden"].float(), (self.config.hidden,)))
-        # The condition depends on the step and the mask bit (and on the row's α): compute the modulators once for each, and look them up.
-        several, row, time = None, observation.step.clamp(max=observation.length), torch.arange(observation.length + 1, device=h.device)
+        by_bit = self.modulators(observation)
+        angles = rotary_angles(length, width // heads, h.device)[None, None]
+
+        # Keys and values of all positions; queries and all that follows of the eligible ones, whose mask bit is the same in a row.
+        modulated = torch.where(observation.masked[..., None], by_bit[:, 1:, : 2 * width], by_bit[:, :1, : 2 * width])
+        x = modulate(h, *modulated.chunk(2, -1))
+        at = None
+        if most is None:
+            q, k, v = self.qkv(x).chunk(3, -1)
+            chosen = torch.where(observation.masked[..., None], by_bit[:, 1:], by_bit[:, :1])
+            q_angles = angles
+        else:
+            at = (~observation.eligible).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+            weights, biases = self.qkv.weight.split([width, 2 * width]), self.qkv.bias.split([width, 2 * width])
+            k, v = linear(x, weights[1], biases[1]).chunk(2, -1)
+            x, h = (y.gather(1, at[..., None].expand(-1, -1, width)) for y in (x, h))
+            q = linear(x, weights[0], biases[0])
+            bit = (observation.masked & observation.eligible).any(1)
+            chosen = torch.where(bit[:, None, None], by_bit[:, 1:], by_bit[:, :1])
+            q_angles = angles[0, 0, at][:, None]
+        gate_1, shift_2, scale_2, gate_2 = chosen[..., 2 * width :].chunk(4, -1)
+        q, k, v = (y.reshape(batch, -1, heads, width // heads).transpose(1, 2) for y in (q, k, v))
+        with torch.autocast(h.device.type, enabled=False):  # the kernel's bf16 backward is 7x slower than fp32 on CPUs (lab book)
+            x = scaled_dot_product_attention(rotate(q.float(), q_angles), rotate(k.float(), angles), v.float())
+        h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(batch, -1, width))
+        h = h + (1 + gate_2) * self.down(gelu(self.up(modulate(h, shift_2, scale_2))))
+        # As a sum, not a matrix-vector product: its bits then do not depend on how many rows there are (lab book).
+        logits = (self.norm(h) * self.head.weight[0]).float().sum(-1) + self.head.bias
+        return logits if at is None else logits.new_zeros(batch, length).scatter(1, at, logits)
+
+    def modulators(self, observation: Observation) -> Float[Tensor, "B 2 modulators"]:
+        """Shift, scale, gate, shift, scale, gate, of each row for the mask bits 0 and 1. The condition depends on these, the step and the row's α
+        only, so they are computed once for each step there is, and looked up."""
+        length, width = observation.length, self.config.width
+        several, time = None, torch.arange(length + 1, device=observation.step.device)
+        row = observation.step.clamp(max=length)
         if self.tradeoff is not None:
             # At least 8 rows: the products of fewer have other bits on CPUs, and a row's must not depend on the batch (lab book).
-            several = torch.arange(max(batch, 8), device=h.device) % batch
-            row, time = torch.arange(batch, device=h.device), row[several]
-        time = time / observation.length
+            batch = len(row)
+            several = torch.arange(max(batch, 8), device=row.device) % batch
+            row, time = torch.arange(batch, device=row.device), row[several]
+        time = time / length
         embedded = self.time(sinusoids(time, width) if self.config.time == "sinusoids" else one_frequency(time, width))
         if self.tradeoff is not None:
             assert observation.alpha is not None, "a conditioned network needs α in the observation"
             embedded = embedded + self.tradeoff(observation.alpha[several, None].log())
         condition = embedded[:, None] + self.mask.weight
-        condition = silu(condition) if self.config.modulation == "silu" else condition
-        pair = 2 * row[:, None] + observation.masked
-        modulators = embedding(pair, self.modulation(condition).flatten(0, 1))
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulators.chunk(6, -1)
+        return self.modulation(silu(condition) if self.config.modulation == "silu" else condition)[row]
 
-        x = layer_norm(h, (width,)) * (1 + scale_1) + shift_1
-        q, k, v = self.qkv(x).view(batch, length, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-        angles = rotary_angles(length, width // heads, h.device)
-        with torch.autocast(h.device.type, enabled=False):  # the kernel's bf16 backward is 7x slower than fp32 on CPUs (lab book)
-            x = scaled_dot_product_attention(rotate(q.float(), angles), rotate(k.float(), angles), v.float())
-        h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(batch, length, width))
 
-        x = layer_norm(h, (width,)) * (1 + scale_2) + shift_2
-        h = h + (1 + gate_2) * self.down(gelu(self.up(x)))
-        # As a sum, not a matrix-vector product: its bits then do not depend on how many rows there are (lab book).
-        return (self.norm(h) * self.head.weight[0]).float().sum(-1) + self.head.bias
+def modulate(h: Float[Tensor, "B n width"], shift: Tensor, scale: Tensor) -> Float[Tensor, "B n width"]:
+    """Adaptive layer norm: normalised without weights of its own, then scaled and shifted."""
+    return layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
 
 
 def smallest_beside(c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Float[Tensor, "B L 2"]:
@@ -131,6 +167,13 @@ def smallest_beside(c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> F
     c = pad(c.masked_fill(~eligible, 1.0), (1, 1), value=1.0)
     before, behind = c.cummin(1).values[:, :-2], c.flip(1).cummin(1).values[:, :-2].flip(1)
     return torch.stack([before, behind], -1)
+
+
+def joint_ahead(c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    """At each eligible position the product of all larger c of eligible positions (of equal ones the earlier come first); 1 for the largest."""
+    ranked = c.masked_fill(~eligible, -1).argsort(dim=1, descending=True, stable=True)
+    log_c = c.clamp(min=1e-6).log().masked_fill(~eligible, 0).gather(1, ranked)
+    return torch.zeros_like(c).scatter(1, ranked, log_c.cumsum(1) - log_c).exp()
 
 
 def sinusoids(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]:
@@ -152,7 +195,7 @@ def rotary_angles(length: int, head_width: int, device: torch.device) -> Float[T
     return torch.arange(length, device=device)[:, None] * frequencies
 
 
-def rotate(x: Float[Tensor, "B heads L d"], angles: Float[Tensor, "L half"]) -> Float[Tensor, "B heads L d"]:
+def rotate(x: Float[Tensor, "B heads L d"], angles: Float[Tensor, "*rows L half"]) -> Float[Tensor, "B heads L d"]:
     """Turns each pair (x_i, x_{i + d/2}) by its position's angle."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x.chunk(2, -1)

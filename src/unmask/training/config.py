@@ -85,6 +85,8 @@ class TrainConfig:
     """k: the policy reads the k largest probabilities at each position."""
     context: bool = True
     """The policy reads at each position also the smallest confidence before it and behind it, among those that may be revealed."""
+    joint: bool = False
+    """The policy reads at each position also the product of the confidences that are larger, among those that may be revealed."""
     hidden: bool = False
     """The policy reads the frozen model's hidden states too."""
     width: int = 64
@@ -165,6 +167,7 @@ class TrainConfig:
             initial_bias=self.initial_bias,
             transform=self.transform,
             context=self.context,
+            joint=self.joint,
             hidden=hidden if self.hidden else 0,
             conditioned=self.alpha_range is not None,
         )

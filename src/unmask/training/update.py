@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -142,42 +143,52 @@ def update(
     if not size and accelerator.num_processes == 1:
         return dict.fromkeys(totals, 0.0)  # no group has signal: no step at all, so that weight decay and momentum do not drift
 
-    def evaluate(part: Tensor) -> tuple[Tensor, Tensor]:
-        assert batch is not None
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision):
-            distribution = policy.distribution(batch.observation[part])
-        log_prob = distribution.log_prob(batch.action[part])
-        if config.experts and not imitate:
-            log_prob = steered_log_prob(log_prob, batch.steered[part], config.rollouts, len(config.experts))
-        return log_prob, distribution.entropy(batch.action[part])
+    # Decisions by how many positions are eligible: the policy network runs at those alone, so micro-batches of like ones waste the least.
+    counts, ranked = (torch.zeros(0), torch.zeros(0)) if batch is None else batch.observation.eligible.sum(1).cpu().sort(stable=True)
+    old = torch.zeros(size, device=accelerator.device)
 
-    parts = torch.arange(size, device=accelerator.device).split(config.micro_batch) if size else ()
-    with torch.no_grad():  # the policy that acted: nothing has been updated since
-        old = torch.cat([evaluate(part)[0] for part in parts]) if size and not imitate else torch.zeros(size, device=accelerator.device)
-    steps = config.epochs * config.minibatches
-    for _ in range(config.epochs):
-        order = torch.randperm(size, generator=generator).to(accelerator.device)
-        for minibatch in order.tensor_split(config.minibatches):
-            optimizer.zero_grad(set_to_none=False)
-            for part in minibatch.split(config.micro_batch) if len(minibatch) else ():
-                assert batch is not None
-                log_prob, entropy = evaluate(part)
-                weight = batch.weight[part] * config.minibatches
-                if imitate:
-                    loss = -(weight * log_prob).sum()
-                else:
-                    loss = grpo_loss(log_prob, old[part], batch.advantage[part], weight, config.epsilon)
-                    totals["clipped"] += (((log_prob.detach() - old[part]).exp() - 1).abs() > config.epsilon).sum() / (size * config.epochs)
-                (loss - config.entropy_bonus * (weight * entropy).sum() if config.entropy_bonus else loss).backward()
-                totals["entropy"] += entropy.detach().sum() / (size * config.epochs)
-            if accelerator.num_processes > 1:
-                flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-                mean = accelerator.reduce(flat, reduction="mean")
-                assert isinstance(mean, Tensor)
-                for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
-                    p.grad = grad.view_as(p).clone()
-            totals["grad_norm"] += torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm) / steps
-            optimizer.step()
+    def evaluate(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Which decisions these are, their log-likelihood and entropy; a part, on the host, is of places in `ranked`, by rising count."""
+        assert batch is not None
+        chosen = ranked[part].to(accelerator.device)
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision):
+            distribution = policy.distribution(batch.observation[chosen], int(counts[part[-1]]))
+        log_prob = distribution.log_prob(batch.action[chosen])
+        if config.experts and not imitate:
+            log_prob = steered_log_prob(log_prob, batch.steered[chosen], config.rollouts, len(config.experts))
+        return chosen, log_prob, distribution.entropy(batch.action[chosen])
+
+    def micro_batches(decisions: Tensor) -> Sequence[Tensor]:
+        return decisions.sort().values.split(config.micro_batch) if len(decisions) else ()
+
+    steps = [part for _ in range(config.epochs) for part in torch.randperm(size, generator=generator).tensor_split(config.minibatches)]
+    with torch.no_grad():  # the policy that acted; what the first step evaluates anyway, before anything is updated, is left to it
+        for part in micro_batches(torch.cat(steps[1 : config.minibatches])) if config.minibatches > 1 and not imitate else ():
+            chosen, log_prob, _ = evaluate(part)
+            old[chosen] = log_prob
+    for step, minibatch in enumerate(steps):
+        optimizer.zero_grad(set_to_none=False)
+        for part in micro_batches(minibatch):
+            assert batch is not None
+            chosen, log_prob, entropy = evaluate(part)
+            if step == 0:
+                old[chosen] = log_prob.detach()
+            weight = batch.weight[chosen] * config.minibatches
+            if imitate:
+                loss = -(weight * log_prob).sum()
+            else:
+                loss = grpo_loss(log_prob, old[chosen], batch.advantage[chosen], weight, config.epsilon)
+                totals["clipped"] += (((log_prob.detach() - old[chosen]).exp() - 1).abs() > config.epsilon).sum() / (size * config.epochs)
+            (loss - config.entropy_bonus * (weight * entropy).sum() if config.entropy_bonus else loss).backward()
+            totals["entropy"] += entropy.detach().sum() / (size * config.epochs)
+        if accelerator.num_processes > 1:
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
+            mean = accelerator.reduce(flat, reduction="mean")
+            assert isinstance(mean, Tensor)
+            for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
+                p.grad = grad.view_as(p).clone()
+        totals["grad_norm"] += torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm) / len(steps)
+        optimizer.step()
     return {name: float(total) for name, total in totals.items()}
 
 
