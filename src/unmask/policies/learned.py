@@ -75,7 +75,7 @@ class LearnedPolicy:
         return self.network.config.inputs
 
     def logits(self, observation: Observation, most: int | None = None) -> Float[Tensor, "B L"]:
-        """b, fp32, at every position, before the temperature. With `most`, a bound of a row's eligible positions, they mean something only there.
+        """b, fp32, at every position, before the temperature. With `most`, a bound of a row's eligible positions, only there.
 
         Raises:
             UnmaskError: if the observation lacks what the network reads: probabilities, hidden states of its width, α.

@@ -138,8 +138,8 @@ class PolicyNetwork(nn.Module):
         return logits if at is None else logits.new_zeros(batch, length).scatter(1, at, logits)
 
     def modulators(self, observation: Observation) -> Float[Tensor, "B 2 modulators"]:
-        """Shift, scale, gate, shift, scale, gate, of each row for the mask bits 0 and 1. The condition depends on these, the step and the row's α
-        only, so they are computed once for each step there is, and looked up."""
+        """Shift, scale, gate, shift, scale, gate, of each row for the mask bits 0 and 1. The condition depends on these, the step
+        and the row's α only, so they are computed once for each step there is, and looked up."""
         length, width = observation.length, self.config.width
         several, time = None, torch.arange(length + 1, device=observation.step.device)
         row = observation.step.clamp(max=length)
@@ -170,7 +170,7 @@ def smallest_beside(c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> F
 
 
 def joint_ahead(c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-    """At each eligible position the product of all larger c of eligible positions (of equal ones the earlier come first); 1 for the largest."""
+    """At each eligible position the product of all larger c of eligible positions (equal ones: the earlier); 1 for the largest."""
     ranked = c.masked_fill(~eligible, -1).argsort(dim=1, descending=True, stable=True)
     log_c = c.clamp(min=1e-6).log().masked_fill(~eligible, 0).gather(1, ranked)
     return torch.zeros_like(c).scatter(1, ranked, log_c.cumsum(1) - log_c).exp()
