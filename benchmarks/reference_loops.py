@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unmask.models import Model
 from unmask.policies import LearnedPolicy, Observation
-from unmask.rng import RowGenerator, row_keys
+from unmask.rng import ACTION, RowGenerator, row_keys
 from unmask.training.config import TrainConfig
 from unmask.training.grpo import group_advantages, grpo_loss
 
@@ -125,7 +125,7 @@ def rollouts(
                 break
             best, confidence = proposals(model, canvas, torch.float32)
             observation = Observation(confidence, masked, eligible, nfe.clone(), length)
-            action = (policy.act(observation, generator) > 0) & eligible
+            action = policy.distribution(observation).sample(generator.uniform(nfe, length, ACTION)) & eligible
             answer = torch.where(action, best, canvas.tokens.gather(1, canvas.where))
             canvas.tokens.scatter_(1, canvas.where, answer)
             observations.append(observation)

@@ -71,10 +71,10 @@ def decoding() -> list[Workload]:
     for bl in (32, 128):
         loop = lambda rows, bl=bl: reference.llada(llada, rows, 128, bl, 16)  # noqa: E731
         found.append(Workload(f"b BL {bl} confidence:16", llada, b, load_policy("confidence:16"), 128, bl, 8, loop, 3, 1))
-        found.append(Workload(f"b BL {bl} learned", llada, b, random_policy(bias=0.0), 128, bl, 8, None, 1))
+        found.append(Workload(f"b BL {bl} learned", llada, b, random_policy(bias=1.0), 128, bl, 8, None, 1))
     found.append(Workload("b BL 32 threshold:0.5", llada, b, load_policy("threshold:0.5"), 128, 32, 8, None, 1))
     for bl in (32, 128):
-        found.append(Workload(f"c BL {bl} confidence:16", llada, c, load_policy("confidence:16"), 128, bl, 8, None, 2))
+        found.append(Workload(f"c BL {bl} confidence:32", llada, c, load_policy("confidence:32"), 128, bl, 8, None, 2))
     return found
 
 

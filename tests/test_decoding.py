@@ -145,6 +145,16 @@ def test_sampling_at_temperature_follows_the_models_distribution(tiny_model):
     assert ((frequency - p).abs() < 5 * (p * (1 - p) / n).sqrt() + 1e-3).all()
 
 
+@pytest.mark.parametrize("spec", ["threshold:0.6", "entropy:0.8", "margin:2", "random:2"])
+def test_a_heuristic_in_blocks_of_its_own_is_semi_autoregressive(tiny_model, spec):
+    prompts = [[5, 6, 7], [8, 9], [5, 6, 7, 8, 9]]
+    for own in (1, 3, 5):
+        inside = decode(tiny_model, prompts, load_policy(f"{spec}@block_length={own}"), max_new_tokens=11, seed=3)
+        outside = decode(tiny_model, prompts, load_policy(spec), max_new_tokens=11, block_length=own, seed=3)
+        assert torch.equal(inside.tokens, outside.tokens)
+        assert torch.equal(inside.reveal_step, outside.reveal_step)
+
+
 @given(seed=st.integers(0, 10**6), length=st.integers(1, 20), data=st.data())
 def test_current_block_is_the_leftmost_with_masks(seed, length, data):
     block_length = data.draw(st.integers(1, length))

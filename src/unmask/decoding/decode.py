@@ -14,7 +14,7 @@ from unmask.decoding.caching import Caching, check_cache
 from unmask.errors import UnmaskError
 from unmask.models import Model, Proposal
 from unmask.models.cache import KeyValues
-from unmask.policies import Observation, Policy
+from unmask.policies import Observation, Policy, current_block
 from unmask.rng import RowGenerator, mix, row_keys
 
 
@@ -79,13 +79,6 @@ class Step:
     fresh: Bool[Tensor, "B L"]
     proposals: Int[Tensor, "B L"]
     finished: Bool[Tensor, " B"]
-
-
-def current_block(masked: Bool[Tensor, "B L"], block_length: int) -> Bool[Tensor, "B L"]:
-    """Masked positions of each row's leftmost block that still holds masks (paper §2, semi-AR); the last block may be shorter."""
-    block = torch.arange(masked.shape[1], device=masked.device) // block_length
-    current = block[masked.int().argmax(1)]
-    return masked & (block == current[:, None])
 
 
 def decode(model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any) -> Generation:

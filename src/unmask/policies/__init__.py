@@ -1,8 +1,8 @@
 """Policies: which of the model's proposals to accept."""
 
-from unmask.policies.base import Observation, Policy
+from unmask.policies.base import Observation, Policy, current_block
 from unmask.policies.bernoulli import Bernoulli
-from unmask.policies.heuristics import HEURISTICS, Confidence, Entropy, Factor, Margin, Random, Threshold
+from unmask.policies.heuristics import HEURISTICS, Confidence, Entropy, Factor, Margin, Random, SemiAutoregressive, Threshold
 from unmask.policies.learned import LearnedPolicy
 from unmask.policies.load import load_policy, steps_spec
 from unmask.policies.network import NetworkConfig, PolicyNetwork
@@ -22,7 +22,9 @@ __all__ = [
     "Policy",
     "PolicyNetwork",
     "Random",
+    "SemiAutoregressive",
     "Threshold",
+    "current_block",
     "load_policy",
     "steps_spec",
 ]

@@ -59,6 +59,13 @@ class Observation:
 TENSORS = ("confidence", "masked", "eligible", "step", "alpha")
 
 
+def current_block(masked: Bool[Tensor, "B L"], block_length: int) -> Bool[Tensor, "B L"]:
+    """Masked positions of each row's leftmost block that still holds masks (paper §2, semi-AR); the last block may be shorter."""
+    block = torch.arange(masked.shape[1], device=masked.device) // block_length
+    current = block[masked.int().argmax(1)]
+    return masked & (block == current[:, None])
+
+
 @runtime_checkable
 class Policy(Protocol):
     """Decides which positions to reveal.

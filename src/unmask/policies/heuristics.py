@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unmask.errors import UnmaskError
-from unmask.policies.base import Observation
+from unmask.policies.base import Observation, Policy, current_block
 from unmask.rng import ACTION, RowGenerator
 
 
@@ -129,6 +129,29 @@ class Entropy:
         ascending = entropy.gather(1, ranked).masked_fill(~eligible.gather(1, ranked), torch.inf)
         before = torch.cat([torch.zeros_like(ascending[:, :1]), ascending[:, :-1].cumsum(1)], 1)
         return first((before <= self.bound).sum(1, keepdim=True).clamp(min=1), ranked, eligible)
+
+
+@dataclass(frozen=True)
+class SemiAutoregressive:
+    """A policy in blocks of its own, narrower than the decoder's: in full diffusion, a semi-AR expert to learn from (paper §3.3)."""
+
+    policy: Policy
+    block_length: int
+
+    def __post_init__(self) -> None:
+        _at_least("block_length of a heuristic", self.block_length, 1)
+
+    @property
+    def local(self) -> bool:
+        return getattr(self.policy, "local", False)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return self.policy.needs
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
+        within = observation.eligible & current_block(observation.masked, self.block_length)
+        return self.policy.act(replace(observation, eligible=within), generator)
 
 
 HEURISTICS = {

@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 
 from unmask.errors import UnmaskError
 from unmask.policies.base import Policy
-from unmask.policies.heuristics import HEURISTICS
+from unmask.policies.heuristics import HEURISTICS, SemiAutoregressive
 from unmask.policies.learned import LearnedPolicy
 
 
@@ -21,7 +21,8 @@ def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") 
     """A policy from its spec.
 
     Args:
-        spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin, entropy; without `:value` its default), or
+        spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin, entropy; without `:value` its default),
+            optionally followed by `@block_length=…`, blocks of its own inside the decoder's; or
             a directory that `LearnedPolicy.save_pretrained` wrote, or a repository `org/name` of the Hugging Face Hub with such files (two
             files are downloaded, never code); both optionally followed by `@temperature=…,beta=…` and, where one policy serves every
             trade-off, `alpha=…` or `nfe=…` (a target).
@@ -35,20 +36,32 @@ def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") 
         Threshold(threshold=0.9)
     """
     spec = str(spec_or_dir)
-    name, _, value = spec.partition(":")
-    if name in HEURISTICS:
-        make, number = HEURISTICS[name]
-        if not value:
-            return make()
-        try:
-            parameter = number(value)
-        except ValueError:
-            kind = "a whole number" if number is int else "a number"
-            raise UnmaskError(f"sampler {spec!r} has the value {value!r}; give {kind}, for example {name}:{number(1)}") from None
-        return make(parameter)
     directory, _, settings = spec.partition("@")
+    name, _, value = directory.partition(":")
+    if name in HEURISTICS:
+        return heuristic(name, value, settings, spec)
     policy = LearnedPolicy.from_pretrained(find_policy(directory, spec), device=device)
     return with_settings(policy, settings, spec)
+
+
+def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
+    """The heuristic `name:value`, in blocks of its own if the settings are `block_length=…`.
+
+    Raises:
+        UnmaskError: for another setting, or a value that it cannot take.
+    """
+    make, number = HEURISTICS[name]
+    try:
+        policy = make(number(value)) if value else make()
+    except ValueError:
+        kind = "a whole number" if number is int else "a number"
+        raise UnmaskError(f"sampler {spec!r} has the value {value!r}; give {kind}, for example {name}:{number(1)}") from None
+    if not settings:
+        return policy
+    key, _, text = settings.partition("=")
+    if key != "block_length" or not text.isascii() or not text.isdecimal():
+        raise UnmaskError(f"sampler {spec!r} has the setting {settings!r}; give a heuristic block_length=NUMBER or none")
+    return SemiAutoregressive(policy, int(text))
 
 
 def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPolicy:

@@ -56,7 +56,8 @@ class TrainConfig:
     minibatches: int = 4
     """Optimiser steps in each epoch."""
     experts: tuple[str, ...] = ()
-    """Heuristics that steer (threshold:0.9): each adds one rollout to every group (paper's expert steering)."""
+    """Heuristics that steer (threshold:0.9, or threshold:0.9@block_length=16 in blocks of its own): each adds one rollout to every group
+    (paper's expert steering)."""
     start: str | None = None
     """Begin with the weights of this trained policy (directory or Hub repository), whose network must be of the same shape."""
     imitate: str | None = None
