@@ -229,8 +229,20 @@ def test_damaged_policy_directories_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "spec",
-    ["threshold:1.1", "threshold:-0.1", "threshold:nan", "confidence:0", "random:0", "margin:-2", "entropy:-1", "factor:-1", "random:x"]
-    + ["threshold:0.9@block_length=0", "threshold:0.9@block_length=x", "threshold:0.9@beta=2"],
+    [
+        "threshold:1.1",
+        "threshold:-0.1",
+        "threshold:nan",
+        "confidence:0",
+        "random:0",
+        "margin:-2",
+        "entropy:-1",
+        "factor:-1",
+        "random:x",
+        "threshold:0.9@block_length=0",
+        "threshold:0.9@block_length=x",
+        "threshold:0.9@beta=2",
+    ],
 )
 def test_bad_heuristics_are_refused(spec):
     with pytest.raises(UnmaskError, match="give"):
