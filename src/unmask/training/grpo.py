@@ -9,9 +9,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def group_advantages(rewards: Float[Tensor, "P G"]) -> Float[Tensor, "P G"]:
-    """A^g = R^g − mean_g R, for P prompts of G rollouts; not divided by the standard deviation."""
-    return rewards - rewards.mean(1, keepdim=True)
+def group_advantages(rewards: Float[Tensor, "P G"], scaled: bool = False) -> Float[Tensor, "P G"]:
+    """A^g = R^g − mean_g R, for P prompts of G rollouts; `scaled` divides by the group's standard deviation plus 0.01, the paper does not."""
+    advantages = rewards - rewards.mean(1, keepdim=True)
+    return advantages / (rewards.std(1, correction=0, keepdim=True) + 0.01) if scaled else advantages
 
 
 def grpo_loss(

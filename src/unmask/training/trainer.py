@@ -133,7 +133,7 @@ class Run:
             one = torch.ones(len(examples), device=correctness.device)
             batch = decisions(acting, generation, one, correctness > 0.5, len(examples), steered=True)
         else:
-            batch = signal_batch(acting, generation, rewards, experts, g, config.dense)
+            batch = signal_batch(acting, generation, rewards, experts, g, config.dense, config.scaled)
         rolled = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.round)

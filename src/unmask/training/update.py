@@ -91,7 +91,13 @@ def likelihood_to_go(generation: Generation) -> tuple[Tensor, Tensor]:
 
 
 def signal_batch(
-    policy: LearnedPolicy, generation: Generation, rewards: Tensor, experts: list[tuple[Generation, Tensor]], rollouts: int, dense: float
+    policy: LearnedPolicy,
+    generation: Generation,
+    rewards: Tensor,
+    experts: list[tuple[Generation, Tensor]],
+    rollouts: int,
+    dense: float,
+    scaled: bool = False,
 ) -> Batch | None:
     """Every decision of the groups that carry signal, with advantages and weights; None if there are none.
 
@@ -102,10 +108,11 @@ def signal_batch(
         experts: of each expert its P rollouts and their rewards [P].
         rollouts: G.
         dense: weight of the dense reward; 0 is none.
+        scaled: divide terminal advantages by their group's standard deviation.
     """
     table = torch.cat([rewards.view(-1, rollouts), *(r[:, None] for _, r in experts)], 1)
-    advantages = group_advantages(table)
-    loud = (advantages.abs().amax(1) > SILENT) | (dense > 0)
+    advantages = group_advantages(table, scaled)
+    loud = (group_advantages(table).abs().amax(1) > SILENT) | (dense > 0)
     sources = [(generation, advantages[:, :rollouts].flatten(), loud.repeat_interleave(rollouts), False)]
     sources += [(expert, advantages[:, rollouts + i], loud, True) for i, (expert, _) in enumerate(experts)]
     mean = likelihood_to_go(generation)[0].view(-1, rollouts).mean(1) if dense else None
