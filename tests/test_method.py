@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -127,6 +128,8 @@ def test_advantages_are_taken_over_policy_and_experts_together(tiny_model):
     assert len(batch.advantage) == first, "the second group has no signal"
     assert set(batch.advantage.tolist()) == {0.5, -0.5, 0.0}
     assert torch.equal(batch.advantage[batch.steered], torch.zeros(int(batch.steered.sum())))
+    scaled = signal_batch(policy, rollouts, rewards, [(expert, gained)], 2, 0.0, scaled=True)
+    assert scaled is not None and torch.allclose(scaled.advantage, batch.advantage / (statistics.pstdev([1.0, 0.0, 0.5]) + 0.01))
     assert math.isclose(batch.weight.sum(), 3 / 6, rel_tol=1e-5), "three rollouts of six, each with weight one sixth"
 
 

@@ -73,7 +73,7 @@ class TrainConfig:
     epsilon: float = 0.2
     """ε of the clipped ratio."""
     scaled: bool = False
-    """Divide advantages by the standard deviation of their group's rewards: every prompt and every α then pulls alike (the paper does not)."""
+    """Divide advantages by the standard deviation of their group's rewards: every prompt and α then pulls alike (not the paper's)."""
     entropy_bonus: float = 0.0
     """Weight of the action's entropy (nats a decision) in the objective."""
     fallback: bool = False

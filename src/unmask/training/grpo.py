@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def group_advantages(rewards: Float[Tensor, "P G"], scaled: bool = False) -> Float[Tensor, "P G"]:
-    """A^g = R^g − mean_g R, for P prompts of G rollouts; `scaled` divides by the group's standard deviation plus 0.01, the paper does not."""
+    """A^g = R^g − mean_g R, for P prompts of G rollouts; `scaled` divides by the standard deviation plus 0.01 (not the paper's)."""
     advantages = rewards - rewards.mean(1, keepdim=True)
     return advantages / (rewards.std(1, correction=0, keepdim=True) + 0.01) if scaled else advantages
 
