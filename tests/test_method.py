@@ -159,7 +159,7 @@ def test_an_experts_set_becomes_the_order_of_falling_confidence(tiny_model):
 METHODS = {
     "steered": {"experts": ("threshold:0.5", "confidence:2")},
     "ordered": {"action": "plackett-luce", "experts": ("threshold:0.5",)},
-    "warm": {"imitate": "entropy:1", "imitation_rounds": 2, "fallback": True, "entropy_bonus": 0.01},
+    "warm": {"imitate": ("entropy:1", "threshold:0.1"), "imitation_rounds": 2, "fallback": True, "entropy_bonus": 0.01},
     "annealed": {"alpha_start": 10.0},
     "every α": {"alpha_range": (0.1, 10.0), "dense": 0.1},
     "richer inputs": {"inputs": 3, "hidden": True, "reward": "additive"},
@@ -198,7 +198,7 @@ def test_each_method_trains_and_resumes_bit_for_bit(tmp_path, tiny_dir, any_digi
 
 
 def test_imitation_learns_the_experts_decisions(tmp_path, tiny_dir, any_digit):  # noqa: F811
-    changes = {"rounds": 30, "imitate": "confidence:3", "imitation_rounds": 30, "prompts": 8, "eval_every": 30, "initial_bias": -2.0}
+    changes = {"rounds": 30, "imitate": ("confidence:3",), "imitation_rounds": 30, "prompts": 8, "eval_every": 30, "initial_bias": -2.0}
     train(tiny(tmp_path / "run", tiny_dir, block_length=6, lr=1e-2, **changes))
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert metrics[0]["nfe"] == 2, "the expert's"
@@ -281,7 +281,7 @@ def test_zeroed_inputs_are_not_seen(zero):
         (lambda: TrainConfig(alpha_start=3.0, alpha_range=(0.1, 3.0)), "give one of them"),
         (lambda: TrainConfig(reward="speed"), "multiplicative, additive, accuracy"),
         (lambda: TrainConfig(experts=("nobody",)), "nobody"),
-        (lambda: TrainConfig(imitate="threshold:2"), "λ"),
+        (lambda: TrainConfig(imitate=("threshold:2",)), "λ"),
     ],
 )
 def test_what_cannot_be_is_refused(make, message):

@@ -60,8 +60,9 @@ class TrainConfig:
     (paper's expert steering)."""
     start: str | None = None
     """Begin with the weights of this trained policy (directory or Hub repository), whose network must be of the same shape."""
-    imitate: str | None = None
-    """Warm start: first learn the decisions of this heuristic where it answers correctly."""
+    imitate: tuple[str, ...] = ()
+    """Warm start: first learn the decisions of this heuristic where it answers correctly; of several, of the one whose mean reward at the
+    prompt's α is best."""
     imitation_rounds: int = 15
     """Rounds of `rounds` that the warm start takes."""
     imitation_lr: float = 1e-3
@@ -131,7 +132,7 @@ class TrainConfig:
                 raise UnmaskError(f"alpha_start is {self.alpha_start:g} and alpha {self.alpha:g}; give both above 0")
         if self.reward not in REWARDS:
             raise UnmaskError(f"reward {self.reward!r} is not known; use one of {', '.join(REWARDS)}")
-        for spec in (*self.experts, *([self.imitate] if self.imitate else ())):
+        for spec in (*self.experts, *self.imitate):
             load_policy(spec)  # an unknown one is told now
         whole = (
             "imitation_rounds",

@@ -33,8 +33,9 @@ from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, Policy, PolicyNetwork, load_policy
 from unmask.tasks import Example, Task, answer_length, load_task, prompt_tokens
 from unmask.training.config import TrainConfig, resumed
+from unmask.training.grpo import group_advantages
 from unmask.training.rewards import REWARDS, Reward
-from unmask.training.update import SILENT, decisions, learning_rate, signal_batch, update
+from unmask.training.update import SILENT, Batch, decisions, learning_rate, signal_batch, update
 
 
 def score(task: Task, generation: Generation, examples: list[Example]) -> Tensor:
@@ -109,18 +110,19 @@ class Run:
         config, began, g = self.config, time.perf_counter(), self.config.rollouts
         rank = self.accelerator.process_index
         seed = config.seed * 1_000_003 + self.round
-        imitate = config.imitate is not None and self.round < config.imitation_rounds
-        count = config.prompts * g if imitate else config.prompts
+        imitate = bool(config.imitate) and self.round < config.imitation_rounds
+        count = max(1, config.prompts * g // len(config.imitate)) if imitate else config.prompts  # as many rollouts in every round
         distinct = self.task.batch(count, config.seed, self.round, rank, self.accelerator.num_processes)
         acting = LearnedPolicy(self.network, config.action, fallback=config.fallback)
         alpha = self.alphas(len(distinct), seed * 1009 + rank + 1)
 
-        examples = distinct if imitate else [example for example in distinct for _ in range(g)]
-        each = alpha if imitate else alpha.repeat_interleave(g)
-        leading = load_policy(config.imitate, device=self.accelerator.device) if imitate and config.imitate else acting
-        generation = self.decode(examples, leading, seed, each, observer=acting)
-        correctness = score(self.task, generation, examples)
-        rewards = self.reward(correctness, generation.nfe, self.length, each)
+        if imitate:
+            batch, rewards, correctness, nfe = self.imitation(distinct, alpha, seed, acting)
+        else:
+            examples, each = [example for example in distinct for _ in range(g)], alpha.repeat_interleave(g)
+            generation = self.decode(examples, acting, seed, each, observer=acting)
+            correctness, nfe = score(self.task, generation, examples), generation.nfe
+            rewards = self.reward(correctness, nfe, self.length, each)
         experts, steering = [], dict.fromkeys(("expert_reward", "expert_accuracy", "expert_nfe") if config.experts else (), 0.0)
         for spec in () if imitate else config.experts:
             expert = self.decode(distinct, load_policy(spec, device=self.accelerator.device), seed, alpha, observer=acting)
@@ -129,22 +131,35 @@ class Run:
             experts.append((expert, gained))
             for name, values in zip(steering, (gained, right, expert.nfe), strict=True):
                 steering[name] += float(values.float().mean()) / len(config.experts)
-        if imitate:
-            one = torch.ones(len(examples), device=correctness.device)
-            batch = decisions(acting, generation, one, correctness > 0.5, len(examples), steered=True)
-        else:
+        if not imitate:
             batch = signal_batch(acting, generation, rewards, experts, g, config.dense, config.scaled)
         rolled = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.round)
         updated = update(acting, batch, self.optimizer, config, self.accelerator, seed, imitate)
-        groups = rewards.view(-1, g)
-        silent = float(((groups - groups.mean(1, keepdim=True)).abs().amax(1) <= SILENT).float().sum()) * g
-        sums = {"reward": float(rewards.sum()), "accuracy": float(correctness.sum()), "nfe": float(generation.nfe.sum()), "silent": silent}
+        silent = 0.0 if imitate else float((group_advantages(rewards.view(-1, g)).abs().amax(1) <= SILENT).float().sum()) * g
+        sums = {"reward": float(rewards.sum()), "accuracy": float(correctness.sum()), "nfe": float(nfe.sum()), "silent": silent}
         sums |= {name: value * len(rewards) for name, value in (updated | steering).items()}
         seconds = {"rollout_seconds": rolled - began, "update_seconds": time.perf_counter() - rolled}
         sums |= {name: value * len(rewards) for name, value in seconds.items()}
         return self.mean(sums, len(rewards)) | {"lr": learning_rate(config, self.round)}
+
+    def imitation(
+        self, examples: list[Example], alpha: Tensor, seed: int, acting: LearnedPolicy
+    ) -> tuple[Batch | None, Tensor, Tensor, Tensor]:
+        """The decisions to imitate: for each prompt those of the heuristic whose mean reward over all prompts is largest at its α, where
+        they led to a correct answer. And the rewards, correctness and NFE of the heuristics taken, [P] each."""
+        done = [self.decode(examples, load_policy(spec, device=alpha.device), seed, alpha, observer=acting) for spec in self.config.imitate]
+        right = torch.stack([score(self.task, generation, examples) for generation in done])
+        nfe = torch.stack([generation.nfe for generation in done])
+        mean = torch.stack([self.reward(right.flatten(), nfe.flatten(), self.length, a).view_as(right).mean(1) for a in alpha.tolist()], 1)
+        best = mean.argmax(0)
+        chosen = [(best == i) & (correct > 0.5) for i, correct in enumerate(right)]
+        one = torch.ones(len(examples), device=alpha.device)
+        parts = [decisions(acting, generation, one, kept, len(examples), True) for generation, kept in zip(done, chosen, strict=True)]
+        filled = [part for part in parts if part is not None]
+        correctness, nfe = (values.gather(0, best[None])[0] for values in (right, nfe))
+        return Batch.cat(filled) if filled else None, self.reward(correctness, nfe, self.length, alpha), correctness, nfe
 
     def alphas(self, n: int, seed: int) -> Tensor:
         """α of n prompts, fp32 [n]: the run's at this round, or log-uniform in its range."""
