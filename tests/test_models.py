@@ -119,6 +119,6 @@ def test_embedded_models_are_small_bidirectional_and_solve_their_task(name):
 
 
 def test_the_embedded_models_are_named_where_one_is_not_known():
-    assert unmask.embedded_models() == ["embedded/chain", "embedded/chain-dream", "embedded/sudoku"]
-    with pytest.raises(unmask.UnmaskError, match="embedded/chain, embedded/chain-dream, embedded/sudoku"):
+    assert unmask.embedded_models() == ["embedded/chain", "embedded/chain-dream", "embedded/sudoku", "embedded/sudoku-dream"]
+    with pytest.raises(unmask.UnmaskError, match="embedded/chain, embedded/chain-dream, embedded/sudoku, embedded/sudoku-dream"):
         unmask.load_model("embedded/none")
