@@ -1,28 +1,35 @@
 #!/usr/bin/env bash
-# Where training begins: from scratch, steered by an expert, or warm, after eight rounds of imitation. Full diffusion, one policy for every α from 0.3 to
-# 10; the expert is semi-autoregressive (blocks of 16), where the heuristics are good. Each has half of the rounds of conditioned.sh, whose policies
-# (220 rounds from scratch) they are compared with. Three seeds, 1,000 test prompts. Forty minutes on two cores.
+# Where training begins: warm, after eight rounds of imitation, or steered by an expert in every round, in half of the rollouts of the policies of
+# conditioned.sh, which begin from scratch. Full diffusion, one policy for every α from 0.3 to 10. The heuristics to learn from are semi-autoregressive
+# (blocks of 16), where they are good. Three seeds, 1,000 test prompts; traces of 256 (Fig. 7). Half an hour on two cores.
 # What is small ends in $out/report (docs/results/warmstart).
 set -euo pipefail
 out=${1:-runs/warmstart}
 source "$(dirname "$0")/common.sh"
-twice=${2:-$here/../docs/results/conditioned} # of conditioned.sh: policy-s0 to s2
+scratch=${2:-$here/../docs/results/conditioned} # of conditioned.sh: policy-s0 to s2
+slice=${3:-$here/../docs/results/chain}         # of vertical-slice.sh: the heuristics
 
-for seed in 0 1 2; do
-  common="--rounds 110 --alpha-range 0.3 10 --alpha 3 --seed $seed"
-  echo "train warm-s$seed $common --imitate entropy:0.3@block_length=16 --imitation-rounds 8 --entropy-bonus 0.003"
-  echo "train steered-s$seed $common --experts threshold:0.9@block_length=16"
-  echo "train scratch-s$seed $common"
-done | abreast
-
-for kind in warm steered scratch; do
+{
   for seed in 0 1 2; do
-    samplers=
-    for alpha in 0.3 0.6 1 1.8 3 5.6 10; do samplers="$samplers $out/$kind-s$seed/last@alpha=$alpha"; done
-    for beta in 2 4; do samplers="$samplers $out/$kind-s$seed/last@alpha=10,beta=$beta"; done
-    echo "evaluate policy-$kind-s$seed --block-lengths 48 --samplers $samplers"
+    echo "train warm-s$seed --rounds 110 --alpha-range 0.3 10 --alpha 3 --seed $seed --imitate entropy:0.3@block_length=16 --imitation-rounds 8"
   done
-done | abreast
+  for seed in 0 1 2; do
+    echo "train steered-s$seed --rounds 98 --alpha-range 0.3 10 --alpha 3 --seed $seed --experts threshold:0.9@block_length=16" # 9 rollouts a prompt
+  done
+} | abreast
 
-unmask plot --results "$out"/policy-warm-s?/ "$out"/policy-steered-s?/ "$twice"/policy-s?/ --out "$out/report/pareto.png"
-report "$out"/policy-*/ "$out"/*-s?/
+{
+  for kind in warm steered; do
+    for seed in 0 1 2; do
+      samplers=
+      for alpha in 0.3 0.6 1 1.8 3 5.6 10; do samplers="$samplers $out/$kind-s$seed/last@alpha=$alpha"; done
+      echo "evaluate policy-$kind-s$seed --block-lengths 48 --samplers $samplers"
+    done
+  done
+  echo "evaluate order --traces --prompts 256 --block-lengths 48 --samplers threshold:0.9 threshold:0.9@block_length=16 entropy:0.3@block_length=16 $(printf " $out/warm-s%s/last@alpha=3" 0 1 2) $(printf " $out/steered-s%s/last@alpha=3" 0 1 2)"
+} | abreast
+
+rm -rf "$out/report/order"
+unmask analyze --results "$out/order" --out "$out/report/order"
+unmask plot --results "$out"/policy-*/ "$scratch"/policy-s?/ "$slice"/heuristics-*/ --out "$out/report/pareto.png"
+report "$out"/policy-*/ "$out/order" "$out"/warm-s?/ "$out"/steered-s?/
