@@ -37,7 +37,9 @@ heuristics="$heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:0.6 entropy:
   done
   for kind in falling falling-hidden warm warm-hidden; do
     samplers=
-    for end in last@beta=0.7 last last@temperature=0.5 last@temperature=0.25; do samplers="$samplers $(printf "$out/$kind-s%s/$end " 0 1 2)"; done
+    ends="last@beta=0.7 last last@temperature=0.5 last@temperature=0.25"
+    case $kind in warm*) ends="last@temperature=1 last last@beta=0.7 last@temperature=0.25" ;; esac # saved with 0.5
+    for end in $ends; do samplers="$samplers $(printf "$out/$kind-s%s/$end " 0 1 2)"; done
     echo "evaluate policy-$kind --model embedded/sudoku --task sudoku --block-lengths 36 --samplers $samplers"
   done
 } | abreast
