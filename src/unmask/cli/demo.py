@@ -50,7 +50,8 @@ class Config:
     task: str = "chain"
     """Embedded model and task: chain or sudoku."""
     rounds: int = 140
-    """Rounds of GRPO for the full-diffusion policy; the semi-autoregressive one, whose rounds are longer, gets two thirds."""
+    """Rounds for the full-diffusion policy, the first 8 of which imitate a semi-autoregressive heuristic (the warm start); the
+    semi-autoregressive policy, whose rounds are longer, gets two thirds."""
     alpha_full: float = 3.0
     """α of the full-diffusion policy."""
     alpha_semi: float = 0.5
@@ -130,7 +131,10 @@ def run(config: Config) -> None:
     common = ["--model", name, "--task", config.task, "--seed", str(config.seed), "--mixed-precision"]
     train_in_parallel(
         {
-            "full": [*common, "--rounds", str(config.rounds), "--alpha", str(config.alpha_full), "--out", str(config.out / "full")],
+            "full": [
+                *(*common, "--rounds", str(config.rounds), "--alpha", str(config.alpha_full), "--out", str(config.out / "full")),
+                *("--imitate", f"entropy:0.3@block_length={task.block_length}", "--imitation-rounds", str(min(8, config.rounds))),
+            ],
             "semi": [
                 *(*common, "--rounds", str((2 * config.rounds + 2) // 3), "--alpha", str(config.alpha_semi)),
                 *("--block-length", str(task.block_length), "--out", str(config.out / "semi")),
