@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.kills import command, killed_and_resumed
 from unmask import UnmaskError, evaluate, load_task
-from unmask.evaluation import Point, area, bootstrap, compare, fronts, pareto, run, summarise
+from unmask.evaluation import Point, area, bootstrap, compare, family, fronts, pareto, run, summarise
 from unmask.evaluation.ledger import Ledger
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork
 
@@ -199,6 +199,12 @@ def test_what_an_evaluation_costs_is_reported(tiny_model, tmp_path):
 
 def point(sampler, nfe, accuracy, block_length=8):
     return Point(sampler, block_length, 10, 1, accuracy, accuracy, accuracy, nfe, nfe, nfe)
+
+
+def test_families_are_heuristics_with_their_settings_and_runs():
+    names = ["threshold:0.9", "threshold", "threshold:0.5@block_length=16", "threshold@block_length=16", "runs/a/last@beta=2"]
+    expected = ["threshold", "threshold", "threshold@block_length=16", "threshold@block_length=16", "policy a"]
+    assert [family(name) for name in names] == expected
 
 
 def test_front_and_area():

@@ -154,6 +154,24 @@ def test_logits_at_eligible_positions_alone_are_the_same(config):
         assert torch.equal(network(o[row : row + 1], alone)[0][eligible[row]], network(o, 48)[row][eligible[row]])
 
 
+def test_gradients_do_not_depend_on_how_threads_take_turns():
+    o = observation(batch=128, length=48)
+    threads = torch.get_num_threads()
+    torch.manual_seed(0)
+    network = PolicyNetwork(NetworkConfig(width=64, mlp=256))
+    weights = torch.rand(128, 48)
+    found = []
+    try:
+        torch.set_num_threads(2)
+        for _ in range(20):
+            network.zero_grad()
+            (network(o, 48) * weights).sum().backward()
+            found.append(torch.cat([p.grad.flatten() for p in network.parameters()]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(gradient, found[0]) for gradient in found)
+
+
 def test_confidence_may_come_without_its_last_axis():
     o = observation()
     flat = Observation(o.confidence[..., 0], o.masked, o.eligible, o.step, o.length)

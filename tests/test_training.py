@@ -19,6 +19,7 @@ from tests.reference import grpo as reference
 from unmask import TrainConfig, UnmaskError, train
 from unmask.files import read_tensors
 from unmask.policies import Bernoulli
+from unmask.training.config import resumed
 from unmask.training.grpo import group_advantages, grpo_loss
 from unmask.training.pretrain import draw_masks
 from unmask.training.rewards import multiplicative
@@ -118,6 +119,12 @@ def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_d
         config = json.loads((tmp_path / "run" / name / "config.json").read_text())
         assert config["metadata"]["trained"]["alpha"] == 1.0 and config["fallback"] is True
     assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+
+
+def test_runs_from_when_one_heuristic_was_imitated_are_resumed(tmp_path):
+    for old, new in ((None, ()), ("entropy:1", ("entropy:1",))):
+        (tmp_path / "run.json").write_text(json.dumps({"settings": TrainConfig().settings() | {"imitate": old}}))
+        assert resumed(TrainConfig(resume=tmp_path)).imitate == new
 
 
 def test_stopped_and_resumed_gives_the_same_weights(tmp_path, tiny_dir, any_digit, monkeypatch):

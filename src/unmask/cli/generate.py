@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -163,7 +164,7 @@ def policy_spec(config: Config, length: int | None) -> str:
         raise UnmaskError("--alpha and --target-nfe were both given; give one of them")
     spec = config.policy or "threshold:0.9"
     chosen = {"alpha": config.alpha, "nfe": config.target_nfe}
-    if any(value is not None for value in chosen.values()) and spec.partition(":")[0] in HEURISTICS:
+    if any(value is not None for value in chosen.values()) and re.split("[:@]", spec)[0] in HEURISTICS:
         raise UnmaskError(f"--alpha and --target-nfe are for learned policies, and the policy is {spec}; give --policy a directory")
     settings = ",".join(f"{name}={value}" for name, value in chosen.items() if value is not None)
     return spec + ("" if not settings else "," if "@" in spec else "@") + settings

@@ -16,11 +16,12 @@ from unmask.policies import HEURISTICS
 
 
 def family(sampler: str) -> str:
-    """What samplers are grouped by: the heuristic's name, or `policy` and the directory of a learned policy's run."""
-    name = sampler.partition(":")[0]
+    """What samplers are grouped by: the heuristic's name and settings, or `policy` and the directory of a learned policy's run."""
+    spec, at, settings = sampler.partition("@")
+    name = spec.partition(":")[0]
     if name in HEURISTICS:
-        return name
-    directory = Path(sampler.partition("@")[0])
+        return name + at + settings
+    directory = Path(spec)
     return "policy " + (directory.parent.name if directory.name in ("best", "last") else directory.name)
 
 

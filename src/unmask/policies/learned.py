@@ -123,8 +123,10 @@ class LearnedPolicy:
     @torch.inference_mode()
     def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"] | Int[Tensor, "B L"]:
         # On a CPU the host may look how many positions are eligible; in multiples of 16, for bits that do not depend on the batch.
-        most = -(-int(observation.eligible.sum(1).amax()) // 16) * 16 if observation.eligible.device.type == "cpu" else observation.length
-        distribution = self.distribution(observation, min(most, observation.length))
+        most = observation.length
+        if observation.eligible.device.type == "cpu":
+            most = min(most, -(-max(observation.eligible.sum(1).tolist(), default=0) // 16) * 16)
+        distribution = self.distribution(observation, most)
         action = distribution.sample(generator.uniform(observation.step, distribution.numbers, ACTION), self.beta)
         if not self.fallback:
             return action

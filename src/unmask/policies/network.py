@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import gelu, layer_norm, linear, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import embedding, gelu, layer_norm, linear, pad, scaled_dot_product_attention, silu
 
 from unmask.errors import UnmaskError
 from unmask.policies.base import Observation
@@ -128,10 +128,10 @@ class PolicyNetwork(nn.Module):
             chosen = torch.where(bit[:, None, None], by_bit[:, 1:], by_bit[:, :1])
             q_angles = angles[0, 0, at][:, None]
         gate_1, shift_2, scale_2, gate_2 = chosen[..., 2 * width :].chunk(4, -1)
-        q, k, v = (y.reshape(batch, -1, heads, width // heads).transpose(1, 2) for y in (q, k, v))
+        q, k, v = (y.reshape(*y.shape[:2], heads, width // heads).transpose(1, 2) for y in (q, k, v))
         with torch.autocast(h.device.type, enabled=False):  # the kernel's bf16 backward is 7x slower than fp32 on CPUs (lab book)
             x = scaled_dot_product_attention(rotate(q.float(), q_angles), rotate(k.float(), angles), v.float())
-        h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(batch, -1, width))
+        h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(h.shape))
         h = h + (1 + gate_2) * self.down(gelu(self.up(modulate(h, shift_2, scale_2))))
         # As a sum, not a matrix-vector product: its bits then do not depend on how many rows there are (lab book).
         logits = (self.norm(h) * self.head.weight[0]).float().sum(-1) + self.head.bias
@@ -154,7 +154,9 @@ class PolicyNetwork(nn.Module):
             assert observation.alpha is not None, "a conditioned network needs α in the observation"
             embedded = embedded + self.tradeoff(observation.alpha[several, None].log())
         condition = embedded[:, None] + self.mask.weight
-        return self.modulation(silu(condition) if self.config.modulation == "silu" else condition)[row]
+        table = self.modulation(silu(condition) if self.config.modulation == "silu" else condition)
+        # Not table[row]: several threads add up that one's gradient in any order.
+        return embedding(row, table.flatten(1)).unflatten(1, (2, 6 * width))
 
 
 def modulate(h: Float[Tensor, "B n width"], shift: Tensor, scale: Tensor) -> Float[Tensor, "B n width"]:

@@ -192,6 +192,8 @@ def resumed(config: TrainConfig) -> TrainConfig:
     saved = read_json(config.resume / "run.json")
     try:
         settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["settings"].items()}
+        if not isinstance(settings.get("imitate", ()), tuple):  # of runs from when it was one heuristic or None
+            settings["imitate"] = (settings["imitate"],) if settings["imitate"] else ()
         loaded = TrainConfig(**settings, out=config.resume, resume=config.resume)
     except (TypeError, KeyError, AttributeError):
         raise UnmaskError(f"{config.resume}/run.json is not of this version's training runs; start a new run") from None

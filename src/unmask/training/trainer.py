@@ -152,7 +152,8 @@ class Run:
         done = [self.decode(examples, load_policy(spec, device=alpha.device), seed, alpha, observer=acting) for spec in self.config.imitate]
         right = torch.stack([score(self.task, generation, examples) for generation in done])
         nfe = torch.stack([generation.nfe for generation in done])
-        mean = torch.stack([self.reward(right.flatten(), nfe.flatten(), self.length, a).view_as(right).mean(1) for a in alpha.tolist()], 1)
+        rows = right.flatten(), nfe.flatten(), self.length
+        mean = torch.stack([self.reward(*rows, torch.full_like(rows[0], a)).view_as(right).mean(1) for a in alpha.tolist()], 1)
         best = mean.argmax(0)
         chosen = [(best == i) & (correct > 0.5) for i, correct in enumerate(right)]
         one = torch.ones(len(examples), device=alpha.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -151,33 +151,34 @@ def update(
         return dict.fromkeys(totals, 0.0)  # no group has signal: no step at all, so that weight decay and momentum do not drift
 
     # Decisions by how many positions are eligible: the policy network runs at those alone, so micro-batches of like ones waste the least.
-    counts, ranked = (torch.zeros(0), torch.zeros(0)) if batch is None else batch.observation.eligible.sum(1).cpu().sort(stable=True)
+    counts, ranked = (torch.zeros(0, dtype=torch.long),) * 2 if batch is None else batch.observation.eligible.sum(1).cpu().sort(stable=True)
     old = torch.zeros(size, device=accelerator.device)
 
-    def evaluate(part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Which decisions these are, their log-likelihood and entropy; a part, on the host, is of places in `ranked`, by rising count."""
+    def evaluate(chosen: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        """Log-likelihood and entropy of decisions, none of which has more eligible positions than `most`."""
         assert batch is not None
-        chosen = ranked[part].to(accelerator.device)
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision):
-            distribution = policy.distribution(batch.observation[chosen], int(counts[part[-1]]))
+            distribution = policy.distribution(batch.observation[chosen], most)
         log_prob = distribution.log_prob(batch.action[chosen])
         if config.experts and not imitate:
             log_prob = steered_log_prob(log_prob, batch.steered[chosen], config.rollouts, len(config.experts))
-        return chosen, log_prob, distribution.entropy(batch.action[chosen])
+        return log_prob, distribution.entropy(batch.action[chosen])
 
-    def micro_batches(decisions: Tensor) -> Sequence[Tensor]:
-        return decisions.sort().values.split(config.micro_batch) if len(decisions) else ()
+    def micro_batches(places: Tensor) -> Iterator[tuple[Tensor, int]]:
+        """Decisions at these places of `ranked`, on the device (one copy for all), each time with their `most`."""
+        places = places.sort().values
+        most = [int(counts[part[-1]]) for part in places.split(config.micro_batch)] if len(places) else []
+        return zip(ranked[places].to(accelerator.device).split(config.micro_batch), most, strict=False)
 
     steps = [part for _ in range(config.epochs) for part in torch.randperm(size, generator=generator).tensor_split(config.minibatches)]
     with torch.no_grad():  # the policy that acted; what the first step evaluates anyway, before anything is updated, is left to it
-        for part in micro_batches(torch.cat(steps[1 : config.minibatches])) if config.minibatches > 1 and not imitate else ():
-            chosen, log_prob, _ = evaluate(part)
-            old[chosen] = log_prob
+        for chosen, most in micro_batches(torch.cat(steps[1 : config.minibatches])) if config.minibatches > 1 and not imitate else ():
+            old[chosen] = evaluate(chosen, most)[0]
     for step, minibatch in enumerate(steps):
         optimizer.zero_grad(set_to_none=False)
-        for part in micro_batches(minibatch):
+        for chosen, most in micro_batches(minibatch):
             assert batch is not None
-            chosen, log_prob, entropy = evaluate(part)
+            log_prob, entropy = evaluate(chosen, most)
             if step == 0:
                 old[chosen] = log_prob.detach()
             weight = batch.weight[chosen] * config.minibatches
