@@ -26,10 +26,12 @@ slice=${3:-$here/../docs/results/chain}         # of vertical-slice.sh: the heur
       echo "evaluate policy-$kind-s$seed --block-lengths 48 --samplers $samplers"
     done
   done
+  rivals="confidence:1 threshold:0.9 threshold:0.7 threshold:0.5 entropy:0.3 entropy:1" # transfer (Fig. 8)
+  echo "evaluate to-dream --model embedded/chain-dream --prompts 500 --block-lengths 48 --samplers $rivals $(printf " $out/warm-s%s/last@alpha=3" 0 1 2)"
   echo "evaluate order --traces --prompts 256 --block-lengths 48 --samplers threshold:0.9 threshold:0.9@block_length=16 entropy:0.3@block_length=16 $(printf " $out/warm-s%s/last@alpha=3" 0 1 2) $(printf " $out/steered-s%s/last@alpha=3" 0 1 2)"
 } | abreast
 
 rm -rf "$out/report/order"
 unmask analyze --results "$out/order" --out "$out/report/order"
 unmask plot --results "$out"/policy-*/ "$scratch"/policy-s?/ "$slice"/heuristics-*/ --out "$out/report/pareto.png"
-report "$out"/policy-*/ "$out/order" "$out"/warm-s?/ "$out"/steered-s?/
+report "$out"/policy-*/ "$out/order" "$out/to-dream" "$out"/warm-s?/ "$out"/steered-s?/
