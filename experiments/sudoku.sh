@@ -17,11 +17,10 @@ for seed in 0 1 2; do
   echo "train falling-hidden-s$seed $common --hidden"
 done | abreast
 
-for seed in 0 1 2; do # a warm start, and what the entropy bound goes by as an input; with and without hidden states
+for seed in 0 1 2; do # a warm start, and what the entropy bound goes by as an input
   warm="--model embedded/sudoku --task sudoku --alpha 3 --seed $seed --joint --imitate entropy:0.5 --imitation-rounds 8 --rounds 160 --lr 3e-4"
   warm="$warm --entropy-bonus 0.002 --prompts 24 --eval-temperature 0.5 --eval-prompts 512"
   echo "train warm-hidden-s$seed $warm --hidden"
-  echo "train warm-s$seed $warm"
 done | abreast
 
 heuristics="confidence:1 confidence:2 confidence:4 confidence:6 threshold:0.95 threshold:0.9 threshold:0.8 threshold:0.7 threshold:0.5 factor:0.5 factor:1"
@@ -35,7 +34,7 @@ heuristics="$heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:0.6 entropy:
     echo "evaluate policy-d$dense --model embedded/sudoku --task sudoku --block-lengths 36 --samplers $samplers"
     echo "evaluate to-chain-d$dense --block-lengths 48 --samplers $(printf "$out/sudoku-d$dense-s%s/last " 0 1 2)"
   done
-  for kind in falling falling-hidden warm warm-hidden; do
+  for kind in falling falling-hidden warm-hidden; do
     samplers=
     ends="last@beta=0.7 last last@temperature=0.5 last@temperature=0.25"
     case $kind in warm*) ends="last@temperature=1 last last@beta=0.7 last@temperature=0.25" ;; esac # saved with 0.5
