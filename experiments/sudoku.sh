@@ -24,9 +24,10 @@ for seed in 0 1 2; do # a warm start, and what the entropy bound goes by as an i
 done | abreast
 
 heuristics="confidence:1 confidence:2 confidence:4 confidence:6 threshold:0.95 threshold:0.9 threshold:0.8 threshold:0.7 threshold:0.5 factor:0.5 factor:1"
-heuristics="$heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:0.6 entropy:0.7 entropy:1 entropy:2 margin:2 margin:4 random:1 random:4"
+heuristics="$heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:1 entropy:2 margin:2 margin:4 random:1 random:4"
 {
   echo "evaluate heuristics --model embedded/sudoku --task sudoku --block-lengths 36 --samplers $heuristics"
+  echo "evaluate heuristics-between --model embedded/sudoku --task sudoku --block-lengths 36 --samplers entropy:0.6 entropy:0.7 entropy:0.8 entropy:0.9"
   for dense in 0 2; do
     samplers=
     for beta in 0.5 0.7 1 1.5; do samplers="$samplers $(printf "$out/sudoku-d$dense-s%s/last@beta=$beta " 0 1 2)"; done
@@ -43,5 +44,5 @@ heuristics="$heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:0.6 entropy:
   done
 } | abreast
 
-unmask plot --results "$out"/heuristics "$out"/policy-*/ --out "$out/report/pareto.png"
-report "$out"/heuristics "$out"/policy-*/ "$out"/to-chain-*/ "$out"/sudoku-*/ "$out"/falling-*/ "$out"/warm-*/
+unmask plot --results "$out"/heuristics*/ "$out"/policy-*/ --out "$out/report/pareto.png"
+report "$out"/heuristics*/ "$out"/policy-*/ "$out"/to-chain-*/ "$out"/sudoku-*/ "$out"/falling-*/ "$out"/warm-*/
