@@ -63,7 +63,7 @@ class TrainConfig:
     imitate: tuple[str, ...] = ()
     """Warm start: first learn the decisions of this heuristic where it answers correctly; of several, of the one whose mean reward at the
     prompt's α is best."""
-    imitation_rounds: int = 15
+    imitation_rounds: int = 8
     """Rounds of `rounds` that the warm start takes."""
     imitation_lr: float = 1e-3
     """Learning rate of the warm start."""
