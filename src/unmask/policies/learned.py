@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -97,6 +98,20 @@ class LearnedPolicy:
             observation = replace(observation, masked=torch.zeros_like(observation.masked))
         return self.network(observation, most)
 
+    def eligible_logits(self, observation: Observation) -> Float[Tensor, "B L"]:
+        """b at the eligible positions; elsewhere it means nothing. On CPUs, where looking costs no wait, rows with like numbers of them are
+        computed together: up to 16, 32, 64, … at a time, multiples of 16 for bits that do not depend on the batch."""
+        length = observation.length
+        if observation.eligible.device.type != "cpu":
+            return self.logits(observation, length)
+        logits = observation.eligible.new_zeros(observation.eligible.shape, dtype=torch.float32)
+        sizes = [16 * 2**i for i in range(max(1, math.ceil(math.log2(length / 16)) + 1))]
+        part = torch.bucketize(observation.eligible.sum(1), torch.tensor(sizes))
+        for i in part.unique().tolist():
+            rows = (part == i).nonzero()[:, 0]
+            logits[rows] = self.logits(observation[rows], min(sizes[i], length))
+        return logits
+
     def distribution(self, observation: Observation, most: int | None = None) -> Bernoulli | PlackettLuce:
         """The action distribution at temperature τ_π, without β and fallback: what training's likelihoods are of. `most` as in `logits`."""
         return ACTIONS[self.action](self.logits(observation, most) / self.temperature, observation.eligible)
@@ -122,11 +137,7 @@ class LearnedPolicy:
 
     @torch.inference_mode()
     def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"] | Int[Tensor, "B L"]:
-        # On a CPU the host may look how many positions are eligible; in multiples of 16, for bits that do not depend on the batch.
-        most = observation.length
-        if observation.eligible.device.type == "cpu":
-            most = min(most, -(-max(observation.eligible.sum(1).tolist(), default=0) // 16) * 16)
-        distribution = self.distribution(observation, most)
+        distribution = ACTIONS[self.action](self.eligible_logits(observation) / self.temperature, observation.eligible)
         action = distribution.sample(generator.uniform(observation.step, distribution.numbers, ACTION), self.beta)
         if not self.fallback:
             return action
