@@ -66,15 +66,15 @@ def decoding() -> list[Workload]:
     found = []
     for bl in (16, 48):
         threshold, loop = load_policy("threshold:0.9"), lambda rows, bl=bl: reference.fast_dllm(chain, rows, 48, bl, 0.9)
-        found.append(Workload(f"a BL {bl} threshold:0.9", chain, a, threshold, 48, bl, 64, loop, 5, 2))
+        found.append(Workload(f"a BL {bl} threshold:0.9", chain, a, threshold, 48, bl, 64, loop, 4, 2))
         found.append(Workload(f"a BL {bl} learned", chain, a, random_policy(64, bias=-1.0), 48, bl, 64, None, 3))
     for bl in (32, 128):
         loop = lambda rows, bl=bl: reference.llada(llada, rows, 128, bl, 16)  # noqa: E731
-        found.append(Workload(f"b BL {bl} confidence:16", llada, b, load_policy("confidence:16"), 128, bl, 8, loop, 3, 1))
+        found.append(Workload(f"b BL {bl} confidence:16", llada, b, load_policy("confidence:16"), 128, bl, 8, loop, 2, 1))
         found.append(Workload(f"b BL {bl} learned", llada, b, random_policy(bias=1.0), 128, bl, 8, None, 1))
     found.append(Workload("b BL 32 threshold:0.5", llada, b, load_policy("threshold:0.5"), 128, 32, 8, None, 1))
     for bl in (32, 128):
-        found.append(Workload(f"c BL {bl} confidence:32", llada, c, load_policy("confidence:32"), 128, bl, 8, None, 2))
+        found.append(Workload(f"c BL {bl} confidence:32", llada, c, load_policy("confidence:32"), 128, bl, 8, None, 1))
     return found
 
 
@@ -131,7 +131,9 @@ def fake_rewards(tokens: torch.Tensor) -> torch.Tensor:
     return (tokens.sum(1) % 2).float()
 
 
-def run_grpo(name: str, model: Model, prompts: list[list[int]], length: int, block_length: int, width: int, repeats: int) -> dict[str, Any]:
+def run_grpo(
+    name: str, model: Model, prompts: list[list[int]], length: int, block_length: int, width: int, repeats: int, bias: float
+) -> dict[str, Any]:
     """One GRPO step: 8 rollouts of each prompt, rewards, two optimiser steps over all decisions."""
     g = 8
     config = TrainConfig(rollouts=g, minibatches=1, epochs=2, width=width, context=False)
@@ -142,7 +144,7 @@ def run_grpo(name: str, model: Model, prompts: list[list[int]], length: int, blo
     parts: dict[str, list[float]] = {"rollouts": [], "update": [], "reference rollouts": [], "reference update": []}
 
     def fresh(who: str) -> tuple[LearnedPolicy, torch.optim.Optimizer]:
-        policies[who] = random_policy(width, bias=-1.0, fallback=False)
+        policies[who] = random_policy(width, bias=bias, fallback=False)
         return policies[who], torch.optim.AdamW(policies[who].network.parameters(), lr=1e-3)
 
     def run_ours() -> None:
@@ -182,9 +184,9 @@ def run_grpo(name: str, model: Model, prompts: list[list[int]], length: int, blo
 def grpo() -> list[dict[str, Any]]:
     """Workload (d)."""
     chain = load_model("embedded/chain")
-    results = [run_grpo(f"d (a) BL {bl}", chain, chain_prompts(chain, 16), 48, bl, 64, 3) for bl in (16, 48)]
+    results = [run_grpo(f"d (a) BL {bl}", chain, chain_prompts(chain, 16), 48, bl, 64, 3, -1.0) for bl in (16, 48)]
     llada = random_llada()
-    return [*results, *(run_grpo(f"d (b) BL {bl}", llada, random_prompts(1, 64, 64), 128, bl, 128, 1) for bl in (128,))]
+    return [*results, *(run_grpo(f"d (b) BL {bl}", llada, random_prompts(1, 64, 64), 128, bl, 128, 1, 0.0) for bl in (128,))]
 
 
 def cache() -> dict[str, list[dict[str, Any]]]:
