@@ -17,7 +17,7 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Speed, memory and scaling (15 minutes): writes docs/performance.md.
+# Speed, memory and scaling (17 minutes): writes docs/performance.md.
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 

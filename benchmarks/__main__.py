@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measures everything (15 minutes), prints it, and writes docs/performance.md, its JSON and its figures."""
+"""`python -m benchmarks`: measures everything (17 minutes), prints it, and writes docs/performance.md, its JSON and its figures."""
 
 from __future__ import annotations
 
