@@ -133,7 +133,12 @@ class Entropy:
 
 @dataclass(frozen=True)
 class SemiAutoregressive:
-    """A policy in blocks of its own, narrower than the decoder's: in full diffusion, a semi-AR expert to learn from (paper §3.3)."""
+    """A policy in blocks of its own, inside the decoder's: in full diffusion, a semi-AR expert to learn from (paper §3.3).
+
+    Attributes:
+        policy: decides among the eligible positions of the row's leftmost own block that still holds masks.
+        block_length: BL ≥ 1 of these blocks.
+    """
 
     policy: Policy
     block_length: int

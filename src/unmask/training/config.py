@@ -132,6 +132,9 @@ class TrainConfig:
                 raise UnmaskError(f"alpha_start is {self.alpha_start:g} and alpha {self.alpha:g}; give both above 0")
         if self.reward not in REWARDS:
             raise UnmaskError(f"reward {self.reward!r} is not known; use one of {', '.join(REWARDS)}")
+        for name in ("experts", "imitate"):
+            if isinstance(getattr(self, name), str):
+                raise UnmaskError(f"{name} is {getattr(self, name)!r}, a string; give a tuple of heuristics, ({getattr(self, name)!r},)")
         for spec in (*self.experts, *self.imitate):
             load_policy(spec)  # an unknown one is told now
         whole = (
