@@ -1,4 +1,5 @@
-"""`python -m benchmarks`: measures everything (17 minutes), prints it, and writes docs/performance.md, its JSON and its figures."""
+"""`python -m benchmarks`: measures everything (17 minutes), prints it, and writes
+docs/performance.md, its JSON and its figures."""
 
 from __future__ import annotations
 
@@ -29,15 +30,20 @@ class Config:
     sections: tuple[Section, ...] = SECTIONS
     """What to measure; other sections keep what the JSON holds."""
     threads: int = 1
-    """Threads of torch; with 1, times are CPU time, which other work on the machine disturbs least."""
+    """Threads of torch; with 1, times are CPU time, which other work on the machine disturbs
+    least."""
     report: bool = True
-    """Write docs/performance.md and its figures (with `--sections` empty: from the JSON as it is)."""
+    """Write docs/performance.md and its figures (with `--sections` empty: from the JSON as it
+    is)."""
 
 
 def measure(section: Section) -> Any:
     if section == "decoding":
         return [shown(workloads.run_decoding(work)) for work in workloads.decoding()]
-    jobs: dict[str, Callable[[], Any]] = {name: getattr(workloads, name) for name in ("grpo", "cache", "memory", "growth", "processes")}
+    jobs: dict[str, Callable[[], Any]] = {
+        name: getattr(workloads, name)
+        for name in ("grpo", "cache", "memory", "growth", "processes")
+    }
     return shown(jobs[section]())
 
 
@@ -55,7 +61,9 @@ def main(config: Config) -> None:
         print(f"— {section}", flush=True)
         found = measure(section)
         made = provenance(dtype=torch.bfloat16)
-        made["command"] = "python -m benchmarks" + (f" --threads {config.threads}" if config.threads > 1 else "")
+        made["command"] = "python -m benchmarks" + (
+            f" --threads {config.threads}" if config.threads > 1 else ""
+        )
         results[section] = {
             "results": found,
             "provenance": made,

@@ -17,7 +17,8 @@ from unmask.policies import Policy
 
 
 def clock() -> float:
-    """Seconds. With one thread the process' CPU time, which other work on a shared machine disturbs least; else the wall clock."""
+    """Seconds. With one thread the process' CPU time, which other work on a shared machine disturbs
+    least; else the wall clock."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
@@ -37,14 +38,16 @@ class Stopwatch:
 
 @dataclass(frozen=True)
 class Forward:
-    """One row of one forward pass: its tokens without padding, and which positions needed a proposal."""
+    """One row of one forward pass: its tokens without padding, and which positions needed a
+    proposal."""
 
     tokens: Tensor
     needed: Tensor
 
 
 class Watched(Model):
-    """A model that times its backbone and its proposals, and keeps what was forwarded if `forwards` is a list."""
+    """A model that times its backbone and its proposals, and keeps what was forwarded if `forwards`
+    is a list."""
 
     def __init__(self, model: Model, forwards: list[Forward] | None = None) -> None:
         for field in fields(Model):
@@ -56,13 +59,17 @@ class Watched(Model):
     def hidden_at(self, *args: Any, **kwargs: Any) -> Tensor:
         return self.backbone.of(super().hidden_at, *args, **kwargs)  # type: ignore[attr-defined]
 
-    def propose(self, tokens: Tensor, attention_mask: Tensor, positions: Tensor, **options: Any) -> Any:
+    def propose(
+        self, tokens: Tensor, attention_mask: Tensor, positions: Tensor, **options: Any
+    ) -> Any:
         if self.forwards is not None:  # type: ignore[attr-defined]
             needed = options.get("needed")
             needed = torch.ones_like(positions, dtype=torch.bool) if needed is None else needed
             for row in range(len(tokens)):
                 size = int(attention_mask[row].sum())
-                self.forwards.append(Forward(tokens[row, :size].clone(), positions[row][needed[row]]))  # type: ignore[attr-defined]
+                self.forwards.append(
+                    Forward(tokens[row, :size].clone(), positions[row][needed[row]])
+                )  # type: ignore[attr-defined]
         return self.proposing.of(super().propose, tokens, attention_mask, positions, **options)  # type: ignore[attr-defined]
 
 
@@ -80,7 +87,9 @@ class WatchedPolicy:
         return self.watch.of(self.policy.act, observation, generator)
 
 
-def forwards_of(model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any) -> tuple[list[Forward], Generation]:
+def forwards_of(
+    model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any
+) -> tuple[list[Forward], Generation]:
     """The row-steps that a decode needs."""
     forwards: list[Forward] = []
     return forwards, decode(Watched(model, forwards), prompts, policy, **options)
@@ -88,7 +97,8 @@ def forwards_of(model: Model, prompts: Sequence[Sequence[int]], policy: Policy, 
 
 @torch.inference_mode()
 def ideal(model: Model, forwards: Sequence[Forward], batch_size: int) -> dict[str, float]:
-    """Seconds of the backbone and of one head product over the needed positions, for these row-steps in full batches, longest rows first.
+    """Seconds of the backbone and of one head product over the needed positions, for these
+    row-steps in full batches, longest rows first.
 
     Nothing is done with the logits. Batches have no more padding than their longest row demands.
     """
@@ -103,14 +113,27 @@ def ideal(model: Model, forwards: Sequence[Forward], batch_size: int) -> dict[st
             tokens[row, : len(forward.tokens)] = forward.tokens
             mask[row, : len(forward.tokens)] = 1
         network = model.network.base_model
-        hidden = backbone.of(lambda t, m, f: f(input_ids=t, attention_mask=m, use_cache=False).last_hidden_state, tokens, mask, network)
-        rows = torch.cat([torch.full_like(forward.needed, row) for row, forward in enumerate(batch)])
+        hidden = backbone.of(
+            lambda t, m, f: f(input_ids=t, attention_mask=m, use_cache=False).last_hidden_state,
+            tokens,
+            mask,
+            network,
+        )
+        rows = torch.cat(
+            [torch.full_like(forward.needed, row) for row, forward in enumerate(batch)]
+        )
         where = torch.cat([forward.needed for forward in batch]) - int(model.shift)
         head.of(model.to_logits, hidden[rows, where.clamp(min=0)])
-    return {"total": backbone.seconds + head.seconds, "backbone": backbone.seconds, "head": head.seconds}
+    return {
+        "total": backbone.seconds + head.seconds,
+        "backbone": backbone.seconds,
+        "head": head.seconds,
+    }
 
 
-def ours(model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any) -> dict[str, float]:
+def ours(
+    model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any
+) -> dict[str, float]:
     """Seconds of our decoder, and of its parts."""
     watched, acting = Watched(model), Stopwatch()
     began = clock()
@@ -128,8 +151,11 @@ def timed(function: Callable[[], Any]) -> dict[str, float]:
     return {"total": clock() - began}
 
 
-def interleaved(contenders: dict[str, Callable[[], dict[str, float]]], repeats: dict[str, int]) -> dict[str, list[dict[str, float]]]:
-    """Each contender's timings, taken in turn, so that other work hits all alike; those with fewer repeats drop out early."""
+def interleaved(
+    contenders: dict[str, Callable[[], dict[str, float]]], repeats: dict[str, int]
+) -> dict[str, list[dict[str, float]]]:
+    """Each contender's timings, taken in turn, so that other work hits all alike; those with fewer
+    repeats drop out early."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for turn in range(max(repeats.values())):
         for name, contender in contenders.items():

@@ -51,33 +51,89 @@ def decoding(section: dict[str, Any]) -> str:
     rows, parts = [], []
     for r in section["results"]:
         reference = spread(r["reference / ours"]) if "reference / ours" in r else ""
-        rows.append([r["workload"], f"{r['nfe']:.1f}", str(r["row_steps"]), spread(r["ours / ideal"]), reference])
+        rows.append(
+            [
+                r["workload"],
+                f"{r['nfe']:.1f}",
+                str(r["row_steps"]),
+                spread(r["ours / ideal"]),
+                reference,
+            ]
+        )
         parts.append(
-            [r["workload"], *(f"{100 * r['split'][name]:.1f} %" for name in ("backbone", "head", "policy", "bookkeeping", "idle"))]
+            [
+                r["workload"],
+                *(
+                    f"{100 * r['split'][name]:.1f} %"
+                    for name in ("backbone", "head", "policy", "bookkeeping", "idle")
+                ),
+            ]
         )
     return "\n\n".join(
         [
             "## Decoding",
-            table(["workload", "NFE", "row-steps", "ours / ideal (target ≤ 1.15)", "reference / ours (target, b BL 32: ≥ 2.5)"], rows),
-            "Where our time goes. Idle is what the backbone took beyond the same row-steps in full batches (padding, batches that empty).",
-            table(["workload", "backbone", "head", "policy (target, b: ≤ 2 %)", "bookkeeping", "idle"], parts),
+            table(
+                [
+                    "workload",
+                    "NFE",
+                    "row-steps",
+                    "ours / ideal (target ≤ 1.15)",
+                    "reference / ours (target, b BL 32: ≥ 2.5)",
+                ],
+                rows,
+            ),
+            "Where our time goes. Idle is what the backbone took beyond the same row-steps in full "
+            "batches (padding, batches that empty).",
+            table(
+                [
+                    "workload",
+                    "backbone",
+                    "head",
+                    "policy (target, b: ≤ 2 %)",
+                    "bookkeeping",
+                    "idle",
+                ],
+                parts,
+            ),
         ]
     )
 
 
 def grpo(section: dict[str, Any]) -> str:
     rows = [
-        [r["workload"], spread(r["reference / ours"]), *(f"{r['seconds'][name]:.2f}" for name in r["seconds"])] for r in section["results"]
+        [
+            r["workload"],
+            spread(r["reference / ours"]),
+            *(f"{r['seconds'][name]:.2f}" for name in r["seconds"]),
+        ]
+        for r in section["results"]
     ]
-    head = ["workload", "reference / ours (target ≥ 3)", "our rollouts, s", "our update, s", "reference rollouts, s", "reference update, s"]
+    head = [
+        "workload",
+        "reference / ours (target ≥ 3)",
+        "our rollouts, s",
+        "our update, s",
+        "reference rollouts, s",
+        "reference update, s",
+    ]
     return "## GRPO step\n\n" + table(head, rows)
 
 
 def cache(section: dict[str, Any]) -> str:
     found = section["results"]
-    speed = [[r["workload"], r["cache"], f"{r['nfe']:.1f}", spread(r["without / with"])] for r in found["speed"]]
+    speed = [
+        [r["workload"], r["cache"], f"{r['nfe']:.1f}", spread(r["without / with"])]
+        for r in found["speed"]
+    ]
     accuracy = [
-        [r["model"], f"{r['block_length']}", r["cache"], f"{100 * r['accuracy']:.1f} %", f"{r['nfe']:.1f}", f"{r['seconds']:.1f}"]
+        [
+            r["model"],
+            f"{r['block_length']}",
+            r["cache"],
+            f"{100 * r['accuracy']:.1f} %",
+            f"{r['nfe']:.1f}",
+            f"{r['seconds']:.1f}",
+        ]
         for r in found["accuracy"]
     ]
     return "\n\n".join(
@@ -93,7 +149,11 @@ def cache(section: dict[str, Any]) -> str:
 
 def memory(section: dict[str, Any]) -> str:
     rows = [
-        [r["workload"], *(f"{r['MB'][who]:.0f}" for who in ("ours", "learned", "reference")), f"{r['ours / reference']:.3f}"]
+        [
+            r["workload"],
+            *(f"{r['MB'][who]:.0f}" for who in ("ours", "learned", "reference")),
+            f"{r['ours / reference']:.3f}",
+        ]
         for r in section["results"]
     ]
     text = "MB of the process' largest resident size over what was resident with the weights loaded, each in a process of its own."
@@ -107,27 +167,51 @@ def growth(section: dict[str, Any], directory: Path) -> str:
     rows = []
     for axis, (name, points) in zip(axes, section["results"].items(), strict=True):
         for who, style in (("ours", "o-"), ("ideal", "s--"), ("backbone", "^:")):
-            axis.plot([p[name] for p in points], [p["seconds"][who]["median"] for p in points], style, label=who)
-        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="CPU seconds for 4 steps", title=f"growth with {name}")
+            axis.plot(
+                [p[name] for p in points],
+                [p["seconds"][who]["median"] for p in points],
+                style,
+                label=who,
+            )
+        axis.set(
+            xscale="log",
+            yscale="log",
+            xlabel=name,
+            ylabel="CPU seconds for 4 steps",
+            title=f"growth with {name}",
+        )
         axis.legend()
         for a, b in pairwise(points):
-            steps = {who: b["seconds"][who]["median"] / a["seconds"][who]["median"] for who in ("ours", "ideal", "backbone")}
+            steps = {
+                who: b["seconds"][who]["median"] / a["seconds"][who]["median"]
+                for who in ("ours", "ideal", "backbone")
+            }
             excess = steps["ours"] / steps["backbone" if name != "vocabulary" else "ideal"] - 1
-            rows.append([f"{name} {a[name]} → {b[name]}", *(f"{steps[who]:.2f}" for who in steps), f"{100 * excess:+.0f} %"])
+            rows.append(
+                [
+                    f"{name} {a[name]} → {b[name]}",
+                    *(f"{steps[who]:.2f}" for who in steps),
+                    f"{100 * excess:+.0f} %",
+                ]
+            )
     figure.savefig(directory / "growth.png", dpi=120)
     plt.close(figure)
     text = "Width 256, 4 layers, full diffusion, 4 steps. The excess is over the backbone's own growth; for the vocabulary, which the backbone never"
     text += " sees, over the ideal's."
     head = ["step", "ours ×", "ideal ×", "backbone ×", "excess (target ≤ 20 %)"]
-    return f"## Growth\n\n{text}\n\n![growth](results/performance/growth.png)\n\n" + table(head, rows)
+    return f"## Growth\n\n{text}\n\n![growth](results/performance/growth.png)\n\n" + table(
+        head, rows
+    )
 
 
 def processes(section: dict[str, Any]) -> str:
     found = section["results"]
     rates = ", ".join(f"{n}: {spread(value)}" for n, value in found["rollouts a second"].items())
     return (
-        "## Two processes\n\n`accelerate launch`, one thread each, GRPO rollouts of embedded/chain, wall clock. Rollouts a second by number of processes: "
-        f"{rates}. Two against one: **{spread(found['two / one'])}** (target ≥ 1.8; both cores must be free for it)."
+        "## Two processes\n\n`accelerate launch`, one thread each, GRPO rollouts of "
+        "embedded/chain, wall clock. Rollouts a second by number of processes: "
+        f"{rates}. Two against one: **{spread(found['two / one'])}** (target ≥ 1.8; both cores "
+        "must be free for it)."
     )
 
 
@@ -151,7 +235,13 @@ def figures(section: dict[str, Any], directory: Path) -> str:
 def write_report(results: dict[str, Any], docs: Path) -> str:
     """Writes performance.md and the figures; returns the text."""
     directory = docs / "results" / "performance"
-    writers = {"decoding": decoding, "grpo": grpo, "cache": cache, "memory": memory, "processes": processes}
+    writers = {
+        "decoding": decoding,
+        "grpo": grpo,
+        "cache": cache,
+        "memory": memory,
+        "processes": processes,
+    }
     parts = [INTRODUCTION]
     for name, section in results.items():
         parts.append(growth(section, directory) if name == "growth" else writers[name](section))

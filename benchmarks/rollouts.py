@@ -1,4 +1,5 @@
-"""For `accelerate launch`: decodes training rollouts of embedded/chain on each process, and prints how many a second all make together."""
+"""For `accelerate launch`: decodes training rollouts of embedded/chain on each process, and prints
+how many a second all make together."""
 
 from __future__ import annotations
 
@@ -23,9 +24,15 @@ def main() -> None:
     options = {"max_new_tokens": 48, "batch_size": PROMPTS * G, "record": True}
 
     def round_(seed: int) -> None:
-        rows = [ids for ids in (encode_prompt(model, next(stream).prompt) for _ in range(PROMPTS)) for _ in range(G)]
+        rows = [
+            ids
+            for ids in (encode_prompt(model, next(stream).prompt) for _ in range(PROMPTS))
+            for _ in range(G)
+        ]
         generation = decode(model, rows, policy, seed=seed, **options)
-        accelerator.reduce(torch.tensor(float(generation.nfe.sum())))  # what a training round exchanges: processes wait for each other
+        accelerator.reduce(
+            torch.tensor(float(generation.nfe.sum()))
+        )  # what a training round exchanges: processes wait for each other
 
     round_(0)
     accelerator.wait_for_everyone()

@@ -1,7 +1,8 @@
 """What a good order can reach on embedded/chain: `python experiments/first_uncertain.py OUT.json`.
 
-A hand-written rule that no policy is trained on: reveal, from the left, everything up to and including the first position whose
-confidence is below 0.9. It knows that this task is written from left to right; it bounds what a policy could learn, and is no baseline.
+A hand-written rule that no policy is trained on: reveal, from the left, everything up to and
+including the first position whose confidence is below 0.9. It knows that this task is written from
+left to right; it bounds what a policy could learn, and is no baseline.
 """
 
 from __future__ import annotations
@@ -42,13 +43,40 @@ def main(out: Path) -> None:
     ids = [encode_prompt(model, example.prompt) for example in examples]
     points = []
     for block_length in (task.max_new_tokens, task.block_length):
-        generation = decode(model, ids, FirstUncertain(), max_new_tokens=task.max_new_tokens, block_length=block_length, batch_size=128)
-        correct = np.array([task.score(text, example) for text, example in zip(generation.text, examples, strict=True)])
+        generation = decode(
+            model,
+            ids,
+            FirstUncertain(),
+            max_new_tokens=task.max_new_tokens,
+            block_length=block_length,
+            batch_size=128,
+        )
+        correct = np.array(
+            [
+                task.score(text, example)
+                for text, example in zip(generation.text, examples, strict=True)
+            ]
+        )
         low, high = bootstrap(correct)
         cost = float(generation.nfe.double().mean())
-        points.append({"block_length": block_length, "accuracy": correct.mean(), "accuracy_low": low, "accuracy_high": high, "nfe": cost})
+        points.append(
+            {
+                "block_length": block_length,
+                "accuracy": correct.mean(),
+                "accuracy_low": low,
+                "accuracy_high": high,
+                "nfe": cost,
+            }
+        )
     command = {"command": f"python experiments/first_uncertain.py {out}"}
-    write_json(out, {"prompts": len(examples), "points": points, "provenance": provenance(model.device, model.dtype) | command})
+    write_json(
+        out,
+        {
+            "prompts": len(examples),
+            "points": points,
+            "provenance": provenance(model.device, model.dtype) | command,
+        },
+    )
     print(json.dumps(points, indent=1))
 
 

@@ -1,7 +1,9 @@
-"""Markdown tables of learned policies against the best heuristic at no more NFE: `python experiments/matched.py DIRECTORY`.
+"""Markdown tables of learned policies against the best heuristic at no more NFE: `python
+experiments/matched.py DIRECTORY`.
 
-A policy's point is compared with all heuristics whose mean NFE is at most 5 % above its own, in its own setting and, for full
-diffusion, in the semi-autoregressive one as well. "above" and "below" mean that the 95 % intervals do not overlap.
+A policy's point is compared with all heuristics whose mean NFE is at most 5 % above its own, in its
+own setting and, for full diffusion, in the semi-autoregressive one as well. "above" and "below"
+mean that the 95 % intervals do not overlap.
 """
 
 from __future__ import annotations
@@ -23,23 +25,42 @@ def against(point: Point, heuristics: list[Point]) -> str:
     if not rivals:
         return "none at this NFE"
     best = max(rivals, key=lambda h: h.accuracy)
-    verdict = "above" if point.accuracy_low > best.accuracy_high else "below" if point.accuracy_high < best.accuracy_low else "level"
+    verdict = (
+        "above"
+        if point.accuracy_low > best.accuracy_high
+        else "below"
+        if point.accuracy_high < best.accuracy_low
+        else "level"
+    )
     return f"{verdict}: `{best.sampler}` {shown(best)}"
 
 
 def main(directory: Path) -> None:
-    settings = [setting for setting in ("full", "semi") if (directory / f"heuristics-{setting}").is_dir()]
-    heuristics = {setting: read_points([directory / f"heuristics-{setting}"])[0] for setting in settings}
+    settings = [
+        setting for setting in ("full", "semi") if (directory / f"heuristics-{setting}").is_dir()
+    ]
+    heuristics = {
+        setting: read_points([directory / f"heuristics-{setting}"])[0] for setting in settings
+    }
     for setting in settings:
         rivals = ("full", "semi") if setting == "full" else ("semi",)
-        header = ["policy", "decoded with", "accuracy % @ NFE", *(f"best heuristic, {rival}" for rival in rivals)]
+        header = [
+            "policy",
+            "decoded with",
+            "accuracy % @ NFE",
+            *(f"best heuristic, {rival}" for rival in rivals),
+        ]
         print("|", " | ".join(header), "|")
         print("|", " | ".join("---" for _ in header), "|")
         for path in sorted(directory.glob(f"policy-{setting}-*/")):
             for point in sorted(read_points([path])[0], key=lambda p: p.nfe):
                 run, _, settings = point.sampler.partition("/last@")
                 cells = [Path(run).name, settings, shown(point)]
-                print("|", " | ".join(cells + [against(point, heuristics[rival]) for rival in rivals]), "|")
+                print(
+                    "|",
+                    " | ".join(cells + [against(point, heuristics[rival]) for rival in rivals]),
+                    "|",
+                )
         print()
 
 

@@ -1,9 +1,11 @@
-"""Writes the embedded models of the chain task as checkpoints of LLaDA's and Dream's formats, in two shards each:
+"""Writes the embedded models of the chain task as checkpoints of LLaDA's and Dream's formats, in
+two shards each:
 
     python experiments/real_formats.py DIRECTORY
 
-gives DIRECTORY/llada (embedded/chain) and DIRECTORY/dream (embedded/chain-dream: Qwen2 with Dream's shift, another width, other data).
-`experiments/two-families.sh` then does with them on a CPU what a user with a GPU does with LLaDA-8B and Dream-7B.
+gives DIRECTORY/llada (embedded/chain) and DIRECTORY/dream (embedded/chain-dream: Qwen2 with Dream's
+shift, another width, other data). `experiments/two-families.sh` then does with them on a CPU what a
+user with a GPU does with LLaDA-8B and Dream-7B.
 """
 
 from __future__ import annotations
@@ -41,9 +43,12 @@ def llada_name(name: str) -> str:
 
 
 def write_llada(source: Path, out: Path) -> None:
-    """A Llama directory under LLaDA's names; biases and untied heads do not occur in the embedded models."""
+    """A Llama directory under LLaDA's names; biases and untied heads do not occur in the embedded
+    models."""
     config = json.loads((source / "config.json").read_text())
-    weights = {llada_name(name): tensor for name, tensor in load_file(source / "model.safetensors").items()}
+    weights = {
+        llada_name(name): tensor for name, tensor in load_file(source / "model.safetensors").items()
+    }
     out.mkdir(parents=True)
     tokenizer = json.loads((source / "tokenizer_config.json").read_text())
     mask_id = json.loads((source / "tokenizer.json").read_text())["model"]["vocab"][
@@ -86,9 +91,16 @@ def write_llada(source: Path, out: Path) -> None:
 
 
 def write_dream(source: Path, out: Path) -> None:
-    """A directory of `unmask pretrain --family dream` is of Dream's format already; published checkpoints come in shards."""
+    """A directory of `unmask pretrain --family dream` is of Dream's format already; published
+    checkpoints come in shards."""
     out.mkdir(parents=True)
-    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in (
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+    ):
         shutil.copy(source / name, out / name)
     write_shards(load_file(source / "model.safetensors"), out)
 
@@ -96,11 +108,21 @@ def write_dream(source: Path, out: Path) -> None:
 def write_shards(weights: dict[str, Tensor], out: Path) -> None:
     """Two safetensors files and their index."""
     names = sorted(weights)
-    halves = {"model-00001-of-00002.safetensors": names[::2], "model-00002-of-00002.safetensors": names[1::2]}
+    halves = {
+        "model-00001-of-00002.safetensors": names[::2],
+        "model-00002-of-00002.safetensors": names[1::2],
+    }
     for file, part in halves.items():
-        save_file({name: weights[name].contiguous() for name in part}, out / file, metadata={"format": "pt"})
+        save_file(
+            {name: weights[name].contiguous() for name in part},
+            out / file,
+            metadata={"format": "pt"},
+        )
     size = sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
-    index = {"metadata": {"total_size": size}, "weight_map": {name: file for file, part in halves.items() for name in part}}
+    index = {
+        "metadata": {"total_size": size},
+        "weight_map": {name: file for file, part in halves.items() for name in part},
+    }
     (out / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
 
 

@@ -1,14 +1,17 @@
-"""Attacks on the sandbox; each is a program whose tests must not pass. `python tests/attacks.py` prints the table of docs/security.md.
+"""Attacks on the sandbox; each is a program whose tests must not pass. `python tests/attacks.py`
+prints the table of docs/security.md.
 
-`{outside}` is a directory that the program must not change, `{secret}` a file that it must not read, `{port}` a port on which someone listens, `{parent}` the
-process that started the check, `{variable}` an environment variable of that process. A program that gets what it wants from one of the first six groups defines
-`f` so that its tests pass; the others try to pass without a right `f`.
+`{outside}` is a directory that the program must not change, `{secret}` a file that it must not
+read, `{port}` a port on which someone listens, `{parent}` the process that started the check,
+`{variable}` an environment variable of that process. A program that gets what it wants from one of
+the first six groups defines `f` so that its tests pass; the others try to pass without a right `f`.
 """
 
 import textwrap
 
 TEST = "assert f(1) == 'got it'\nassert f(2) == 'got it'"
-WRONG = "assert f(20) == 'e07b1c'\nassert f(21) == 'd01f9a'"  # what no honest program of the table knows
+# what no honest program of the table knows
+WRONG = "assert f(20) == 'e07b1c'\nassert f(21) == 'd01f9a'"
 
 
 def tries(code: str) -> str:
@@ -145,7 +148,10 @@ def table() -> str:
 
     from unmask.tasks.sandbox import Job, Limits, check_all
 
-    with tempfile.TemporaryDirectory() as outside, socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        tempfile.TemporaryDirectory() as outside,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
         secret = Path(outside) / "secret"
         secret.write_text("secret")
         put = {
@@ -157,13 +163,24 @@ def table() -> str:
         }
         os.environ["PATH_OF_THE_PARENT"] = "x"
         jobs = [Job(filled(program, put), test, names=("f",)) for _, program, test in ATTACKS]
-        jobs += [Job(filled(program, put), PYTEST_WRONG, kind="pytest", names=("f",)) for _, program in PYTEST_ATTACKS]
+        jobs += [
+            Job(filled(program, put), PYTEST_WRONG, kind="pytest", names=("f",))
+            for _, program in PYTEST_ATTACKS
+        ]
         outcomes = check_all(jobs, Limits(cpu_seconds=1, wall_seconds=4))
     lines = ["| attack | passed | what the check says |", "|---|---|---|"]
     for (name, *_), outcome in zip([*ATTACKS, *PYTEST_ATTACKS], outcomes, strict=True):
         reason = " ".join(outcome.reason.split())
-        reason = "its tests failed" if reason == "AssertionError:" else reason if len(reason) < 90 else "…" + reason[-80:]
-        lines.append(f"| {name} | {'**yes**' if outcome.passed else 'no'} | {reason.replace('|', ' ')} |")
+        reason = (
+            "its tests failed"
+            if reason == "AssertionError:"
+            else reason
+            if len(reason) < 90
+            else "…" + reason[-80:]
+        )
+        lines.append(
+            f"| {name} | {'**yes**' if outcome.passed else 'no'} | {reason.replace('|', ' ')} |"
+        )
     return "\n".join(lines)
 
 

@@ -1,10 +1,14 @@
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tensors are tiny; threads only get in each other's way
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # the tensors are tiny; threads only get in each other's way
 
 from jaxtyping import install_import_hook
 
-with install_import_hook("unmask", "beartype.beartype"):  # shapes and dtypes of every annotated function are checked in every test
+with install_import_hook(
+    "unmask", "beartype.beartype"
+):  # shapes and dtypes of every annotated function are checked in every test
     import unmask
     import unmask.decoding
     import unmask.training.pretrain as pretraining
@@ -20,13 +24,18 @@ hypothesis.settings.load_profile("unmask")
 
 @pytest.fixture(scope="session")
 def tiny_dir(tmp_path_factory):
-    """A model directory with random weights on the chain task's vocabulary, exactly as `unmask pretrain` writes them."""
+    """A model directory with random weights on the chain task's vocabulary, exactly as `unmask
+    pretrain` writes them."""
     directory = tmp_path_factory.mktemp("models") / "tiny"
     directory.mkdir()
     task = unmask.load_task("chain")
     tokenizer = pretraining.word_tokenizer(task.words)
-    model = pretraining.new_model(pretraining.PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51)
-    with torch.no_grad():  # large enough that positions differ, small enough that few confidences saturate
+    model = pretraining.new_model(
+        pretraining.PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51
+    )
+    with (
+        torch.no_grad()
+    ):  # large enough that positions differ, small enough that few confidences saturate
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.normal_(std=0.5)
@@ -37,3 +46,18 @@ def tiny_dir(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_model(tiny_dir):
     return unmask.load_model(tiny_dir, dtype=torch.float32)
+
+
+@pytest.fixture
+def any_digit(monkeypatch):
+    """A verifier that an untrained model satisfies now and then, so that groups have signal: is the
+    text's length even?"""
+    import dataclasses
+
+    import unmask.tasks
+    from unmask.tasks import EMBEDDED
+
+    loose = dataclasses.replace(
+        EMBEDDED["chain"], score=lambda text, example: float(len(text) % 2 == 0)
+    )
+    monkeypatch.setitem(unmask.tasks.EMBEDDED, "chain", loose)

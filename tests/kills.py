@@ -1,4 +1,5 @@
-"""An evaluation that is killed (SIGKILL) at random moments and resumed each time: `python tests/kills.py [KILLS] [SEED]`.
+"""An evaluation that is killed (SIGKILL) at random moments and resumed each time: `python
+tests/kills.py [KILLS] [SEED]`.
 
 The final results.jsonl must be that of an uninterrupted evaluation, byte for byte.
 """
@@ -18,9 +19,11 @@ def command(out, *options):
 
 
 def killed_and_resumed(directory, kills, seed, *options):
-    """Runs both evaluations; returns how many pieces each killed run had written, and the two files.
+    """Runs both evaluations; returns how many pieces each killed run had written, and the two
+    files.
 
-    A run is killed a random time after it wrote a random number of pieces: at a quarter of the runs while it still starts.
+    A run is killed a random time after it wrote a random number of pieces: at a quarter of the runs
+    while it still starts.
     """
     subprocess.run(command(directory / "whole", *options), check=True, capture_output=True)
     rng, added, before, cut = random.Random(seed), [], 0, directory / "cut"
@@ -29,13 +32,17 @@ def killed_and_resumed(directory, kills, seed, *options):
         return sum(path.read_bytes().count(b"\n") for path in (cut / "partial").glob("*.jsonl"))
 
     for _ in range(kills):
-        process = subprocess.Popen(command(cut, "--resume", *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            command(cut, "--resume", *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
         wanted = rng.randint(0, 3)
         while wanted and written() < before + wanted and process.poll() is None:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 5 if wanted == 0 else 0.2))
         process.kill()
-        assert process.wait() == -9, f"not killed but ended by itself: give it more to do {process.stderr.read().decode()}"
+        assert process.wait() == -9, (
+            f"not killed but ended by itself: give it more to do {process.stderr.read().decode()}"
+        )
         added.append(written() - before)
         before = written()
     subprocess.run(command(cut, "--resume", *options), check=True, capture_output=True)
@@ -45,9 +52,25 @@ def killed_and_resumed(directory, kills, seed, *options):
 
 
 if __name__ == "__main__":
-    kills, seed = int(dict(enumerate(sys.argv)).get(1, "20")), int(dict(enumerate(sys.argv)).get(2, "0"))
+    kills, seed = (
+        int(dict(enumerate(sys.argv)).get(1, "20")),
+        int(dict(enumerate(sys.argv)).get(2, "0")),
+    )
     with tempfile.TemporaryDirectory() as name:
-        options = ("--samplers", *SAMPLERS, "--block-lengths", 16, 48, "--prompts", 200, "--batch-size", 2)
+        options = (
+            "--samplers",
+            *SAMPLERS,
+            "--block-lengths",
+            16,
+            48,
+            "--prompts",
+            200,
+            "--batch-size",
+            2,
+        )
         added, whole, cut = killed_and_resumed(Path(name), kills, seed, *options)
-    print(f"{kills} kills; pieces that each killed run wrote: {added}; {len(whole.splitlines())} results; equal: {whole == cut}")
+    print(
+        f"{kills} kills; pieces that each killed run wrote: {added}; {len(whole.splitlines())} "
+        f"results; equal: {whole == cut}"
+    )
     sys.exit(whole != cut)

@@ -1,4 +1,5 @@
-"""Measures of reveal orders against a plain statement of them, several samples a prompt, and the commands for both."""
+"""Measures of reveal orders against a plain statement of them, several samples a prompt, and the
+commands for both."""
 
 import json
 import math
@@ -11,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unmask import UnmaskError
-from unmask.analysis import adjacent_share, mean_reveal_time, nfe_per_block, order_correlation, read_traces
+from unmask.analysis import (
+    adjacent_share,
+    mean_reveal_time,
+    nfe_per_block,
+    order_correlation,
+    read_traces,
+)
 from unmask.cli import main
 from unmask.evaluation import majority, pass_at_k, sampling
 
@@ -24,7 +31,10 @@ def steps(seed, rows=4, length=9):
 @given(seed=st.integers(0, 10**6), block_length=st.sampled_from([2, 3, 9]))
 def test_measures_are_what_they_say(seed, block_length):
     a = steps(seed)
-    expected = [np.mean([len({*row[i : i + block_length]}) for row in a.tolist()]) for i in range(0, 9, block_length)]
+    expected = [
+        np.mean([len({*row[i : i + block_length]}) for row in a.tolist()])
+        for i in range(0, 9, block_length)
+    ]
     assert np.allclose(nfe_per_block(a, block_length), expected)
     pairs = [x == y for row in a.tolist() for x, y in pairwise(row)]
     assert math.isclose(adjacent_share(a), sum(pairs) / len(pairs))
@@ -41,9 +51,15 @@ def test_order_correlation_is_pearsons_of_the_ranks(seed):
     a, b = steps(seed), steps(seed + 1)
     for i, value in enumerate(order_correlation(a, b, 3)):
         block = slice(3 * i, 3 * i + 3)
-        pairs = [(x, y) for x, y in zip(a[:, block].tolist(), b[:, block].tolist(), strict=True) if len({*x}) > 1 and len({*y}) > 1]
+        pairs = [
+            (x, y)
+            for x, y in zip(a[:, block].tolist(), b[:, block].tolist(), strict=True)
+            if len({*x}) > 1 and len({*y}) > 1
+        ]
         expected = [np.corrcoef(ranks(x), ranks(y))[0, 1] for x, y in pairs]
-        assert (math.isnan(value) and not pairs) or math.isclose(value, np.mean(expected), abs_tol=1e-9)
+        assert (math.isnan(value) and not pairs) or math.isclose(
+            value, np.mean(expected), abs_tol=1e-9
+        )
 
 
 def test_positions_never_revealed_do_not_count():
@@ -69,7 +85,11 @@ def test_majority_and_sampling():
     assert majority(["5", "5", "4"], [1.0, 1.0, 0.0]) == 1
     assert majority(["4", "5"], [0.0, 1.0]) == 0.5, "a tie is worth its mean"
     base = {"sampler": "x", "block_length": 3, "nfe": 2}
-    records = [base | {"prompt": p, "answer": a, "correct": float(a == "5")} for p in "ab" for a in ("5", "5", "4")]
+    records = [
+        base | {"prompt": p, "answer": a, "correct": float(a == "5")}
+        for p in "ab"
+        for a in ("5", "5", "4")
+    ]
     (row,) = sampling(records, (1, 2))
     assert row["samples"] == 3 and row["majority"]["mean"] == 1
     assert math.isclose(row["pass@1"]["mean"], 2 / 3) and row["pass@2"]["mean"] == 1
@@ -77,7 +97,20 @@ def test_majority_and_sampling():
 
 def test_evaluate_with_samples_and_traces_then_analyze(tmp_path, tiny_dir, capsys):
     where, out = str(tmp_path / "results"), tmp_path / "analysis"
-    command = ["evaluate", "--model", str(tiny_dir), "--prompts", "3", "--max-new-tokens", "9", "--block-lengths", "9", "3", "--out", where]
+    command = [
+        "evaluate",
+        "--model",
+        str(tiny_dir),
+        "--prompts",
+        "3",
+        "--max-new-tokens",
+        "9",
+        "--block-lengths",
+        "9",
+        "3",
+        "--out",
+        where,
+    ]
     command += [
         "--samplers",
         "threshold:0.5",
@@ -100,7 +133,10 @@ def test_evaluate_with_samples_and_traces_then_analyze(tmp_path, tiny_dir, capsy
     found = json.loads((out / "analysis.json").read_text())
     assert len(found) == 4 and len(found[0]["order_correlation"]) == 3
     assert {path.name for path in out.iterdir()} == {"analysis.json", "order.png", "tokens.png"}
-    lines = [json.loads(line) for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()
+    ]
     assert math.isclose(found[0]["nfe"], np.mean([line["nfe"] for line in lines[:6]]))
     trace = read_traces(where)[0]
     assert trace.reveal_step.shape == (6, 9) and len(trace.tokens[0]) == 9
@@ -108,7 +144,17 @@ def test_evaluate_with_samples_and_traces_then_analyze(tmp_path, tiny_dir, capsy
 
 def test_what_cannot_be_analysed_is_refused(tmp_path, tiny_dir, capsys):
     where = tmp_path / "plain"
-    command = ["evaluate", "--model", str(tiny_dir), "--prompts", "2", "--max-new-tokens", "4", "--samplers", "confidence:2"]
+    command = [
+        "evaluate",
+        "--model",
+        str(tiny_dir),
+        "--prompts",
+        "2",
+        "--max-new-tokens",
+        "4",
+        "--samplers",
+        "confidence:2",
+    ]
     assert main([*command, "--out", str(where)]) == 0
     assert main([*command, "--out", str(tmp_path / "x"), "--pass-k", "2"]) == 2
     assert not (tmp_path / "x").exists()

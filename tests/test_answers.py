@@ -1,4 +1,5 @@
-"""Verifiers of numbers, mathematics and texts: tables of cases, some of them hostile, and properties."""
+"""Verifiers of numbers, mathematics and texts: tables of cases, some of them hostile, and
+properties."""
 
 import time
 from fractions import Fraction
@@ -119,14 +120,32 @@ def test_wrong_numbers(completion, truth):
 
 @given(
     st.integers(-(10**15), 10**15),
-    st.sampled_from(["{}", "{:,}", "{}.0", "{:,}.00", "it is {}", "#### {:,}", "<answer>{}</answer>", "so ${:,}$", "{}\n"]),
+    st.sampled_from(
+        [
+            "{}",
+            "{:,}",
+            "{}.0",
+            "{:,}.00",
+            "it is {}",
+            "#### {:,}",
+            "<answer>{}</answer>",
+            "so ${:,}$",
+            "{}\n",
+        ]
+    ),
 )
 def test_a_written_integer_is_itself_and_not_its_neighbour(value, form):
     assert final_number(form.format(value)) == value
-    assert same_number(form.format(value), str(value)) and not same_number(form.format(value), str(value + 1))
+    assert same_number(form.format(value), str(value)) and not same_number(
+        form.format(value), str(value + 1)
+    )
 
 
-@given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=4))
+@given(
+    st.decimals(
+        allow_nan=False, allow_infinity=False, min_value=-(10**9), max_value=10**9, places=4
+    )
+)
 def test_a_written_decimal_is_itself(value):
     assert number(f"about {value:f} m") == Fraction(value)
 
@@ -150,7 +169,16 @@ def test_a_box_gives_back_what_was_put_in(text):
 
 
 @pytest.mark.parametrize(
-    "hostile", ["1" * 200_000, "1," * 100_000, "<answer>" * 20_000, r"\boxed{" * 20_000, "- " * 100_000, "1/" * 100_000, "$ " * 100_000]
+    "hostile",
+    [
+        "1" * 200_000,
+        "1," * 100_000,
+        "<answer>" * 20_000,
+        r"\boxed{" * 20_000,
+        "- " * 100_000,
+        "1/" * 100_000,
+        "$ " * 100_000,
+    ],
 )
 def test_hostile_texts_are_judged_at_once(hostile):
     began = time.perf_counter()
@@ -206,7 +234,10 @@ RIGHT_MATHEMATICS = [
     (r"\boxed{\pi}", r"\pi"),
     (r"\boxed{2\pi r}", r"2 \pi r"),
     (r"\boxed{\text{Evelyn}}", r"\text{Evelyn}"),
-    (r"\boxed{\begin{pmatrix}1&2\\3&4\end{pmatrix}}", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"),
+    (
+        r"\boxed{\begin{pmatrix}1&2\\3&4\end{pmatrix}}",
+        r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}",
+    ),
     (r"\boxed{3+4i}", "4i+3"),
     (r"\boxed{\log_2 8}", "3"),
     (r"\boxed{11_2}", "11_2"),

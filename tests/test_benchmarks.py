@@ -1,5 +1,5 @@
-"""The benchmarks' tasks on small files in the official schemas, written by us: loading, prompting, scoring, and two rounds of training on
-each."""
+"""The benchmarks' tasks on small files in the official schemas, written by us: loading, prompting,
+scoring, and two rounds of training on each."""
 
 import json
 import zlib
@@ -29,7 +29,9 @@ def no_network(monkeypatch, tmp_path_factory):
     """The Hub is out of reach, and what `datasets` caches goes to a directory of the tests."""
     import datasets
 
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.getbasetemp() / "datasets"))
+    monkeypatch.setattr(
+        datasets.config, "HF_DATASETS_CACHE", str(tmp_path_factory.getbasetemp() / "datasets")
+    )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
@@ -45,10 +47,10 @@ def small_model(tmp_path_factory):
     directory.mkdir()
     texts = [e.prompt + e.prefill for name in TESTED for e in task(name).examples("test", 50)]
     tokenizer = learned_tokenizer(texts, 600)
-    tokenizer.chat_template = (
-        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    model = pretraining.new_model(
+        pretraining.PretrainConfig(width=32, layers=1, heads=2), tokenizer, 200, 24
     )
-    model = pretraining.new_model(pretraining.PretrainConfig(width=32, layers=1, heads=2), tokenizer, 200, 24)
     pretraining.save_model(model, tokenizer, directory)
     return directory
 
@@ -75,10 +77,15 @@ def test_splits_are_the_official_ones_and_validation_is_not_trained_on():
     gsm8k = {split: {e.prompt for e in task("gsm8k").examples(split, 100)} for split in SPLITS}
     assert (len(gsm8k["train"] | gsm8k["validation"]), len(gsm8k["test"])) == (40, 8)
     assert not gsm8k["train"] & gsm8k["validation"]
-    assert len(task("math").examples("test", 100)) == 14 and len(task("math500").examples("test", 100)) == 6
+    assert (
+        len(task("math").examples("test", 100)) == 14
+        and len(task("math500").examples("test", 100)) == 6
+    )
     assert [len(task("mbpp").examples(split, 100)) for split in SPLITS] == [6, 2, 6]
     kodcode = {split: {e.prompt for e in task("kodcode").examples(split, 100)} for split in SPLITS}
-    assert sum(map(len, kodcode.values())) == 40 and all(split_of(p) == split for split, ps in kodcode.items() for p in ps)
+    assert sum(map(len, kodcode.values())) == 40 and all(
+        split_of(p) == split for split, ps in kodcode.items() for p in ps
+    )
     for name in ("math500", "humaneval"):
         with pytest.raises(UnmaskError, match="tests alone"):
             task(name).examples("train", 1)
@@ -103,7 +110,9 @@ def test_mixtures_draw_by_weight_and_score_by_their_own_verifiers():
     assert abs(share - 0.75) < 0.06
     own = [e.prompt for e in drawn if e.task == "gsm8k"]
     epochs = Counter(own)
-    assert max(epochs.values()) - min(epochs.values()) <= 1  # its part goes through its rows in epochs too
+    assert (
+        max(epochs.values()) - min(epochs.values()) <= 1
+    )  # its part goes through its rows in epochs too
     assert mixed.score_all([e.answer for e in drawn[:40]], drawn[:40]) == [1.0] * 40
     tests = task("gsm8k+math").examples("test", 1000)
     assert Counter(e.task for e in tests) == {"gsm8k": 8, "math": 14}  # both finite: all of both
@@ -134,7 +143,9 @@ def test_wording_is_fixed_for_a_version(name):
     found = task(name)
     example = found.examples("test", 1)[0]
     assert found.template == TEMPLATES[name]
-    assert zlib.crc32(repr((example.system, example.prompt, example.prefill)).encode()) == SUMS[name], "new wording needs a new version"
+    assert (
+        zlib.crc32(repr((example.system, example.prompt, example.prefill)).encode()) == SUMS[name]
+    ), "new wording needs a new version"
 
 
 def test_prompts_go_through_the_chat_template_where_there_is_one(small_model, tiny_model):
@@ -144,7 +155,9 @@ def test_prompts_go_through_the_chat_template_where_there_is_one(small_model, ti
     assert text == f"[user] {example.prompt}\n[assistant] ```python\n"
     gym = load_task("reasoning_gym:chain_sum").examples("test", 1)[0]
     assert model.tokenizer.decode(prompt_tokens(model, gym)).startswith("[system] Reason")
-    own = replace(model, tokenizer=learned_tokenizer([gym.prompt]))  # a model that is pre-trained here on such a task knows no chats
+    own = replace(
+        model, tokenizer=learned_tokenizer([gym.prompt])
+    )  # a model that is pre-trained here on such a task knows no chats
     assert own.tokenizer.decode(prompt_tokens(own, gym)) == gym.prompt
     chain = load_task("chain").examples("test", 1)[0]
     assert tiny_model.tokenizer.decode(prompt_tokens(tiny_model, chain)) == chain.prompt
@@ -152,7 +165,17 @@ def test_prompts_go_through_the_chat_template_where_there_is_one(small_model, ti
 
 @pytest.mark.parametrize("name", [*TRAINED, "gsm8k:2+math:1", "reasoning_gym:lcm"])
 def test_two_rounds_of_training_and_an_evaluation(name, small_model, tmp_path):
-    common = ["--model", str(small_model), "--task", name, "--data-dir", str(DATA), "--allow-code-execution", "--max-new-tokens", "24"]
+    common = [
+        "--model",
+        str(small_model),
+        "--task",
+        name,
+        "--data-dir",
+        str(DATA),
+        "--allow-code-execution",
+        "--max-new-tokens",
+        "24",
+    ]
     small = [
         "--rounds",
         "2",
@@ -170,9 +193,19 @@ def test_two_rounds_of_training_and_an_evaluation(name, small_model, tmp_path):
         "16",
     ]
     assert unmask.cli.main(["train", *common, *small, "--out", str(tmp_path / "run")]) == 0
-    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert len(lines) == 2 and all(0 <= line["accuracy"] <= 1 and line["nfe"] > 0 for line in lines)
-    evaluation = ["evaluate", *common, "--samplers", "confidence:8", str(tmp_path / "run" / "best"), "--prompts", "2"]
+    evaluation = [
+        "evaluate",
+        *common,
+        "--samplers",
+        "confidence:8",
+        str(tmp_path / "run" / "best"),
+        "--prompts",
+        "2",
+    ]
     assert unmask.cli.main([*evaluation, "--out", str(tmp_path / "eval")]) == 0
     summary = json.loads((tmp_path / "eval" / "summary.json").read_text())
     assert summary["template"] == task(name).template and len(summary["points"]) == 2
@@ -181,7 +214,9 @@ def test_two_rounds_of_training_and_an_evaluation(name, small_model, tmp_path):
 def test_other_file_formats_give_the_same_examples(tmp_path):
     import datasets
 
-    table = datasets.load_dataset("json", data_files=str(DATA / "gsm8k" / "main" / "train.jsonl"), split="train")
+    table = datasets.load_dataset(
+        "json", data_files=str(DATA / "gsm8k" / "main" / "train.jsonl"), split="train"
+    )
     layouts = {
         "parquet": tmp_path / "parquet" / "gsm8k" / "main",
         "arrow": tmp_path / "arrow" / "gsm8k",
@@ -200,14 +235,23 @@ def test_other_file_formats_give_the_same_examples(tmp_path):
 
 def test_own_problems_from_a_file(tmp_path):
     rows = [{"prompt": f"{i} + {i}", "answer": str(2 * i), "verifier": "number"} for i in range(60)]
-    rows += [{"prompt": f"Half of {i}?", "answer": rf"\frac{{{i}}}{{2}}", "verifier": "math"} for i in range(1, 60)]
-    rows += [{"prompt": f"Is {i} even?", "answer": "no" if i % 2 else "yes", "verifier": "text"} for i in range(60)]
+    rows += [
+        {"prompt": f"Half of {i}?", "answer": rf"\frac{{{i}}}{{2}}", "verifier": "math"}
+        for i in range(1, 60)
+    ]
+    rows += [
+        {"prompt": f"Is {i} even?", "answer": "no" if i % 2 else "yes", "verifier": "text"}
+        for i in range(60)
+    ]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     mine = load_task(f"jsonl:{tmp_path}/mine.jsonl")
     found = {split: {e.prompt for e in mine.examples(split, 1000)} for split in SPLITS}
     assert len(set.union(*found.values())) == sum(map(len, found.values())) == len(rows)
     halves = [e for e in mine.examples("train", 1000) if e.data == "math"][:5]
-    assert mine.score_all([rf"\boxed{{{int(e.prompt.split()[2][:-1]) / 2}}}" for e in halves], halves) == [1.0] * 5
+    assert (
+        mine.score_all([rf"\boxed{{{int(e.prompt.split()[2][:-1]) / 2}}}" for e in halves], halves)
+        == [1.0] * 5
+    )
     assert mine.score_all(["1000001"] * 5, halves) == [0.0] * 5
 
 
@@ -235,7 +279,11 @@ def test_one_sentence_for_what_cannot_be_loaded(load, said, tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [('{"question": "a"}\n', "no column answer"), ("{broken", "cannot be read"), ("", "cannot be read|holds no rows")],
+    [
+        ('{"question": "a"}\n', "no column answer"),
+        ("{broken", "cannot be read"),
+        ("", "cannot be read|holds no rows"),
+    ],
 )
 def test_one_sentence_for_a_damaged_file(content, said, tmp_path):
     (tmp_path / "gsm8k").mkdir()

@@ -1,4 +1,5 @@
-"""The commands: bad input gives exit code 2 and one sentence and leaves nothing behind; good input gives what the help promises."""
+"""The commands: bad input gives exit code 2 and one sentence and leaves nothing behind; good input
+gives what the help promises."""
 
 import ast
 import importlib
@@ -23,12 +24,15 @@ SUMMARY = {"model": "m", "task": "t", "split": "test", "max_new_tokens": 48}
 
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path, tiny_dir):
-    """Runs a command in an empty directory; MODEL stands for the tiny model. Returns exit code, stdout, stderr."""
+    """Runs a command in an empty directory; MODEL stands for the tiny model. Returns exit code,
+    stdout, stderr."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         try:
-            code = main([str(tiny_dir) if argument == "MODEL" else str(argument) for argument in arguments])
+            code = main(
+                [str(tiny_dir) if argument == "MODEL" else str(argument) for argument in arguments]
+            )
         except SystemExit as stop:
             code = stop.code
         captured = capsys.readouterr()
@@ -38,7 +42,8 @@ def run(capsys, monkeypatch, tmp_path, tiny_dir):
 
 
 def refuses(run, *arguments, says=""):
-    """Asserts that the command refuses as it should: exit code 2, one line on stderr, no file made or changed."""
+    """Asserts that the command refuses as it should: exit code 2, one line on stderr, no file made
+    or changed."""
 
     def tree():
         return {path: path.read_bytes() if path.is_file() else None for path in Path().rglob("*")}
@@ -54,7 +59,17 @@ def refuses(run, *arguments, says=""):
 
 
 GENERATE = ("generate", PROMPT, "--model", "MODEL")
-EVALUATE = ("evaluate", "--model", "MODEL", "--out", "out", "--prompts", "2", "--samplers", "random:48")
+EVALUATE = (
+    "evaluate",
+    "--model",
+    "MODEL",
+    "--out",
+    "out",
+    "--prompts",
+    "2",
+    "--samplers",
+    "random:48",
+)
 TRAIN = ("train", "--model", "MODEL", "--out", "out", "--rounds", "1")
 PRETRAIN = ("pretrain", "--out", "out", "--steps", "1")
 
@@ -124,10 +139,23 @@ REFUSED = {
     "train on an unknown device": ((*TRAIN, "--device", "warp"), "warp"),
     "pretrain on an unknown device": ((*PRETRAIN, "--device", "warp"), "warp"),
 }
-REFUSED |= {f"threshold {x}": ((*GENERATE, "--policy", f"threshold:{x}"), f"λ.* is {x}") for x in ("1.5", "-0.1", "nan")}
-REFUSED |= {f"{name} 0": ((*GENERATE, "--policy", f"{name}:0"), f"K of {name} is 0") for name in ("random", "confidence", "margin")}
-REFUSED |= {f"{c[0]} block length {n}": ((*c, "--block-length", n), f"block_length is {n}") for c in (GENERATE, TRAIN) for n in (0, 99, -1)}
-REFUSED |= {f"evaluate block lengths {n}": ((*EVALUATE, "--block-lengths", "8", n), f"block_length is {n}") for n in (0, 49)}
+REFUSED |= {
+    f"threshold {x}": ((*GENERATE, "--policy", f"threshold:{x}"), f"λ.* is {x}")
+    for x in ("1.5", "-0.1", "nan")
+}
+REFUSED |= {
+    f"{name} 0": ((*GENERATE, "--policy", f"{name}:0"), f"K of {name} is 0")
+    for name in ("random", "confidence", "margin")
+}
+REFUSED |= {
+    f"{c[0]} block length {n}": ((*c, "--block-length", n), f"block_length is {n}")
+    for c in (GENERATE, TRAIN)
+    for n in (0, 99, -1)
+}
+REFUSED |= {
+    f"evaluate block lengths {n}": ((*EVALUATE, "--block-lengths", "8", n), f"block_length is {n}")
+    for n in (0, 49)
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -149,7 +177,12 @@ def test_unusable_output_directories_are_refused(run, command, out):
 def test_unusable_figures_are_refused(run, out):
     Path("full").mkdir()
     Path("file").write_text("keep")
-    point = {"sampler": "threshold:0.9", "block_length": 48, "prompts": 9, "seeds": 1} | dict.fromkeys(
+    point = {
+        "sampler": "threshold:0.9",
+        "block_length": 48,
+        "prompts": 9,
+        "seeds": 1,
+    } | dict.fromkeys(
         ("accuracy", "accuracy_low", "accuracy_high", "nfe", "nfe_low", "nfe_high"), 0.5
     )
     Path("summary.json").write_text(json.dumps({**SUMMARY, "points": [point]}))
@@ -218,7 +251,17 @@ def test_causal_models_are_refused(run, tiny_dir):
     refuses(run, "generate", PROMPT, "--model", "model", says="causal")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": {"speed": 3}}', '{"settings": {"alpha": -1}}', '{"settings": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"settings": {"speed": 3}}',
+        '{"settings": {"alpha": -1}}',
+        '{"settings": 3}',
+    ],
+)
 def test_broken_runs_are_not_resumed(run, text):
     Path("run").mkdir()
     Path("run/run.json").write_text(text)
@@ -234,13 +277,25 @@ def test_a_run_with_a_damaged_checkpoint_is_not_resumed(run, tiny_dir):
 
 def shell(*arguments, cwd):
     command = [sys.executable, "-m", "unmask.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def test_a_real_process_refuses_the_same_way(tmp_path, tiny_dir):
-    result = shell("generate", PROMPT, "--model", tiny_dir, "--policy", "threshold:1.5", cwd=tmp_path)
+    result = shell(
+        "generate", PROMPT, "--model", tiny_dir, "--policy", "threshold:1.5", cwd=tmp_path
+    )
     assert result.returncode == 2
-    assert result.stderr.startswith("unmask generate: λ of threshold is 1.5") and result.stderr.count("\n") == 1
+    assert (
+        result.stderr.startswith("unmask generate: λ of threshold is 1.5")
+        and result.stderr.count("\n") == 1
+    )
     assert result.stdout == "" and not list(tmp_path.iterdir())
 
 
@@ -267,7 +322,9 @@ def option_help(config_class):
     return {
         field.target.id: after.value.value
         for field, after in pairs
-        if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
     }
 
 
@@ -290,13 +347,25 @@ def test_help_explains_every_option(run, command, monkeypatch):
 
 def answer(out):
     """Prompt, text, NFE and answer tokens of the last line of `unmask generate`."""
-    found = re.fullmatch(r"(.*)  →  (.*)   \((\d+) forward passes, (\d+) tokens\)", out.splitlines()[-1])
+    found = re.fullmatch(
+        r"(.*)  →  (.*)   \((\d+) forward passes, (\d+) tokens\)", out.splitlines()[-1]
+    )
     assert found, out
     return found[1], found[2], int(found[3]), int(found[4])
 
 
 def test_generate_prints_an_answer(run, tiny_model):
-    code, out, error = run(*GENERATE, "--policy", "random:10", "--max-new-tokens", "20", "--block-length", "5", "--dtype", "float32")
+    code, out, error = run(
+        *GENERATE,
+        "--policy",
+        "random:10",
+        "--max-new-tokens",
+        "20",
+        "--block-length",
+        "5",
+        "--dtype",
+        "float32",
+    )
     assert (code, error) == (0, "")
     expected = unmask.generate(tiny_model, [PROMPT], "random:10", max_new_tokens=20, block_length=5)
     assert answer(out) == (PROMPT, expected.text[0], 4, int(expected.answer_tokens[0]))
@@ -308,7 +377,9 @@ def test_generate_uses_the_length_of_the_model(run):
 
 
 def test_generate_shows_the_canvas(run):
-    code, out, error = run(*GENERATE, "--show", "--delay", "0", "--policy", "confidence:4", "--max-new-tokens", "10")
+    code, out, error = run(
+        *GENERATE, "--show", "--delay", "0", "--policy", "confidence:4", "--max-new-tokens", "10"
+    )
     assert (code, error) == (0, "")
     lines = out.splitlines()
     assert [line.count("·") for line in lines[:3]] == [6, 2, 0]
@@ -344,7 +415,9 @@ def test_evaluate_then_plot(run, tiny_dir):
 
     lines = [json.loads(line) for line in Path("out/results.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 2 * 2 * 6
-    assert {tuple(line) for line in lines} == {("sampler", "block_length", "seed", "prompt", "correct", "nfe", "answer_tokens", "answer")}
+    assert {tuple(line) for line in lines} == {
+        ("sampler", "block_length", "seed", "prompt", "correct", "nfe", "answer_tokens", "answer")
+    }
     keys = {(line["sampler"], line["block_length"], line["seed"]) for line in lines}
     assert keys == {(s, b, seed) for s in samplers for b in block_lengths for seed in (0, 1)}
     assert len({line["prompt"] for line in lines}) == 6
@@ -354,18 +427,44 @@ def test_evaluate_then_plot(run, tiny_dir):
 
     summary = json.loads(Path("out/summary.json").read_text())
     assert summary["model"] == str(tiny_dir)
-    assert (summary["task"], summary["split"], summary["max_new_tokens"], summary["seeds"]) == ("chain", "test", 48, [0, 1])
-    assert set(summary["provenance"]) >= {"command", "commit", "versions", "machine", "device", "dtype"}
+    assert (summary["task"], summary["split"], summary["max_new_tokens"], summary["seeds"]) == (
+        "chain",
+        "test",
+        48,
+        [0, 1],
+    )
+    assert set(summary["provenance"]) >= {
+        "command",
+        "commit",
+        "versions",
+        "machine",
+        "device",
+        "dtype",
+    }
     assert (summary["provenance"]["device"], summary["provenance"]["dtype"]) == ("cpu", "bfloat16")
     assert [(p["sampler"], p["block_length"], p["nfe"]) for p in summary["points"]] == [
         (s, b, nfe) for s, nfe in (("confidence:8", 6), ("random:16", 3)) for b in block_lengths
     ]
     assert sorted(path.name for path in Path("out").iterdir()) == ["results.jsonl", "summary.json"]
 
-    code, out, error = run("compare", "--results", "out", "--first", "confidence:8", "--second", "random:16")
+    code, out, error = run(
+        "compare", "--results", "out", "--first", "confidence:8", "--second", "random:16"
+    )
     assert (code, error) == (0, "")
-    assert len(out.splitlines()) == 2 and all("-3.00 NFE [-3.00, -3.00]" in line for line in out.splitlines())
-    refuses(run, "compare", "--results", "out", "--first", "confidence:8", "--second", "margin:2", says="margin:2.*they hold.*random:16")
+    assert len(out.splitlines()) == 2 and all(
+        "-3.00 NFE [-3.00, -3.00]" in line for line in out.splitlines()
+    )
+    refuses(
+        run,
+        "compare",
+        "--results",
+        "out",
+        "--first",
+        "confidence:8",
+        "--second",
+        "margin:2",
+        says="margin:2.*they hold.*random:16",
+    )
 
     code, out, error = run("plot", "--results", "out", "--out", "figures/pareto.png")
     assert (code, error) == (0, "")

@@ -15,7 +15,8 @@ from unmask.rng import RowGenerator
 from unmask.tasks import EMBEDDED, Example
 from unmask.tasks.base import Task
 
-# 6×6 grids that break one kind of unit only (found by a solver), so each of the three rules must be checked by itself.
+# 6×6 grids that break one kind of unit only (found by a solver), so each of the three rules must be
+# checked by itself.
 ONE_RULE_BROKEN = {
     "row": "315514624326563645142231456153231462",
     "column": "315624426531241536536412651234324615",
@@ -28,21 +29,31 @@ def units():
     """The rows, columns and boxes (2 rows of 3 cells) of a sudoku."""
     rows = [[6 * r + c for c in range(6)] for r in range(6)]
     columns = [[6 * r + c for r in range(6)] for c in range(6)]
-    boxes = [[6 * (top + r) + left + c for r in range(2) for c in range(3)] for top in (0, 2, 4) for left in (0, 3)]
+    boxes = [
+        [6 * (top + r) + left + c for r in range(2) for c in range(3)]
+        for top in (0, 2, 4)
+        for left in (0, 3)
+    ]
     return {"row": rows, "column": columns, "box": boxes}
 
 
 @pytest.mark.parametrize("kind", ONE_RULE_BROKEN)
 def test_sudoku_checks_each_rule_by_itself(kind):
     grid = ONE_RULE_BROKEN[kind]
-    assert {name for name, group in units().items() if any(len({grid[c] for c in unit}) < 6 for unit in group)} == {kind}
+    assert {
+        name
+        for name, group in units().items()
+        if any(len({grid[c] for c in unit}) < 6 for unit in group)
+    } == {kind}
     assert load_task("sudoku").score(" ".join(grid), NO_CLUES) == 0.0
 
 
 def test_sudoku_refuses_a_valid_grid_of_another_puzzle():
     task = load_task("sudoku")
     example = task.examples("train", 1)[0]
-    renamed = example.answer.translate(str.maketrans("123456", "234561"))  # valid, but no clue is kept
+    renamed = example.answer.translate(
+        str.maketrans("123456", "234561")
+    )  # valid, but no clue is kept
     assert task.score(renamed, NO_CLUES) == 1.0
     assert task.score(renamed, example) == 0.0
 
@@ -58,7 +69,9 @@ def test_chain_answers_by_arithmetic():
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_unknown_splits_are_refused(name):
     with pytest.raises(UnmaskError, match="'dev' is not known"):
-        next(inspect.unwrap(Task.stream)(EMBEDDED[name], "dev"))  # unwrapped: in tests, beartype would be first to complain
+        next(
+            inspect.unwrap(Task.stream)(EMBEDDED[name], "dev")
+        )  # unwrapped: in tests, beartype would be first to complain
 
 
 def change_weights(directory, function):
@@ -79,12 +92,18 @@ def edit_config(directory, edit):
 
 NORM = "model.layers.0.input_layernorm.weight"
 DAMAGE = {
-    "wrong shape": (lambda d: change_weights(d, lambda w: w.update({NORM: torch.ones(5)})), "cannot be loaded|do not fit"),
+    "wrong shape": (
+        lambda d: change_weights(d, lambda w: w.update({NORM: torch.ones(5)})),
+        "cannot be loaded|do not fit",
+    ),
     "cut header": (lambda d: truncate(d / "model.safetensors", 20), "damaged or truncated"),
     "empty weights": (lambda d: truncate(d / "model.safetensors", 0), "damaged or truncated"),
     "no config": (lambda d: (d / "config.json").unlink(), "config.json does not exist"),
     "config is a list": (lambda d: (d / "config.json").write_text("[]"), "config.json"),
-    "unknown architecture": (lambda d: edit_config(d, lambda c: c.update(model_type="other")), "cannot be loaded"),
+    "unknown architecture": (
+        lambda d: edit_config(d, lambda c: c.update(model_type="other")),
+        "cannot be loaded",
+    ),
     "silent on causality": (lambda d: edit_config(d, lambda c: c.pop("is_causal")), "causal"),
     "cut tokenizer": (lambda d: truncate(d / "tokenizer.json", 100), "cannot be loaded"),
 }
@@ -103,13 +122,21 @@ def test_damaged_models_are_refused_in_one_line(tiny_dir, tmp_path, name):
 def test_the_type_of_the_weights_is_what_was_asked_for(tiny_model, tiny_dir):
     assert (tiny_model.dtype, load_model(tiny_dir).dtype) == (torch.float32, torch.bfloat16)
     tokenizer = tiny_model.tokenizer
-    assert set(tiny_model.never_ids) == {tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
+    assert set(tiny_model.never_ids) == {
+        tokenizer.mask_token_id,
+        tokenizer.pad_token_id,
+        tokenizer.unk_token_id,
+    }
 
 
 def test_padding_may_hold_anything(tiny_model):
-    """Tight: 1e-5 of the logits' scale, which rounding in another order needs and a padding that leaks does not meet."""
+    """Tight: 1e-5 of the logits' scale, which rounding in another order needs and a padding that
+    leaks does not meet."""
     draw = torch.Generator().manual_seed(0)
-    tokens, padding = torch.randint(59, (3, 12), generator=draw), torch.randint(59, (3, 20), generator=draw)
+    tokens, padding = (
+        torch.randint(59, (3, 12), generator=draw),
+        torch.randint(59, (3, 20), generator=draw),
+    )
     alone = tiny_model.logits(tokens, torch.ones_like(tokens))
     mask = (torch.arange(32) < 12).expand(3, -1)
     padded = tiny_model.logits(torch.cat([tokens, padding], 1), mask)[:, :12]
@@ -117,17 +144,24 @@ def test_padding_may_hold_anything(tiny_model):
 
 
 def test_drawn_tokens_follow_the_tempered_distribution(tiny_model):
-    """At temperature 2, frequencies over many keys against softmax(logits / 2); the confidence stays that of temperature 1."""
+    """At temperature 2, frequencies over many keys against softmax(logits / 2); the confidence
+    stays that of temperature 1."""
     n, tokens = 4000, torch.tensor([[4, 5, tiny_model.mask_id]])
     mask, position = torch.ones_like(tokens, dtype=torch.bool), torch.tensor([[2]])
     logits = tiny_model.logits(tokens, mask)[0, 2].double()
     logits[list(tiny_model.never_ids)] = -torch.inf
     rows = [x.expand(n, -1).contiguous() for x in (tokens, mask, position)]
-    proposal = tiny_model.propose(*rows, temperature=2.0, generator=RowGenerator(torch.arange(n) * 7919))
+    proposal = tiny_model.propose(
+        *rows, temperature=2.0, generator=RowGenerator(torch.arange(n) * 7919)
+    )
     frequencies = torch.bincount(proposal.tokens[:, 0], minlength=len(logits)) / n
     assert not frequencies[list(tiny_model.never_ids)].any()
-    torch.testing.assert_close(frequencies.double(), (logits / 2).softmax(0), atol=4 * 0.5 / n**0.5, rtol=0)
-    assert float(proposal.confidence[0, 0, 0]) == pytest.approx(float(logits.softmax(0).max()), abs=1e-5)
+    torch.testing.assert_close(
+        frequencies.double(), (logits / 2).softmax(0), atol=4 * 0.5 / n**0.5, rtol=0
+    )
+    assert float(proposal.confidence[0, 0, 0]) == pytest.approx(
+        float(logits.softmax(0).max()), abs=1e-5
+    )
 
 
 def test_tokenizer_forgives_a_space_behind_an_operator():

@@ -12,7 +12,17 @@ from hypothesis import strategies as st
 
 from tests.kills import command, killed_and_resumed
 from unmask import UnmaskError, evaluate, load_task
-from unmask.evaluation import Point, area, bootstrap, compare, family, fronts, pareto, run, summarise
+from unmask.evaluation import (
+    Point,
+    area,
+    bootstrap,
+    compare,
+    family,
+    fronts,
+    pareto,
+    run,
+    summarise,
+)
 from unmask.evaluation.ledger import Ledger
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork
 
@@ -74,7 +84,12 @@ def test_everything_is_checked_before_anything_is_written(tiny_model, tmp_path):
         (["confidence:1"], {"cache": "half"}),
     ):
         with pytest.raises(UnmaskError):
-            evaluate(tiny_model, task, samplers, **({"block_lengths": [48], "out": tmp_path / "out"} | options))
+            evaluate(
+                tiny_model,
+                task,
+                samplers,
+                **({"block_lengths": [48], "out": tmp_path / "out"} | options),
+            )
         assert not (tmp_path / "out").exists()
 
 
@@ -84,20 +99,47 @@ def lines(directory):
 
 def test_killed_evaluations_end_as_uninterrupted_ones(tmp_path, tiny_dir):
     samplers = ("--samplers", "confidence:1", "random:2", "--seeds", 0, 1)
-    added, whole, cut = killed_and_resumed(tmp_path, 3, 1, "--model", tiny_dir, *samplers, "--prompts", 24, "--batch-size", 2)
+    added, whole, cut = killed_and_resumed(
+        tmp_path, 3, 1, "--model", tiny_dir, *samplers, "--prompts", 24, "--batch-size", 2
+    )
     assert sum(added) > 0 and whole == cut and len(whole.splitlines()) == 2 * 2 * 24
 
 
 def test_two_processes_write_what_one_writes(tmp_path, tiny_dir):
-    options = ("--model", tiny_dir, "--samplers", "confidence:8", "random:16", "--prompts", 10, "--batch-size", 1, "--temperature", 1.0)
+    options = (
+        "--model",
+        tiny_dir,
+        "--samplers",
+        "confidence:8",
+        "random:16",
+        "--prompts",
+        10,
+        "--batch-size",
+        1,
+        "--temperature",
+        1.0,
+    )
     subprocess.run(command(tmp_path / "one", *options), check=True, capture_output=True)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
     launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    done = subprocess.run([*launch, *command(tmp_path / "two", *options)[1:]], capture_output=True, text=True)
+    done = subprocess.run(
+        [*launch, *command(tmp_path / "two", *options)[1:]], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert lines(tmp_path / "one") == lines(tmp_path / "two")
     assert done.stdout.count("written to") == 1
-    assert json.loads((tmp_path / "two" / "summary.json").read_text())["provenance"]["processes"] == 2
+    assert (
+        json.loads((tmp_path / "two" / "summary.json").read_text())["provenance"]["processes"] == 2
+    )
 
 
 @pytest.fixture
@@ -133,7 +175,11 @@ def test_resuming_drops_a_torn_line_and_repeats_nothing_else(begun, tiny_model, 
     samplers, options, tmp_path = begun
     measured = []
     original = run.measure
-    monkeypatch.setattr(run, "measure", lambda *args, **kwargs: measured.append(args[2]) or original(*args, **kwargs))
+    monkeypatch.setattr(
+        run,
+        "measure",
+        lambda *args, **kwargs: measured.append(args[2]) or original(*args, **kwargs),
+    )
     evaluate(tiny_model, load_task("chain"), samplers, **options, resume=True)
     assert len(measured) == 4
     assert lines(tmp_path / "out") == lines(tmp_path / "whole")
@@ -169,9 +215,13 @@ def test_only_the_same_evaluation_is_resumed(begun, tiny_model):
 def test_a_policy_that_was_trained_on_is_another_policy(tiny_model, tmp_path):
     task = load_task("chain")
     options = {"block_lengths": [48], "prompts": 2, "out": tmp_path / "out"}
-    LearnedPolicy(PolicyNetwork(NetworkConfig(width=16, mlp=16))).save_pretrained(tmp_path / "policy")
+    LearnedPolicy(PolicyNetwork(NetworkConfig(width=16, mlp=16))).save_pretrained(
+        tmp_path / "policy"
+    )
     evaluate(tiny_model, task, [str(tmp_path / "policy")], **options)
-    LearnedPolicy(PolicyNetwork(NetworkConfig(width=16, mlp=16))).save_pretrained(tmp_path / "policy")
+    LearnedPolicy(PolicyNetwork(NetworkConfig(width=16, mlp=16))).save_pretrained(
+        tmp_path / "policy"
+    )
     with pytest.raises(UnmaskError, match="samplers"):
         evaluate(tiny_model, task, [str(tmp_path / "policy")], **options, resume=True)
 
@@ -179,21 +229,40 @@ def test_a_policy_that_was_trained_on_is_another_policy(tiny_model, tmp_path):
 def test_batch_size_and_company_do_not_change_results(tiny_model, tmp_path):
     """Random numbers belong to a prompt, whatever piece it is decoded in."""
     for batch_size in (1, 3, 64):
-        options = {"block_lengths": [48], "prompts": 14, "temperature": 1.0, "out": tmp_path / str(batch_size)}
+        options = {
+            "block_lengths": [48],
+            "prompts": 14,
+            "temperature": 1.0,
+            "out": tmp_path / str(batch_size),
+        }
         evaluate(tiny_model, load_task("chain"), ["random:4"], batch_size=batch_size, **options)
     assert lines(tmp_path / "1") == lines(tmp_path / "3") == lines(tmp_path / "64")
 
 
 def test_what_an_evaluation_costs_is_reported(tiny_model, tmp_path):
-    evaluate(tiny_model, load_task("chain"), ["confidence:8"], block_lengths=[48], prompts=9, batch_size=2, out=tmp_path / "out")
+    evaluate(
+        tiny_model,
+        load_task("chain"),
+        ["confidence:8"],
+        block_lengths=[48],
+        prompts=9,
+        batch_size=2,
+        out=tmp_path / "out",
+    )
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     (speed,) = summary["speed"]
-    assert speed["seconds"] > 0 and speed["seconds_per_prompt"] == pytest.approx(speed["seconds"] / 9)
-    assert speed["model_calls"] == 6 * 5  # eight prompts in four batches of two, and one more: six passes each
+    assert speed["seconds"] > 0 and speed["seconds_per_prompt"] == pytest.approx(
+        speed["seconds"] / 9
+    )
+    assert (
+        speed["model_calls"] == 6 * 5
+    )  # eight prompts in four batches of two, and one more: six passes each
     assert 0 < speed["padding_share"] < 0.5 and speed["positions_per_second"] > 0
     records = [json.loads(line) for line in lines(tmp_path / "out")]
     (point,) = summary["points"]
-    assert point["tokens_per_forward"] == pytest.approx(sum(r["answer_tokens"] for r in records) / (6 * 9))
+    assert point["tokens_per_forward"] == pytest.approx(
+        sum(r["answer_tokens"] for r in records) / (6 * 9)
+    )
     assert [row["family"] for row in summary["fronts"]] == ["all", "confidence"]
 
 
@@ -202,8 +271,20 @@ def point(sampler, nfe, accuracy, block_length=8):
 
 
 def test_families_are_heuristics_with_their_settings_and_runs():
-    names = ["threshold:0.9", "threshold", "threshold:0.5@block_length=16", "threshold@block_length=16", "runs/a/last@beta=2"]
-    expected = ["threshold", "threshold", "threshold@block_length=16", "threshold@block_length=16", "policy a"]
+    names = [
+        "threshold:0.9",
+        "threshold",
+        "threshold:0.5@block_length=16",
+        "threshold@block_length=16",
+        "runs/a/last@beta=2",
+    ]
+    expected = [
+        "threshold",
+        "threshold",
+        "threshold@block_length=16",
+        "threshold@block_length=16",
+        "policy a",
+    ]
     assert [family(name) for name in names] == expected
 
 
@@ -225,10 +306,15 @@ def test_front_and_area():
         *((8, name) for name in ("all", "confidence", "threshold", "margin")),
         *((64, name) for name in ("all", "confidence")),
     ]
-    assert rows[0]["front"] == ["threshold:0.5", "confidence:1"] and rows[0]["area"] == pytest.approx(0.5)
+    assert rows[0]["front"] == ["threshold:0.5", "confidence:1"] and rows[0][
+        "area"
+    ] == pytest.approx(0.5)
 
 
-@given(st.lists(st.tuples(st.floats(1, 64), st.floats(0, 1)), min_size=1, max_size=8), st.tuples(st.floats(1, 64), st.floats(0, 1)))
+@given(
+    st.lists(st.tuples(st.floats(1, 64), st.floats(0, 1)), min_size=1, max_size=8),
+    st.tuples(st.floats(1, 64), st.floats(0, 1)),
+)
 def test_a_further_sampler_never_makes_a_front_worse(values, more):
     points = [point(f"s{i}", nfe, accuracy) for i, (nfe, accuracy) in enumerate(values)]
     assert 0 <= area(points, 64) <= area([*points, point("more", *more)], 64) + 1e-12 <= 1 + 2e-12
@@ -238,7 +324,8 @@ def test_a_further_sampler_never_makes_a_front_worse(values, more):
 
 
 def paired(n, gain, seed):
-    """Two samplers on the same prompts, hard and easy ones; the second is right a share `gain` more often."""
+    """Two samplers on the same prompts, hard and easy ones; the second is right a share `gain` more
+    often."""
     rng = np.random.default_rng(seed)
     easy = rng.random(n) < 0.7
     rows = []
@@ -246,7 +333,14 @@ def paired(n, gain, seed):
         correct = rng.random(n) < np.where(easy, 0.95, 0.05 + more)
         rows.append(
             [
-                {"block_length": 8, "prompt": f"p{i}", "seed": 0, "sampler": "s", "correct": float(c), "nfe": 5}
+                {
+                    "block_length": 8,
+                    "prompt": f"p{i}",
+                    "seed": 0,
+                    "sampler": "s",
+                    "correct": float(c),
+                    "nfe": 5,
+                }
                 for i, c in enumerate(correct)
             ]
         )
@@ -257,11 +351,15 @@ def test_comparison_finds_a_difference_and_no_difference():
     (d,) = compare(*paired(500, 0.3, 0), resamples=2000)
     assert d.accuracy_low > 0 and d.p_accuracy < 0.01 and d.prompts == 500
     assert (d.nfe, d.p_nfe) == (0, 1)
-    hits = [compare(*paired(200, 0.0, seed), resamples=400)[0].p_accuracy < 0.05 for seed in range(100)]
+    hits = [
+        compare(*paired(200, 0.0, seed), resamples=400)[0].p_accuracy < 0.05 for seed in range(100)
+    ]
     assert sum(hits) <= 12  # 5 are expected
     first, second = paired(300, 0.3, 1)
     (there,), (back,) = compare(first, second, resamples=500), compare(second, first, resamples=500)
-    assert there.accuracy == pytest.approx(-back.accuracy) and there.accuracy_low == pytest.approx(-back.accuracy_high)
+    assert there.accuracy == pytest.approx(-back.accuracy) and there.accuracy_low == pytest.approx(
+        -back.accuracy_high
+    )
 
 
 def test_comparison_needs_the_same_prompts_and_a_shared_block_length():

@@ -52,12 +52,17 @@ def tasks(chain, tmp_path, monkeypatch):
     """A directory with the task files chain_local (L of the model) and chain_short (L = 24)."""
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    rows = [json.dumps({"question": example.prompt, "answer": example.answer.rsplit("# ")[1]}) + "\n" for example in chain]
+    rows = [
+        json.dumps({"question": example.prompt, "answer": example.answer.rsplit("# ")[1]}) + "\n"
+        for example in chain
+    ]
     (tmp_path / "test.jsonl").write_text("".join(rows))
     directory = tmp_path / "tasks"
     directory.mkdir()
     for name, more in (("chain_local", ""), ("chain_short", "  max_gen_toks: 24")):
-        (directory / f"{name}.yaml").write_text(TASK.format(name=name, data=tmp_path / "test.jsonl", more=more))
+        (directory / f"{name}.yaml").write_text(
+            TASK.format(name=name, data=tmp_path / "test.jsonl", more=more)
+        )
     return directory
 
 
@@ -71,17 +76,31 @@ def lm_eval(*arguments):
 
 
 def test_the_command_agrees_with_unmask_evaluate(tasks, tmp_path, capsys):
-    options = ("--include-path", tasks, "--policy", "threshold:0.7", "--block-length", 16, "--batch-size", 5)
+    options = (
+        "--include-path",
+        tasks,
+        "--policy",
+        "threshold:0.7",
+        "--block-length",
+        16,
+        "--batch-size",
+        5,
+    )
     assert lm_eval("--tasks", "chain_local,chain_short", *options, "--out", tmp_path / "out") == 0
     printed = capsys.readouterr().out
     report = json.loads((tmp_path / "out" / "results.json").read_text())
     model, task = load_model("embedded/chain"), load_task("chain")
     for name, length in (("chain_local", 48), ("chain_short", 24)):
-        (expected,) = evaluate(model, task, ["threshold:0.7"], block_lengths=[16], prompts=12, max_new_tokens=length)
+        (expected,) = evaluate(
+            model, task, ["threshold:0.7"], block_lengths=[16], prompts=12, max_new_tokens=length
+        )
         assert report["results"][name]["exact_match,last"] == pytest.approx(expected.accuracy)
         cost = report["costs"][name]
         assert (cost["prompts"], cost["nfe"]) == (12, pytest.approx(expected.nfe))
-        assert cost["tokens_per_forward"] == pytest.approx(expected.tokens_per_forward) and cost["seconds"] > 0
+        assert (
+            cost["tokens_per_forward"] == pytest.approx(expected.tokens_per_forward)
+            and cost["seconds"] > 0
+        )
         assert f"{name}: {expected.nfe:.1f} NFE" in printed
         assert len((tmp_path / "out" / f"samples-{name}.jsonl").read_text().splitlines()) == 12
     assert report["results"]["chain_local"]["exact_match,last"] > 0.5
@@ -89,22 +108,58 @@ def test_the_command_agrees_with_unmask_evaluate(tasks, tmp_path, capsys):
 
 
 def test_limit_fewshot_and_chat_template(tasks, tmp_path):
-    common = ("--include-path", tasks, "--tasks", "chain_local", "--policy", "confidence:8", "--limit", 3)
+    common = (
+        "--include-path",
+        tasks,
+        "--tasks",
+        "chain_local",
+        "--policy",
+        "confidence:8",
+        "--limit",
+        3,
+    )
     assert lm_eval(*common, "--num-fewshot", 2, "--out", tmp_path / "few") == 0
-    samples = [json.loads(line) for line in (tmp_path / "few" / "samples-chain_local.jsonl").read_text().splitlines()]
+    samples = [
+        json.loads(line)
+        for line in (tmp_path / "few" / "samples-chain_local.jsonl").read_text().splitlines()
+    ]
     assert len(samples) == 3
     assert all(context(sample).count("=") == 3 for sample in samples)
     assert lm_eval(*common, "--apply-chat-template", "--out", tmp_path / "chat") == 0
-    (sample, *_) = [json.loads(line) for line in (tmp_path / "chat" / "samples-chain_local.jsonl").read_text().splitlines()]
+    (sample, *_) = [
+        json.loads(line)
+        for line in (tmp_path / "chat" / "samples-chain_local.jsonl").read_text().splitlines()
+    ]
     assert context(sample) == sample["doc"]["question"] + " "  # the embedded model's template
     report = json.loads((tmp_path / "chat" / "results.json").read_text())
-    assert report["costs"]["chain_local"]["nfe"] == 6 and "message.content" in report["chat_template"]
+    assert (
+        report["costs"]["chain_local"]["nfe"] == 6 and "message.content" in report["chat_template"]
+    )
 
 
 def test_the_harness_own_command_has_the_model(tasks, tmp_path):
     code = "import unmask.evaluation.lm_eval; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
-    arguments = ("--model", "unmask", "--model_args", "model=embedded/chain,policy=confidence:4,block_length=16", "--tasks", "chain_local")
-    command = [sys.executable, "-c", code, "run", *arguments, "--include_path", tasks, "--limit", "2", "--output_path", tmp_path / "own"]
+    arguments = (
+        "--model",
+        "unmask",
+        "--model_args",
+        "model=embedded/chain,policy=confidence:4,block_length=16",
+        "--tasks",
+        "chain_local",
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "run",
+        *arguments,
+        "--include_path",
+        tasks,
+        "--limit",
+        "2",
+        "--output_path",
+        tmp_path / "own",
+    ]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     (file,) = (tmp_path / "own").rglob("results_*.json")
@@ -114,18 +169,56 @@ def test_the_harness_own_command_has_the_model(tasks, tmp_path):
 
 
 def test_two_processes_answer_as_one(tasks, tmp_path):
-    options = ("lm-eval", "--include-path", tasks, "--tasks", "chain_local", "--policy", "confidence:8", "--limit", "8")
-    launch = ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no")
+    options = (
+        "lm-eval",
+        "--include-path",
+        tasks,
+        "--tasks",
+        "chain_local",
+        "--policy",
+        "confidence:8",
+        "--limit",
+        "8",
+    )
+    launch = (
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+    )
     launch += ("--dynamo_backend", "no", "--main_process_port", "0", "-m", "unmask.cli")
-    done = subprocess.run([sys.executable, *launch, *map(str, options), "--out", tmp_path / "two"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, *launch, *map(str, options), "--out", tmp_path / "two"],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert lm_eval(*options[1:], "--out", tmp_path / "one") == 0
-    one, two = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two"))
+    one, two = (
+        json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")
+    )
     assert (one["provenance"]["processes"], two["provenance"]["processes"]) == (1, 2)
-    assert two["results"]["chain_local"]["exact_match,last"] == pytest.approx(one["results"]["chain_local"]["exact_match,last"])
+    assert two["results"]["chain_local"]["exact_match,last"] == pytest.approx(
+        one["results"]["chain_local"]["exact_match,last"]
+    )
     assert [report["costs"]["chain_local"]["prompts"] for report in (one, two)] == [8, 8]
     texts = [
-        sorted(map(str, (json.loads(line)["resps"] for line in (tmp_path / n / "samples-chain_local.jsonl").read_text().splitlines())))
+        sorted(
+            map(
+                str,
+                (
+                    json.loads(line)["resps"]
+                    for line in (tmp_path / n / "samples-chain_local.jsonl")
+                    .read_text()
+                    .splitlines()
+                ),
+            )
+        )
         for n in ("one", "two")
     ]
     assert texts[0] == texts[1]
@@ -143,7 +236,9 @@ def test_until_lengths_and_order(chain):
     cut = lm.generate_until(requests(*((prompt, {"until": ["#", "="]}) for prompt in prompts)))
     assert cut == [text.split("#")[0].split("=")[0] for text in plain] and cut != plain
     lm.costs.clear()
-    lm.generate_until(requests((prompts[0], {"max_gen_toks": 10}), (prompts[1], {"max_new_tokens": 20})))
+    lm.generate_until(
+        requests((prompts[0], {"max_gen_toks": 10}), (prompts[1], {"max_new_tokens": 20}))
+    )
     assert (lm.costs["task"].nfe, lm.costs["task"].prompts) == (5 + 10, 2)
     fixed = UnmaskLM("embedded/chain", "confidence:2", max_new_tokens=30)
     fixed.generate_until(requests((prompts[0], {"max_gen_toks": 10})))
@@ -154,15 +249,31 @@ def test_sampled_answers_to_the_same_prompt_differ(chain):
     lm = UnmaskLM("embedded/chain", "confidence:1")
     options = {"do_sample": True, "temperature": 3.0}
     texts = lm.generate_until(requests(*[(chain[0].prompt, options)] * 8))
-    assert len(set(texts)) > 4 and texts == lm.generate_until(requests(*[(chain[0].prompt, options)] * 8))
-    assert len(set(lm.generate_until(requests(*[(chain[0].prompt, options | {"do_sample": False})] * 4)))) == 1
+    assert len(set(texts)) > 4 and texts == lm.generate_until(
+        requests(*[(chain[0].prompt, options)] * 8)
+    )
+    assert (
+        len(
+            set(
+                lm.generate_until(
+                    requests(*[(chain[0].prompt, options | {"do_sample": False})] * 4)
+                )
+            )
+        )
+        == 1
+    )
 
 
 def test_code_eval_runs_in_the_sandbox(tmp_path):
     test = "def check(candidate):\n    assert candidate(2, 3) == 5\n\ncheck(add)"
     right, wrong = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a * b\n"
-    rates, passed = CodeEval().compute([test, "assert add(1, 1) == 2"], [[right, wrong], [wrong, wrong]], k=[1, 2])
-    assert rates == {"pass@1": 0.25, "pass@2": 0.5} and passed == {0: [True, False], 1: [False, False]}
+    rates, passed = CodeEval().compute(
+        [test, "assert add(1, 1) == 2"], [[right, wrong], [wrong, wrong]], k=[1, 2]
+    )
+    assert rates == {"pass@1": 0.25, "pass@2": 0.5} and passed == {
+        0: [True, False],
+        1: [False, False],
+    }
     forged = [
         "def check(candidate): pass\ndef add(a, b): return 0",
         "import os\nos._exit(0)",
@@ -172,7 +283,9 @@ def test_code_eval_runs_in_the_sandbox(tmp_path):
     ]
     assert not any(check(job_of(program, test)).passed for program in forged)
     assert not (tmp_path / "out").exists()
-    assert not check(job_of("def abs(x): return 0\ndef add(a, b): return 7", "assert abs(add(2, 3) - 5) < 1e-6")).passed
+    assert not check(
+        job_of("def abs(x): return 0\ndef add(a, b): return 7", "assert abs(add(2, 3) - 5) < 1e-6")
+    ).passed
 
 
 CODE = """task: code_local
@@ -201,22 +314,45 @@ def test_tasks_that_run_code_need_the_flag_and_get_the_sandbox(tasks, tmp_path, 
         "import evaluate\n"
         "judge = evaluate.load('code_eval')\n"
         "def passes(references, predictions):\n"
-        "    program = ['def f(x): return x + 1'] if len(predictions[0]) % 2 else ['import os; os.kill(os.getppid(), 9)']\n"
-        "    return judge.compute(references=references, predictions=[program], k=[1])[0]['pass@1']\n"
+        "    program = ['def f(x): return x + 1'] if len(predictions[0]) % 2 else ['import os; "
+        "os.kill(os.getppid(), 9)']\n"
+        "    return judge.compute(references=references, predictions=[program], "
+        "k=[1])[0]['pass@1']\n"
     )
-    options = ("--include-path", tasks, "--tasks", "code_local", "--limit", "4", "--policy", "confidence:16")
+    options = (
+        "--include-path",
+        tasks,
+        "--tasks",
+        "code_local",
+        "--limit",
+        "4",
+        "--policy",
+        "confidence:16",
+    )
     code = "from unmask.cli import main; import sys; sys.exit(main())"
 
     def run(*more):
         command = [sys.executable, "-c", code, "lm-eval", *map(str, (*options, *more))]
-        return subprocess.run(command, capture_output=True, text=True, env={**__import__("os").environ, "HF_HUB_OFFLINE": "1"})
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={**__import__("os").environ, "HF_HUB_OFFLINE": "1"},
+        )
 
     refused = run("--out", tmp_path / "no")
-    assert refused.returncode == 2 and "--allow-code-execution" in refused.stderr, refused.stderr[-1000:]
+    assert refused.returncode == 2 and "--allow-code-execution" in refused.stderr, refused.stderr[
+        -1000:
+    ]
     done = run("--out", tmp_path / "yes", "--allow-code-execution")
     assert done.returncode == 0, done.stderr[-2000:]
-    samples = [json.loads(line) for line in (tmp_path / "yes" / "samples-code_local.jsonl").read_text().splitlines()]
-    assert [sample["passes"] for sample in samples] == [float(len(sample["filtered_resps"][0]) % 2) for sample in samples]
+    samples = [
+        json.loads(line)
+        for line in (tmp_path / "yes" / "samples-code_local.jsonl").read_text().splitlines()
+    ]
+    assert [sample["passes"] for sample in samples] == [
+        float(len(sample["filtered_resps"][0]) % 2) for sample in samples
+    ]
 
 
 @pytest.mark.parametrize(
@@ -235,7 +371,13 @@ def test_bad_input_is_one_sentence(arguments, says, tmp_path, monkeypatch, capsy
 
 
 def test_settings_that_cannot_be_used_and_loglikelihoods_are_refused():
-    for settings in ({"policy": "nonsense"}, {"batch_size": "auto"}, {"batch_size": 0}, {"block_length": 0}, {"dtype": "int8"}):
+    for settings in (
+        {"policy": "nonsense"},
+        {"batch_size": "auto"},
+        {"batch_size": 0},
+        {"block_length": 0},
+        {"dtype": "int8"},
+    ):
         with pytest.raises(UnmaskError, match=r"nonsense|batch_size|block_length|dtype"):
             UnmaskLM(**settings)
     with pytest.raises(UnmaskError, match="generate_until"):

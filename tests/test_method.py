@@ -1,4 +1,5 @@
-"""The rest of the paper's method, and one policy for a range of α: probabilities by enumeration, rewards by hand, short trainings."""
+"""The rest of the paper's method, and one policy for a range of α: probabilities by enumeration,
+rewards by hand, short trainings."""
 
 import itertools
 import json
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.reference import plackett_luce as reference
 from tests.test_policies import generator, observation, perturbed
-from tests.test_training import any_digit, tiny  # noqa: F401
+from tests.test_training import tiny
 from unmask import LearnedPolicy, TrainConfig, UnmaskError, load_policy, train
 from unmask.decoding import decode
 from unmask.files import read_tensors
@@ -36,18 +37,30 @@ def test_plackett_luce_probabilities_sum_to_one_and_sampling_matches(n):
     logits, eligible = torch.randn(1, length), torch.ones(1, length, dtype=torch.bool)
     eligible[0, n // 2] = False
     orders = reference.orders(eligible[0].nonzero()[:, 0].tolist())
-    expected = [reference.probability(logits[0].tolist(), eligible[0].nonzero()[:, 0].tolist(), order) for order in orders]
+    expected = [
+        reference.probability(logits[0].tolist(), eligible[0].nonzero()[:, 0].tolist(), order)
+        for order in orders
+    ]
     actions = torch.tensor([ranks(order, length) for order in orders])
-    distribution = PlackettLuce(logits.expand(len(actions), length), eligible.expand(len(actions), length))
+    distribution = PlackettLuce(
+        logits.expand(len(actions), length), eligible.expand(len(actions), length)
+    )
     p = distribution.log_prob(actions).exp()
     assert math.isclose(p.sum(), 1, abs_tol=1e-5)
     assert torch.allclose(p, torch.tensor(expected), atol=1e-6)
-    assert math.isclose((p * distribution.entropy(actions)).sum(), -(p * p.log()).sum(), abs_tol=1e-4)
+    assert math.isclose(
+        (p * distribution.entropy(actions)).sum(), -(p * p.log()).sum(), abs_tol=1e-4
+    )
     draws = 40_000
     many = PlackettLuce(logits.expand(draws, length), eligible.expand(draws, length))
     drawn = many.sample(RowGenerator(torch.arange(draws)).uniform(0, many.numbers, 0))
     code = (drawn * (length + 1) ** torch.arange(length)).sum(1)
-    frequency = torch.stack([(code == c).float().mean() for c in (actions * (length + 1) ** torch.arange(length)).sum(1)])
+    frequency = torch.stack(
+        [
+            (code == c).float().mean()
+            for c in (actions * (length + 1) ** torch.arange(length)).sum(1)
+        ]
+    )
     assert ((frequency - p).abs() < 5 * (p * (1 - p) / draws).sqrt() + 1e-3).all()
 
 
@@ -55,7 +68,9 @@ def test_plackett_luce_always_reveals_and_beta_reveals_more():
     logits, eligible = torch.full((5000, 6), -1.0), torch.ones(5000, 6, dtype=torch.bool)
     distribution = PlackettLuce(logits, eligible)
     uniform = RowGenerator(torch.arange(5000)).uniform(3, distribution.numbers, 0)
-    few, some, many = (distribution.sample(uniform, beta).count_nonzero(1).float() for beta in (1e-6, 1.0, 1e6))
+    few, some, many = (
+        distribution.sample(uniform, beta).count_nonzero(1).float() for beta in (1e-6, 1.0, 1e6)
+    )
     assert (few == 1).all() and (many == 6).all() and 1.5 < some.mean() < 5.5
 
 
@@ -65,9 +80,17 @@ def test_gradients_of_likelihood_entropy_and_loss_match_finite_differences(kind)
     logits = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
     eligible = torch.ones(6, 4, dtype=torch.bool)
     eligible[:, 2] = False
-    action = kind(logits.detach().float(), eligible).sample(torch.rand(6, kind(logits, eligible).numbers)).short()
+    action = (
+        kind(logits.detach().float(), eligible)
+        .sample(torch.rand(6, kind(logits, eligible).numbers))
+        .short()
+    )
     old = kind(logits.detach() + 0.1 * torch.randn(6, 4), eligible).log_prob(action)
-    steered, advantage, weight = torch.arange(6) % 2 == 0, torch.randn(6, dtype=torch.float64), torch.rand(6, dtype=torch.float64)
+    steered, advantage, weight = (
+        torch.arange(6) % 2 == 0,
+        torch.randn(6, dtype=torch.float64),
+        torch.rand(6, dtype=torch.float64),
+    )
     assert torch.autograd.gradcheck(lambda b: kind(b, eligible).log_prob(action), (logits,))
     assert torch.autograd.gradcheck(lambda b: kind(b, eligible).entropy(action), (logits,))
 
@@ -104,14 +127,31 @@ def test_rewards():
 @given(seed=st.integers(0, 10**6), block_length=st.sampled_from([2, 6]))
 def test_likelihood_to_go_equals_adding_it_up_backwards(tiny_model, seed, block_length):
     policy = LearnedPolicy(perturbed(seed), fallback=False)
-    generation = decode(tiny_model, [[5], [6], [7]], policy, max_new_tokens=6, block_length=block_length, seed=seed, record=True)
+    generation = decode(
+        tiny_model,
+        [[5], [6], [7]],
+        policy,
+        max_new_tokens=6,
+        block_length=block_length,
+        seed=seed,
+        record=True,
+    )
     whole, to_go = likelihood_to_go(generation)
     t = generation.transitions
     for row in range(3):
         total = 0.0
         for i in reversed((t.row == row).nonzero()[:, 0].tolist()):
             total += (
-                sum(math.log(c) for c, u in zip(t.observation.confidence[i, :, 0].tolist(), t.action[i].tolist(), strict=True) if u) / 6
+                sum(
+                    math.log(c)
+                    for c, u in zip(
+                        t.observation.confidence[i, :, 0].tolist(),
+                        t.action[i].tolist(),
+                        strict=True,
+                    )
+                    if u
+                )
+                / 6
             )
             assert math.isclose(float(to_go[i]), total, abs_tol=1e-5)
         assert math.isclose(float(whole[row]), total, abs_tol=1e-5)
@@ -120,7 +160,14 @@ def test_likelihood_to_go_equals_adding_it_up_backwards(tiny_model, seed, block_
 def test_advantages_are_taken_over_policy_and_experts_together(tiny_model):
     policy = LearnedPolicy(perturbed(), fallback=False)
     rollouts = decode(tiny_model, [[5], [5], [6], [6]], policy, max_new_tokens=6, record=True)
-    expert = decode(tiny_model, [[5], [6]], load_policy("entropy:0.5"), max_new_tokens=6, record=True, observer=policy)
+    expert = decode(
+        tiny_model,
+        [[5], [6]],
+        load_policy("entropy:0.5"),
+        max_new_tokens=6,
+        record=True,
+        observer=policy,
+    )
     rewards, gained = torch.tensor([1.0, 0.0, 0.5, 0.5]), torch.tensor([0.5, 0.5])
     batch = signal_batch(policy, rollouts, rewards, [(expert, gained)], 2, 0.0)
     assert batch is not None and not batch.observation.features
@@ -129,8 +176,12 @@ def test_advantages_are_taken_over_policy_and_experts_together(tiny_model):
     assert set(batch.advantage.tolist()) == {0.5, -0.5, 0.0}
     assert torch.equal(batch.advantage[batch.steered], torch.zeros(int(batch.steered.sum())))
     scaled = signal_batch(policy, rollouts, rewards, [(expert, gained)], 2, 0.0, scaled=True)
-    assert scaled is not None and torch.allclose(scaled.advantage, batch.advantage / (statistics.pstdev([1.0, 0.0, 0.5]) + 0.01))
-    assert math.isclose(batch.weight.sum(), 3 / 6, rel_tol=1e-5), "three rollouts of six, each with weight one sixth"
+    assert scaled is not None and torch.allclose(
+        scaled.advantage, batch.advantage / (statistics.pstdev([1.0, 0.0, 0.5]) + 0.01)
+    )
+    assert math.isclose(batch.weight.sum(), 3 / 6, rel_tol=1e-5), (
+        "three rollouts of six, each with weight one sixth"
+    )
 
 
 def test_dense_reward_prefers_the_rollout_that_commits_what_the_model_believes(tiny_model):
@@ -139,15 +190,26 @@ def test_dense_reward_prefers_the_rollout_that_commits_what_the_model_believes(t
     batch = signal_batch(policy, rollouts, torch.zeros(8), [], 8, 1.0)
     whole, _ = likelihood_to_go(rollouts)
     first = torch.tensor([(rollouts.transitions.row == row).nonzero()[0, 0] for row in range(8)])
-    assert torch.allclose(batch.advantage[first], whole - whole.mean(), atol=1e-5), "the first decision answers for all"
+    assert torch.allclose(batch.advantage[first], whole - whole.mean(), atol=1e-5), (
+        "the first decision answers for all"
+    )
     assert signal_batch(policy, rollouts, torch.zeros(8), [], 8, 0.0) is None
 
 
 def test_an_experts_set_becomes_the_order_of_falling_confidence(tiny_model):
     policy = LearnedPolicy(perturbed(), "plackett-luce", fallback=False)
     rollouts = decode(tiny_model, [[5], [5]], policy, max_new_tokens=6, record=True)
-    expert = decode(tiny_model, [[5]], load_policy("confidence:3"), max_new_tokens=6, record=True, observer=policy)
-    batch = signal_batch(policy, rollouts, torch.tensor([1.0, 0.0]), [(expert, torch.tensor([0.5]))], 2, 0.0)
+    expert = decode(
+        tiny_model,
+        [[5]],
+        load_policy("confidence:3"),
+        max_new_tokens=6,
+        record=True,
+        observer=policy,
+    )
+    batch = signal_batch(
+        policy, rollouts, torch.tensor([1.0, 0.0]), [(expert, torch.tensor([0.5]))], 2, 0.0
+    )
     steered = batch.steered.nonzero()[:, 0]
     for row in steered.tolist():
         action, confidence = batch.action[row], batch.observation.confidence[row, :, 0]
@@ -159,7 +221,12 @@ def test_an_experts_set_becomes_the_order_of_falling_confidence(tiny_model):
 METHODS = {
     "steered": {"experts": ("threshold:0.5", "confidence:2")},
     "ordered": {"action": "plackett-luce", "experts": ("threshold:0.5",)},
-    "warm": {"imitate": ("entropy:1", "threshold:0.1"), "imitation_rounds": 2, "fallback": True, "entropy_bonus": 0.01},
+    "warm": {
+        "imitate": ("entropy:1", "threshold:0.1"),
+        "imitation_rounds": 2,
+        "fallback": True,
+        "entropy_bonus": 0.01,
+    },
     "annealed": {"alpha_start": 10.0},
     "every α": {"alpha_range": (0.1, 10.0), "dense": 0.1},
     "richer inputs": {"inputs": 3, "hidden": True, "reward": "additive"},
@@ -167,7 +234,9 @@ METHODS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_each_method_trains_and_resumes_bit_for_bit(tmp_path, tiny_dir, any_digit, monkeypatch, name):  # noqa: F811
+def test_each_method_trains_and_resumes_bit_for_bit(
+    tmp_path, tiny_dir, any_digit, monkeypatch, name
+):
     import unmask.training.trainer as trainer
 
     changes = {"rounds": 4} | METHODS[name]
@@ -189,7 +258,9 @@ def test_each_method_trains_and_resumes_bit_for_bit(tmp_path, tiny_dir, any_digi
     train(TrainConfig(resume=tmp_path / "cut"))
     a, b = (read_tensors(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "cut"))
     assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-    metrics = [json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()]
+    metrics = [
+        json.loads(line) for line in (tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert any(entry["grad_norm"] > 0 for entry in metrics)
     assert ("expert_accuracy" in metrics[-1]) is bool(changes.get("experts"))
     saved = json.loads((tmp_path / "whole" / "last" / "config.json").read_text())
@@ -197,16 +268,28 @@ def test_each_method_trains_and_resumes_bit_for_bit(tmp_path, tiny_dir, any_digi
     assert "## Accuracy against NFE" in (tmp_path / "whole" / "last" / "README.md").read_text()
 
 
-def test_imitation_learns_the_experts_decisions(tmp_path, tiny_dir, any_digit):  # noqa: F811
-    changes = {"rounds": 30, "imitate": ("confidence:3",), "imitation_rounds": 30, "prompts": 8, "eval_every": 30, "initial_bias": -2.0}
+def test_imitation_learns_the_experts_decisions(tmp_path, tiny_dir, any_digit):
+    changes = {
+        "rounds": 30,
+        "imitate": ("confidence:3",),
+        "imitation_rounds": 30,
+        "prompts": 8,
+        "eval_every": 30,
+        "initial_bias": -2.0,
+    }
     train(tiny(tmp_path / "run", tiny_dir, block_length=6, lr=1e-2, **changes))
-    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    metrics = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert metrics[0]["nfe"] == 2, "the expert's"
     assert metrics[-1]["eval_nfe"] < 3.2, "a policy that starts at a bias of −2 needs about five"
 
 
 def test_your_own_reward(tmp_path, tiny_dir):
-    train(tiny(tmp_path / "run", tiny_dir, rounds=1), reward=lambda correctness, nfe, length, alpha: nfe.float())
+    train(
+        tiny(tmp_path / "run", tiny_dir, rounds=1),
+        reward=lambda correctness, nfe, length, alpha: nfe.float(),
+    )
     entry = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
     assert entry["reward"] == entry["nfe"]
 
@@ -214,7 +297,14 @@ def test_your_own_reward(tmp_path, tiny_dir):
 def conditioned(**changes):
     policy = LearnedPolicy(perturbed(conditioned=True), alpha=1.0)
     front = [
-        {"sampler": "", "alpha": a, "nfe": n, "accuracy": 1.0, "accuracy_low": 1.0, "accuracy_high": 1.0}
+        {
+            "sampler": "",
+            "alpha": a,
+            "nfe": n,
+            "accuracy": 1.0,
+            "accuracy_low": 1.0,
+            "accuracy_high": 1.0,
+        }
         for a, n in ((0.1, 20.0), (1.0, 10.0), (10.0, 4.0), (5.0, 3.9))
     ]
     return replace(policy, metadata={"pareto": front}, **changes)
@@ -273,7 +363,10 @@ def test_zeroed_inputs_are_not_seen(zero):
         (lambda: conditioned(alpha=-1.0), "above 0"),
         (lambda: conditioned(alpha=None).logits(observation()), "say which"),
         (lambda: LearnedPolicy(PolicyNetwork()).alpha_for(5), "not trained for a range"),
-        (lambda: LearnedPolicy(perturbed(hidden=8)).logits(observation()), "hidden states of width 8 but was given none"),
+        (
+            lambda: LearnedPolicy(perturbed(hidden=8)).logits(observation()),
+            "hidden states of width 8 but was given none",
+        ),
         (lambda: NetworkConfig(hidden=-1), "give the model's width"),
         (lambda: TrainConfig(alpha_range=(3.0, 1.0)), "the smaller first"),
         (lambda: TrainConfig(alpha_range=(2.0, 3.0)), "default α"),
@@ -289,14 +382,25 @@ def test_what_cannot_be_is_refused(make, message):
         make()
 
 
-@pytest.mark.parametrize(("actions", "needs"), [("bernoulli", set()), ("plackett-luce", {"hidden"})])
+@pytest.mark.parametrize(
+    ("actions", "needs"), [("bernoulli", set()), ("plackett-luce", {"hidden"})]
+)
 def test_a_row_decodes_the_same_in_any_batch(tiny_model, actions, needs):
     policy = LearnedPolicy(perturbed(inputs=2, hidden=32 if needs else 0), actions)
     prompts = [[5], [6, 7], [8, 9, 10], [11]]
     whole = decode(tiny_model, prompts, policy, max_new_tokens=8, block_length=3)
     for size, order in itertools.product((1, 3), ([0, 1, 2, 3], [3, 1, 0, 2])):
-        part = decode(tiny_model, [prompts[i] for i in order], policy, max_new_tokens=8, block_length=3, batch_size=size)
-        assert torch.equal(part.tokens, whole.tokens[order]) and torch.equal(part.reveal_step, whole.reveal_step[order])
+        part = decode(
+            tiny_model,
+            [prompts[i] for i in order],
+            policy,
+            max_new_tokens=8,
+            block_length=3,
+            batch_size=size,
+        )
+        assert torch.equal(part.tokens, whole.tokens[order]) and torch.equal(
+            part.reveal_step, whole.reveal_step[order]
+        )
 
 
 def test_generator_is_used(tiny_model):
@@ -306,14 +410,27 @@ def test_generator_is_used(tiny_model):
     assert (action > 0).any(1).all() and not (action > 0)[~o.eligible].any()
 
 
-def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir, any_digit):  # noqa: F811
+def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir, any_digit):
     train(tiny(tmp_path / "first", tiny_dir, rounds=2))
-    train(tiny(tmp_path / "second", tiny_dir, rounds=1, lr=0.0, start=str(tmp_path / "first" / "last")))
-    a, b = (read_tensors(tmp_path / run / "last" / "model.safetensors") for run in ("first", "second"))
+    train(
+        tiny(
+            tmp_path / "second", tiny_dir, rounds=1, lr=0.0, start=str(tmp_path / "first" / "last")
+        )
+    )
+    a, b = (
+        read_tensors(tmp_path / run / "last" / "model.safetensors") for run in ("first", "second")
+    )
     assert all(torch.equal(a[name], b[name]) for name in a)
     for changes in ({"width": 32}, {"start": "threshold:0.9"}):
         with pytest.raises(UnmaskError, match="does not fit"):
-            train(tiny(tmp_path / "third", tiny_dir, rounds=1, **({"start": str(tmp_path / "first" / "last")} | changes)))
+            train(
+                tiny(
+                    tmp_path / "third",
+                    tiny_dir,
+                    rounds=1,
+                    **({"start": str(tmp_path / "first" / "last")} | changes),
+                )
+            )
         assert not (tmp_path / "third").exists()
 
 
@@ -324,5 +441,8 @@ def test_alpha_moves_from_its_start_to_its_end_on_a_log_scale(tmp_path, tiny_dir
         seen.append(float(alpha[0]))
         return correctness
 
-    train(tiny(tmp_path / "run", tiny_dir, rounds=4, eval_every=4, alpha=1.0, alpha_start=16.0), reward=reward)
+    train(
+        tiny(tmp_path / "run", tiny_dir, rounds=4, eval_every=4, alpha=1.0, alpha_start=16.0),
+        reward=reward,
+    )
     assert seen == pytest.approx([16, 4, 1, 1, 1]), "four rounds and an evaluation"

@@ -36,7 +36,11 @@ def test_damaged_and_unfit_checkpoints_are_refused(broken):
     says("does not exist")
     weights.write_bytes(whole)
     tensors = load_file(weights)
-    save_file({k: v for k, v in tensors.items() if "layers.1.mlp.up_proj" not in k}, weights, metadata={"format": "pt"})
+    save_file(
+        {k: v for k, v in tensors.items() if "layers.1.mlp.up_proj" not in k},
+        weights,
+        metadata={"format": "pt"},
+    )
     says("missing: model.layers.1.mlp.up_proj.weight")
     save_file(tensors | {"model.extra.weight": torch.zeros(2)}, weights, metadata={"format": "pt"})
     says("unexpected: model.extra.weight")
@@ -57,7 +61,9 @@ def test_attention_is_bidirectional_and_padding_changes_nothing(tiny_model):
     logits = tiny_model.logits(tokens, torch.ones_like(tokens))
     other = tokens.clone()
     other[:, -1] = (other[:, -1] + 1) % 26 + 4
-    assert (tiny_model.logits(other, torch.ones_like(tokens))[:, 0] - logits[:, 0]).abs().amax() > 1e-3
+    assert (
+        tiny_model.logits(other, torch.ones_like(tokens))[:, 0] - logits[:, 0]
+    ).abs().amax() > 1e-3
     padded = torch.cat([tokens, torch.full((2, 7), 5)], 1)
     mask = (torch.arange(19) < 12).expand(2, 19)
     assert torch.allclose(tiny_model.logits(padded, mask)[:, :12], logits, atol=1e-4)
@@ -78,9 +84,13 @@ def test_propose_equals_a_slow_restatement(tiny_model):
             top = sorted(p.values(), reverse=True)
             assert proposal.tokens[row, place] == max(p, key=lambda v: p[v])
             assert proposal.confidence[row, place].tolist() == pytest.approx(top[:4], abs=1e-5)
-            assert float(proposal.features["margin"][row, place]) == pytest.approx(top[0] - top[1], abs=1e-5)
+            assert float(proposal.features["margin"][row, place]) == pytest.approx(
+                top[0] - top[1], abs=1e-5
+            )
             entropy = -sum(x * torch.tensor(x).log().item() for x in p.values() if x > 0)
-            assert float(proposal.features["entropy"][row, place]) == pytest.approx(entropy, abs=1e-3)
+            assert float(proposal.features["entropy"][row, place]) == pytest.approx(
+                entropy, abs=1e-3
+            )
 
 
 def test_the_mask_token_is_never_proposed_even_if_it_is_the_best(tiny_dir):
@@ -88,10 +98,14 @@ def test_the_mask_token_is_never_proposed_even_if_it_is_the_best(tiny_dir):
     head = model.network.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.clone(), requires_grad=False)  # untie
     tokens = torch.full((1, 6), model.mask_id)
-    hidden = model.network.base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens)).last_hidden_state
+    hidden = model.network.base_model(
+        input_ids=tokens, attention_mask=torch.ones_like(tokens)
+    ).last_hidden_state
     for never in model.never_ids:
         head.weight[never] = 50 * hidden[0].mean(0)
-    assert set(model.logits(tokens, torch.ones_like(tokens))[0].argmax(-1).tolist()) <= set(model.never_ids)
+    assert set(model.logits(tokens, torch.ones_like(tokens))[0].argmax(-1).tolist()) <= set(
+        model.never_ids
+    )
     generation = unmask.generate(model, [[5, 6]], "threshold:0.5", max_new_tokens=6)
     assert not set(generation.tokens.flatten().tolist()) & set(model.never_ids)
 
@@ -105,13 +119,18 @@ def test_tokenizer_needs_no_spaces(tiny_model):
 def test_embedded_models_are_small_bidirectional_and_solve_their_task(name):
     directory = EMBEDDED / name.removeprefix("embedded/")
     assert sum(f.stat().st_size for f in directory.iterdir()) <= 8 * 2**20
-    model, task = unmask.load_model(name), unmask.load_task(name.removeprefix("embedded/").partition("-")[0])
+    model, task = (
+        unmask.load_model(name),
+        unmask.load_task(name.removeprefix("embedded/").partition("-")[0]),
+    )
     assert model.max_new_tokens == task.max_new_tokens
     examples = task.examples("test", 48)
     prompts = [e.prompt for e in examples]
 
     def accuracy(policy, block_length):
-        generation = unmask.generate(model, prompts, policy, max_new_tokens=task.max_new_tokens, block_length=block_length)
+        generation = unmask.generate(
+            model, prompts, policy, max_new_tokens=task.max_new_tokens, block_length=block_length
+        )
         return sum(map(task.score, generation.text, examples)) / len(examples)
 
     assert accuracy("threshold:0.95", task.block_length) > 0.75
@@ -119,6 +138,14 @@ def test_embedded_models_are_small_bidirectional_and_solve_their_task(name):
 
 
 def test_the_embedded_models_are_named_where_one_is_not_known():
-    assert unmask.embedded_models() == ["embedded/chain", "embedded/chain-dream", "embedded/sudoku", "embedded/sudoku-dream"]
-    with pytest.raises(unmask.UnmaskError, match="embedded/chain, embedded/chain-dream, embedded/sudoku, embedded/sudoku-dream"):
+    assert unmask.embedded_models() == [
+        "embedded/chain",
+        "embedded/chain-dream",
+        "embedded/sudoku",
+        "embedded/sudoku-dream",
+    ]
+    with pytest.raises(
+        unmask.UnmaskError,
+        match="embedded/chain, embedded/chain-dream, embedded/sudoku, embedded/sudoku-dream",
+    ):
         unmask.load_model("embedded/none")

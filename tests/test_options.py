@@ -1,4 +1,5 @@
-"""Options of `generate`: infilling, guidance, ends of text, stopping early; and the files that the command reads and writes."""
+"""Options of `generate`: infilling, guidance, ends of text, stopping early; and the files that the
+command reads and writes."""
 
 import json
 
@@ -32,7 +33,9 @@ def test_infilling_fills_the_masks_and_nothing_else(tiny_model):
         assert alone.text[0] == together.text[i]
         canvas = list(row)
         for _ in holes:  # the obvious way: one forward pass of the whole text for each mask
-            logits = tiny_model.logits(torch.tensor([canvas]), torch.ones(1, len(canvas)).long())[0].clone()
+            logits = tiny_model.logits(torch.tensor([canvas]), torch.ones(1, len(canvas)).long())[
+                0
+            ].clone()
             logits[:, list(tiny_model.never_ids)] = -torch.inf
             left = [k for k in holes if canvas[k] == mask]
             best = max(left, key=lambda k: logits[k].softmax(-1).max())
@@ -42,11 +45,27 @@ def test_infilling_fills_the_masks_and_nothing_else(tiny_model):
 
 def test_infilling_a_masked_tail_is_generating(tiny_model):
     prompt = ids(tiny_model, PROMPTS[0])
-    generated = unmask.generate(tiny_model, [prompt], "threshold:0.6", max_new_tokens=9, block_length=4)
-    filled = unmask.generate(tiny_model, [prompt + [tiny_model.mask_id] * 9], "threshold:0.6", infill=True, block_length=4)
-    wide = unmask.generate(tiny_model, [prompt + [tiny_model.mask_id] * 2], "threshold:0.6", infill=True, block_length=4)
+    generated = unmask.generate(
+        tiny_model, [prompt], "threshold:0.6", max_new_tokens=9, block_length=4
+    )
+    filled = unmask.generate(
+        tiny_model,
+        [prompt + [tiny_model.mask_id] * 9],
+        "threshold:0.6",
+        infill=True,
+        block_length=4,
+    )
+    wide = unmask.generate(
+        tiny_model,
+        [prompt + [tiny_model.mask_id] * 2],
+        "threshold:0.6",
+        infill=True,
+        block_length=4,
+    )
     assert wide.tokens.shape == (1, 2), "a block length above the number of masks is full diffusion"
-    assert torch.equal(generated.tokens, filled.tokens) and torch.equal(generated.reveal_step, filled.reveal_step)
+    assert torch.equal(generated.tokens, filled.tokens) and torch.equal(
+        generated.reveal_step, filled.reveal_step
+    )
 
 
 def test_masks_in_prompts_need_infill_and_infill_needs_masks(tiny_model):
@@ -62,14 +81,23 @@ def test_guidance_is_the_formula(tiny_model):
     w, prompt, length = 1.5, ids(tiny_model, PROMPTS[1]), 6
     canvas = prompt + [tiny_model.mask_id] * length
     nothing = [tiny_model.mask_id] * len(canvas)
-    both = tiny_model.logits(torch.tensor([canvas, nothing]), torch.ones(2, len(canvas)).long())[:, len(prompt) :]
+    both = tiny_model.logits(torch.tensor([canvas, nothing]), torch.ones(2, len(canvas)).long())[
+        :, len(prompt) :
+    ]
     expected = both[1] + (w + 1) * (both[0] - both[1])
     expected[:, list(tiny_model.never_ids)] = -torch.inf
-    generation = unmask.generate(tiny_model, [prompt], f"confidence:{length}", max_new_tokens=length, cfg_scale=w)
+    generation = unmask.generate(
+        tiny_model, [prompt], f"confidence:{length}", max_new_tokens=length, cfg_scale=w
+    )
     assert generation.tokens[0].tolist() == expected.argmax(-1).tolist()
     assert (generation.nfe.tolist(), generation.rows_forwarded) == ([1], 2)
     plain = unmask.generate(tiny_model, [prompt], "confidence:1", max_new_tokens=length)
-    assert torch.equal(plain.tokens, unmask.generate(tiny_model, [prompt], "confidence:1", max_new_tokens=length, cfg_scale=0.0).tokens)
+    assert torch.equal(
+        plain.tokens,
+        unmask.generate(
+            tiny_model, [prompt], "confidence:1", max_new_tokens=length, cfg_scale=0.0
+        ).tokens,
+    )
 
 
 def test_guided_rows_do_not_depend_on_their_mates(tiny_model):
@@ -77,7 +105,9 @@ def test_guided_rows_do_not_depend_on_their_mates(tiny_model):
     together = unmask.generate(tiny_model, PROMPTS, "threshold:0.5", **options)
     for i, prompt in enumerate(PROMPTS):
         alone = unmask.generate(tiny_model, [prompt], "threshold:0.5", **options)
-        assert torch.equal(alone.tokens[0], together.tokens[i]) and int(alone.nfe[0]) == int(together.nfe[i])
+        assert torch.equal(alone.tokens[0], together.tokens[i]) and int(alone.nfe[0]) == int(
+            together.nfe[i]
+        )
 
 
 def test_ends_of_text_are_never_proposed_or_come_last():
@@ -93,20 +123,31 @@ def test_ends_of_text_are_never_proposed_or_come_last():
         ended = torch.isin(tokens, ends)
         assert ended.any() and steps[ended].min() > steps[~ended].max()
     with pytest.raises(UnmaskError, match="both given"):
-        unmask.generate(model, PROMPTS, "confidence:1", logits_eos_inf=True, confidence_eos_eot_inf=True, **options)
+        unmask.generate(
+            model,
+            PROMPTS,
+            "confidence:1",
+            logits_eos_inf=True,
+            confidence_eos_eot_inf=True,
+            **options,
+        )
 
 
 @pytest.mark.parametrize("policy", ["confidence:1", "threshold:0.9", "random:3"])
 def test_stopping_at_the_end_changes_the_cost_and_not_the_text(policy):
     model = unmask.load_model("embedded/chain")
     whole = unmask.generate(model, PROMPTS, policy, max_new_tokens=48, block_length=16)
-    early = unmask.generate(model, PROMPTS, policy, max_new_tokens=48, block_length=16, stop_at_eos=True)
+    early = unmask.generate(
+        model, PROMPTS, policy, max_new_tokens=48, block_length=16, stop_at_eos=True
+    )
     assert early.text == whole.text and torch.equal(early.answer_tokens, whole.answer_tokens)
     assert (early.nfe <= whole.nfe).all()
     assert not (early.tokens == model.mask_id).any()
     for i in range(len(PROMPTS)):
         end = int(early.answer_tokens[i])
-        assert (early.reveal_step[i, : end + 1] >= 0).all(), "everything before the end was revealed by the policy"
+        assert (early.reveal_step[i, : end + 1] >= 0).all(), (
+            "everything before the end was revealed by the policy"
+        )
         skipped = early.reveal_step[i] < 0
         assert torch.isin(early.tokens[i, skipped], torch.tensor(model.eos_ids)).all()
     if policy == "confidence:1":
@@ -116,7 +157,9 @@ def test_stopping_at_the_end_changes_the_cost_and_not_the_text(policy):
 def test_answer_tokens_are_those_before_the_end():
     model = unmask.load_model("embedded/chain")
     generation = unmask.generate(model, PROMPTS, "confidence:2", max_new_tokens=48)
-    for tokens, count in zip(generation.tokens.tolist(), generation.answer_tokens.tolist(), strict=True):
+    for tokens, count in zip(
+        generation.tokens.tolist(), generation.answer_tokens.tolist(), strict=True
+    ):
         assert tokens[count] in model.eos_ids and not set(tokens[:count]) & set(model.eos_ids)
 
 
@@ -131,8 +174,22 @@ def test_command_reads_prompt_files_and_writes_answers(tmp_path, tiny_dir, capsy
 
     file, out = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
     chat = [{"role": "user", "content": PROMPTS[1]}]
-    file.write_text("\n".join(map(json.dumps, [PROMPTS[0], {"prompt": PROMPTS[2]}, {"messages": chat}])) + "\n")
-    command = ["generate", "--model", str(tiny_dir), "--prompts", str(file), "--output", str(out), "--gen-length", "8", "--batch-size", "2"]
+    file.write_text(
+        "\n".join(map(json.dumps, [PROMPTS[0], {"prompt": PROMPTS[2]}, {"messages": chat}])) + "\n"
+    )
+    command = [
+        "generate",
+        "--model",
+        str(tiny_dir),
+        "--prompts",
+        str(file),
+        "--output",
+        str(out),
+        "--gen-length",
+        "8",
+        "--batch-size",
+        "2",
+    ]
     assert main(command) == 0
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert [r["prompt"] for r in records] == [PROMPTS[0], PROMPTS[2], chat]
@@ -141,14 +198,43 @@ def test_command_reads_prompt_files_and_writes_answers(tmp_path, tiny_dir, capsy
     assert main(command) == 2 and "already exists" in capsys.readouterr().err
     for line in ("{", "17", '{"text": "x"}', '{"messages": [{"role": "user"}]}', "[]"):
         file.write_text(line + "\n")
-        assert main(["generate", "--model", str(tiny_dir), "--prompts", str(file), "--max-new-tokens", "4"]) == 2
+        assert (
+            main(
+                [
+                    "generate",
+                    "--model",
+                    str(tiny_dir),
+                    "--prompts",
+                    str(file),
+                    "--max-new-tokens",
+                    "4",
+                ]
+            )
+            == 2
+        )
         assert "line 1 of" in capsys.readouterr().err
 
 
 def test_command_chats(tiny_dir, capsys):
     from unmask.cli import main
 
-    assert main(["generate", PROMPTS[0], "--model", str(tiny_dir), "--system", "1", "--max-new-tokens", "4", "--dtype", "float32"]) == 0
+    assert (
+        main(
+            [
+                "generate",
+                PROMPTS[0],
+                "--model",
+                str(tiny_dir),
+                "--system",
+                "1",
+                "--max-new-tokens",
+                "4",
+                "--dtype",
+                "float32",
+            ]
+        )
+        == 0
+    )
     chatted = capsys.readouterr().out
     model = unmask.load_model(tiny_dir, dtype=torch.float32)
     messages = [{"role": "system", "content": "1"}, {"role": "user", "content": PROMPTS[0]}]
@@ -176,10 +262,19 @@ def test_steps_and_trade_off_on_the_command_line(tmp_path, tiny_dir, capsys):
 
     network = PolicyNetwork(NetworkConfig(width=16, mlp=16, conditioned=True))
     front = [
-        {"sampler": f"@alpha={a}", "alpha": a, "nfe": n, "accuracy": 1, "accuracy_low": 1, "accuracy_high": 1}
+        {
+            "sampler": f"@alpha={a}",
+            "alpha": a,
+            "nfe": n,
+            "accuracy": 1,
+            "accuracy_low": 1,
+            "accuracy_high": 1,
+        }
         for a, n in ((0.1, 9), (9, 3))
     ]
-    unmask.LearnedPolicy(network, alpha=1.0, metadata={"pareto": front}).save_pretrained(tmp_path / "policy")
+    unmask.LearnedPolicy(network, alpha=1.0, metadata={"pareto": front}).save_pretrained(
+        tmp_path / "policy"
+    )
     policy = ["--policy", str(tmp_path / "policy")]
     assert main([*ask, str(tmp_path / "c"), *policy, "--alpha", "9", "7 a"]) == 0
     assert main([*ask, str(tmp_path / "d"), *policy, "--target-nfe", "3", "7 a"]) == 0

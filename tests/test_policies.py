@@ -19,8 +19,16 @@ from unmask.rng import RowGenerator, row_keys
 
 def observation(seed=0, batch=3, length=10):
     generator = torch.Generator().manual_seed(seed)
-    p = torch.rand(batch, length, 6, generator=generator).pow(4).softmax(-1).sort(-1, descending=True).values
-    p = torch.where(torch.rand(batch, length, 1, generator=generator) < 0.5, p, (p * 40).softmax(-1))
+    p = (
+        torch.rand(batch, length, 6, generator=generator)
+        .pow(4)
+        .softmax(-1)
+        .sort(-1, descending=True)
+        .values
+    )
+    p = torch.where(
+        torch.rand(batch, length, 1, generator=generator) < 0.5, p, (p * 40).softmax(-1)
+    )
     masked = torch.rand(batch, length, generator=generator) < 0.7
     eligible = masked & (torch.rand(batch, length, generator=generator) < 0.8)
     eligible[:, 0] = masked[:, 0] = True
@@ -48,13 +56,22 @@ def perturbed(seed=0, **config):
     length=st.integers(1, 12),
 )
 def test_heuristics_follow_their_rule_in_every_row(rule, seed, value, length):
-    value = {"confidence": 1 + int(5 * value), "margin": 1 + int(5 * value), "factor": 3 * value, "entropy": 3 * value}.get(rule, value)
+    value = {
+        "confidence": 1 + int(5 * value),
+        "margin": 1 + int(5 * value),
+        "factor": 3 * value,
+        "entropy": 3 * value,
+    }.get(rule, value)
     o = observation(seed, length=length)
     action = load_policy(f"{rule}:{value}").act(o, generator())
     choose = RULES[rule](value)
     for row in range(3):
         eligible = o.eligible[row].nonzero()[:, 0].tolist()
-        features = (o.confidence[row, :, 0].tolist(), o.features["margin"][row].tolist(), o.features["entropy"][row].tolist())
+        features = (
+            o.confidence[row, :, 0].tolist(),
+            o.features["margin"][row].tolist(),
+            o.features["entropy"][row].tolist(),
+        )
         assert sorted(choose(*features, eligible, 0)) == action[row].nonzero()[:, 0].tolist()
 
 
@@ -79,7 +96,13 @@ def test_bernoulli_probabilities_sum_to_one_and_sampling_matches(n):
     torch.manual_seed(n)
     logits, eligible = torch.randn(1, n), torch.ones(1, n, dtype=torch.bool)
     eligible[0, n // 2] = n == 1
-    actions = torch.tensor([a for a in itertools.product([False, True], repeat=n) if not (torch.tensor(a) & ~eligible[0]).any()])
+    actions = torch.tensor(
+        [
+            a
+            for a in itertools.product([False, True], repeat=n)
+            if not (torch.tensor(a) & ~eligible[0]).any()
+        ]
+    )
     distribution = Bernoulli(logits.expand(len(actions), n), eligible.expand(len(actions), n))
     p = distribution.log_prob(actions).exp()
     assert math.isclose(p.sum(), 1, abs_tol=1e-5)
@@ -91,8 +114,13 @@ def test_bernoulli_probabilities_sum_to_one_and_sampling_matches(n):
 
 
 def test_beta_scales_reveal_probabilities_and_is_capped():
-    logits, eligible = torch.tensor([[0.0, 3.0]]).expand(20_000, 2), torch.ones(20_000, 2, dtype=torch.bool)
-    drawn = Bernoulli(logits, eligible).sample(RowGenerator(torch.arange(20_000)).uniform(0, 2, 0), scale=1.5)
+    logits, eligible = (
+        torch.tensor([[0.0, 3.0]]).expand(20_000, 2),
+        torch.ones(20_000, 2, dtype=torch.bool),
+    )
+    drawn = Bernoulli(logits, eligible).sample(
+        RowGenerator(torch.arange(20_000)).uniform(0, 2, 0), scale=1.5
+    )
     assert torch.allclose(drawn.float().mean(0), torch.tensor([0.75, 1.0]), atol=0.02)
 
 
@@ -108,10 +136,20 @@ def test_identity_modulators_at_initialisation():
     o = observation()
     early = network(o)
     late = network(Observation(o.confidence, ~o.masked, o.eligible, o.step + 3, o.length))
-    assert torch.allclose(early, late, atol=1e-6), "mask and time act through the modulators only, which start as identities"
+    assert torch.allclose(early, late, atol=1e-6), (
+        "mask and time act through the modulators only, which start as identities"
+    )
     network = perturbed()
-    assert not torch.allclose(network(o), network(Observation(o.confidence, ~o.masked, o.eligible, o.step, o.length)), atol=1e-3)
-    assert not torch.allclose(network(o), network(Observation(o.confidence, o.masked, o.eligible, o.step + 1, o.length)), atol=1e-3)
+    assert not torch.allclose(
+        network(o),
+        network(Observation(o.confidence, ~o.masked, o.eligible, o.step, o.length)),
+        atol=1e-3,
+    )
+    assert not torch.allclose(
+        network(o),
+        network(Observation(o.confidence, o.masked, o.eligible, o.step + 1, o.length)),
+        atol=1e-3,
+    )
 
 
 def test_network_sees_positions_and_the_whole_buffer():
@@ -140,18 +178,31 @@ def test_logits_of_a_row_do_not_depend_on_its_mates():
         assert torch.equal(network(o[row : row + 1])[0], together[row])
 
 
-@pytest.mark.parametrize("config", [{}, {"context": True, "joint": True}, {"conditioned": True}, {"modulation": "linear"}])
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"context": True, "joint": True}, {"conditioned": True}, {"modulation": "linear"}],
+)
 def test_logits_at_eligible_positions_alone_are_the_same(config):
     o = observation(batch=9, length=48)
-    eligible = o.eligible & (torch.arange(48) < torch.arange(0, 54, 6)[:, None] + 3)  # 1 to 48 of them
-    o = replace(o, eligible=eligible, alpha=torch.linspace(0.3, 10, 9) if config.get("conditioned") else None)
+    eligible = o.eligible & (
+        torch.arange(48) < torch.arange(0, 54, 6)[:, None] + 3
+    )  # 1 to 48 of them
+    o = replace(
+        o,
+        eligible=eligible,
+        alpha=torch.linspace(0.3, 10, 9) if config.get("conditioned") else None,
+    )
     network = perturbed(**config)
     everywhere, most = network(o), int(eligible.sum(1).amax())
     for bound in (most, 48):
         assert torch.allclose(network(o, bound)[eligible], everywhere[eligible], atol=1e-5)
-    for row in range(9):  # in multiples of 16 the bits do not depend on the bound, nor on the row's mates
+    for row in range(
+        9
+    ):  # in multiples of 16 the bits do not depend on the bound, nor on the row's mates
         alone = -(-int(eligible[row].sum()) // 16) * 16
-        assert torch.equal(network(o[row : row + 1], alone)[0][eligible[row]], network(o, 48)[row][eligible[row]])
+        assert torch.equal(
+            network(o[row : row + 1], alone)[0][eligible[row]], network(o, 48)[row][eligible[row]]
+        )
 
 
 def test_gradients_do_not_depend_on_how_threads_take_turns():
@@ -181,14 +232,19 @@ def test_confidence_may_come_without_its_last_axis():
 
 def test_log_odds_keep_confidences_near_one_apart():
     o = observation()
-    near, nearer = (Observation(torch.full_like(o.confidence, c), o.masked, o.eligible, o.step, o.length) for c in (0.99, 0.999))
+    near, nearer = (
+        Observation(torch.full_like(o.confidence, c), o.masked, o.eligible, o.step, o.length)
+        for c in (0.99, 0.999)
+    )
     apart = []
     for transform in ("probability", "log-odds"):
         network = perturbed(transform=transform)
         apart.append((network(near) - network(nearer)).abs().mean().item())
     assert apart[1] > 3 * apart[0]
     for c in (0.0, 1.0):
-        extreme = Observation(torch.full_like(o.confidence, c), o.masked, o.eligible, o.step, o.length)
+        extreme = Observation(
+            torch.full_like(o.confidence, c), o.masked, o.eligible, o.step, o.length
+        )
         assert perturbed(transform="log-odds")(extreme).isfinite().all()
     with pytest.raises(UnmaskError, match="use probability or log-odds"):
         NetworkConfig(transform="logit")
@@ -214,14 +270,25 @@ def test_fallback_reveals_the_largest_logit_of_each_empty_row():
 
 
 def test_save_and_load_give_the_same_policy(tmp_path):
-    policy = LearnedPolicy(perturbed(), temperature=0.5, beta=0.8, metadata={"trained": {"alpha": 1.0}})
+    policy = LearnedPolicy(
+        perturbed(), temperature=0.5, beta=0.8, metadata={"trained": {"alpha": 1.0}}
+    )
     policy.save_pretrained(tmp_path / "p")
     again = load_policy(tmp_path / "p")
     assert torch.equal(again.logits(observation()), policy.logits(observation()))
-    assert (again.temperature, again.beta, again.fallback, dict(again.metadata)) == (0.5, 0.8, True, {"trained": {"alpha": 1.0}})
+    assert (again.temperature, again.beta, again.fallback, dict(again.metadata)) == (
+        0.5,
+        0.8,
+        True,
+        {"trained": {"alpha": 1.0}},
+    )
     changed = load_policy(f"{tmp_path / 'p'}@temperature=1,beta=0.25")
     assert (changed.temperature, changed.beta) == (1.0, 0.25)
-    assert sorted(f.name for f in (tmp_path / "p").iterdir()) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(f.name for f in (tmp_path / "p").iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
 
 
 def test_damaged_policy_directories_are_refused(tmp_path):
@@ -233,7 +300,9 @@ def test_damaged_policy_directories_are_refused(tmp_path):
     (tmp_path / "p" / "model.safetensors").unlink()
     with pytest.raises(UnmaskError, match="does not exist"):
         load_policy(tmp_path / "p")
-    LearnedPolicy(PolicyNetwork(NetworkConfig(width=32, heads=2, mlp=32))).save_pretrained(tmp_path / "q")
+    LearnedPolicy(PolicyNetwork(NetworkConfig(width=32, heads=2, mlp=32))).save_pretrained(
+        tmp_path / "q"
+    )
     LearnedPolicy(perturbed()).save_pretrained(tmp_path / "r")
     (tmp_path / "q" / "model.safetensors").replace(tmp_path / "r" / "model.safetensors")
     with pytest.raises(UnmaskError, match="do not fit"):
@@ -294,7 +363,9 @@ def test_context_is_the_smallest_confidence_on_either_side_and_joint_the_product
     ahead = joint_ahead(c, eligible)
     for row in range(4):
         for k in eligible[row].nonzero()[:, 0].tolist():
-            larger = [j for j in range(10) if eligible[row, j] and (-c[row, j], j) < (-c[row, k], k)]
+            larger = [
+                j for j in range(10) if eligible[row, j] and (-c[row, j], j) < (-c[row, k], k)
+            ]
             assert abs(float(ahead[row, k]) - math.prod(float(c[row, j]) for j in larger)) < 1e-5
     network = perturbed(context=True)
     flipped = Observation(o.confidence.flip(1), o.masked.flip(1), o.eligible.flip(1), o.step, 10)

@@ -34,7 +34,10 @@ def outcomes(tmp_path_factory):
             "variable": "UNMASK_TEST_SECRET",
         }
         jobs = [Job(filled(program, put), test, names=("f",)) for _, program, test in ATTACKS]
-        jobs += [Job(filled(program, put), PYTEST_WRONG, kind="pytest", names=("f",)) for _, program in PYTEST_ATTACKS]
+        jobs += [
+            Job(filled(program, put), PYTEST_WRONG, kind="pytest", names=("f",))
+            for _, program in PYTEST_ATTACKS
+        ]
         found = check_all(jobs, LIMITS)
     assert sorted(outside.iterdir()) == [secret]
     assert secret.read_text() == "secret"
@@ -50,7 +53,8 @@ def test_no_attack_passes(outcomes: dict[str, Outcome], name: str):
 
 
 def test_attacks_would_pass_if_they_worked():
-    """The programs that try something do pass where what they try is allowed: the table can fail."""
+    """The programs that try something do pass where what they try is allowed: the table can
+    fail."""
     from tests.attacks import TEST, tries
 
     assert check(Job(tries("import os\nopen('own', 'w').write('x')"), TEST, names=("f",))).passed
@@ -161,13 +165,27 @@ PYTESTS = [
     ("def f(x) return x", "def test_f(): assert f(1) == 1", False),
 ]  # fmt: skip
 
-HUMANEVAL_SETUP = 'def double(x):\n    return 2 * x\n\ndef f(x: int) -> int:\n    """Four times."""\n'
+HUMANEVAL_SETUP = (
+    'def double(x):\n    return 2 * x\n\ndef f(x: int) -> int:\n    """Four times."""\n'
+)
 HUMANEVAL = [
-    ("def f(x): return 4 * x", "def check(candidate):\n    assert candidate(1) == 4\n    assert candidate(2) == double(4)", True),
+    (
+        "def f(x): return 4 * x",
+        "def check(candidate):\n    assert candidate(1) == 4\n    assert candidate(2) == double(4)",
+        True,
+    ),
     ("def f(x): return 3 * x", "def check(candidate):\n    assert candidate(1) == 4", False),
     ("def g(x): return 4 * x", "def check(candidate):\n    assert candidate(1) == 4", False),
-    ("def double(x): return x\ndef f(x): return x", "def check(candidate):\n    assert candidate(2) == double(4)", False),
-    ("def f(x): return 4 * x\ndef check(candidate): pass", "def check(candidate):\n    assert candidate(1) == 5", False),
+    (
+        "def double(x): return x\ndef f(x): return x",
+        "def check(candidate):\n    assert candidate(2) == double(4)",
+        False,
+    ),
+    (
+        "def f(x): return 4 * x\ndef check(candidate): pass",
+        "def check(candidate):\n    assert candidate(1) == 5",
+        False,
+    ),
 ]
 
 
@@ -194,12 +212,26 @@ def test_programs(verdicts: list[Outcome], number: int):
 
 
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary() | st.complex_numbers(allow_nan=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text()
+    | st.binary()
+    | st.complex_numbers(allow_nan=False)
 )
-scalars |= st.decimals(allow_nan=False) | st.fractions() | st.dates() | st.datetimes() | st.timedeltas()
+scalars |= (
+    st.decimals(allow_nan=False) | st.fractions() | st.dates() | st.datetimes() | st.timedeltas()
+)
 values = st.recursive(
     scalars,
-    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.frozensets(scalars) | st.dictionaries(scalars, inner) | st.sets(scalars),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner, inner)
+        | st.frozensets(scalars)
+        | st.dictionaries(scalars, inner)
+        | st.sets(scalars)
+    ),
     max_leaves=8,
 )
 CONTENTS = "from datetime import date, datetime, timedelta\nimport datetime\nfrom decimal import Decimal\nfrom fractions import Fraction\ninf = float('inf')\ninfj = nanj = 0j\n"
@@ -217,7 +249,9 @@ def test_values_come_back_as_they_went(many: list):
 
 def test_nothing_runs_unconfined(monkeypatch, tmp_path):
     """Where a rule cannot be laid, no program starts."""
-    text = sandbox.CONFINED.read_text().replace("create, add, restrict = 444, 445, 446", "create, add, restrict = 4444, 445, 446")
+    text = sandbox.CONFINED.read_text().replace(
+        "create, add, restrict = 444, 445, 446", "create, add, restrict = 4444, 445, 446"
+    )
     (tmp_path / "confined.py").write_text(text)
     monkeypatch.setattr(sandbox, "CONFINED", tmp_path / "confined.py")
     require_sandbox.cache_clear()
@@ -238,4 +272,6 @@ def test_other_platforms_are_refused(monkeypatch):
 
 def test_attacks_are_in_the_documents():
     text = (Path(__file__).parents[1] / "docs/security.md").read_text()
-    assert [name for name, *_ in (*ATTACKS, *PYTEST_ATTACKS) if f"| {name} | no |" not in text] == []
+    assert [
+        name for name, *_ in (*ATTACKS, *PYTEST_ATTACKS) if f"| {name} | no |" not in text
+    ] == []

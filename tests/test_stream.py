@@ -21,7 +21,11 @@ def test_the_steps_add_up_to_the_generation(tiny_model, spec, block_length):
     options = {"max_new_tokens": 24, "block_length": block_length, "batch_size": 2, "seed": 3}
     steps, generation = played(tiny_model, spec, **options)
     plain = generate(tiny_model, PROMPTS, spec, **options)
-    assert torch.equal(generation.tokens, plain.tokens) and torch.equal(generation.nfe, plain.nfe) and generation.text == plain.text
+    assert (
+        torch.equal(generation.tokens, plain.tokens)
+        and torch.equal(generation.nfe, plain.nfe)
+        and generation.text == plain.text
+    )
     canvas = torch.full((3, 24), tiny_model.mask_id)
     seen, finished = torch.zeros(3, dtype=torch.long), torch.zeros(3, dtype=torch.bool)
     for step in steps:
@@ -50,7 +54,9 @@ def test_steps_come_while_the_model_works_and_can_be_cancelled(tiny_model):
         next(steps)
     hook.remove()
     assert len(calls) == 3
-    assert torch.is_inference_mode_enabled() is False  # the mode of the decoder does not leak into the caller's code
+    assert (
+        torch.is_inference_mode_enabled() is False
+    )  # the mode of the decoder does not leak into the caller's code
 
 
 def test_the_caller_is_not_in_inference_mode_between_steps(tiny_model):

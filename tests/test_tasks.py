@@ -28,7 +28,11 @@ def test_reference_answers_are_right_fit_and_survive_the_tokenizer(task):
 def test_splits_are_disjoint_and_the_same_for_a_seed(task):
     found = {split: {e.prompt for e in task.examples(split, 300)} for split in SPLITS}
     assert all(len(prompts) == 300 for prompts in found.values())
-    assert not found["train"] & found["test"] and not found["train"] & found["validation"] and not found["validation"] & found["test"]
+    assert (
+        not found["train"] & found["test"]
+        and not found["train"] & found["validation"]
+        and not found["validation"] & found["test"]
+    )
     assert task.examples("test", 20) == task.examples("test", 40)[:20]
     assert task.examples("test", 20) != task.examples("test", 20, seed=1)
     assert all(split_of(e.prompt) == "train" for e in task.examples("train", 50, seed=9))
@@ -75,12 +79,21 @@ def test_sudoku_verifier_takes_every_valid_completion_and_nothing_else():
         grid[rng.randrange(CELLS)] = rng.choice(DIGITS)
         assert task.score(" ".join(grid), example) == float(grid in found)
     answer = example.answer
-    assert task.score(answer[:-2], example) == task.score(answer + " 1", example) == task.score("", example) == 0.0
+    assert (
+        task.score(answer[:-2], example)
+        == task.score(answer + " 1", example)
+        == task.score("", example)
+        == 0.0
+    )
     assert task.score(answer.replace("1", "7"), example) == 0.0
 
 
 def test_some_sudokus_have_several_solutions():
-    counts = [len(solutions(e.prompt.split()[:CELLS])) for e in load_task("sudoku").examples("test", 40) if e.prompt.count("_") <= 24]
+    counts = [
+        len(solutions(e.prompt.split()[:CELLS]))
+        for e in load_task("sudoku").examples("test", 40)
+        if e.prompt.count("_") <= 24
+    ]
     assert max(counts) > 1
 
 

@@ -1,4 +1,5 @@
-"""No optimisation changes a result: a thousand random small models, prompts and policies against the slow reference."""
+"""No optimisation changes a result: a thousand random small models, prompts and policies against
+the slow reference."""
 
 import random
 
@@ -12,11 +13,20 @@ from unmask.models import Model
 from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import load_policy
 
-SPECS = ["confidence:1", "confidence:3", "threshold:0.2", "threshold:0.6", "factor:1.5", "margin:2", "entropy:0.8"]
+SPECS = [
+    "confidence:1",
+    "confidence:3",
+    "threshold:0.2",
+    "threshold:0.6",
+    "factor:1.5",
+    "margin:2",
+    "entropy:0.8",
+]
 
 
 def small_model(vocabulary, layers, heads, shift):
-    """A stock class as LLaDA (no shift) and Dream (shift) use it; its weights are drawn anew for each case."""
+    """A stock class as LLaDA (no shift) and Dream (shift) use it; its weights are drawn anew for
+    each case."""
     stock, make = (Qwen2Config, Qwen2ForCausalLM) if shift else (LlamaConfig, LlamaForCausalLM)
     config = stock(
         vocab_size=vocabulary,
@@ -29,13 +39,21 @@ def small_model(vocabulary, layers, heads, shift):
     )
     config.is_causal = False
     tokenizer = word_tokenizer(["a"])
-    special = {"mask_id": tokenizer.mask_token_id, "eos_ids": (tokenizer.eos_token_id,), "never_ids": (0, 2, 3, vocabulary - 1)}
-    return Model(make(config).eval().requires_grad_(False), tokenizer, **special, name="small", shift=shift)
+    special = {
+        "mask_id": tokenizer.mask_token_id,
+        "eos_ids": (tokenizer.eos_token_id,),
+        "never_ids": (0, 2, 3, vocabulary - 1),
+    }
+    return Model(
+        make(config).eval().requires_grad_(False), tokenizer, **special, name="small", shift=shift
+    )
 
 
-# Vocabularies of one tile of the head that is no multiple of its groups, of one whole tile, and of two.
+# Vocabularies of one tile of the head that is no multiple of its groups, of one whole tile, and of
+# two.
 @pytest.mark.parametrize(
-    ("vocabulary", "layers", "heads", "shift"), [(37, 2, 2, False), (64, 1, 1, True), (61, 1, 2, True), (2100, 1, 2, False)]
+    ("vocabulary", "layers", "heads", "shift"),
+    [(37, 2, 2, False), (64, 1, 1, True), (61, 1, 2, True), (2100, 1, 2, False)],
 )
 def test_a_thousand_random_models_decode_as_the_reference(vocabulary, layers, heads, shift):
     model = small_model(vocabulary, layers, heads, shift)
@@ -46,16 +64,28 @@ def test_a_thousand_random_models_decode_as_the_reference(vocabulary, layers, he
             if weight.ndim == 2:
                 weight.normal_(std=rng.choice([0.3, 0.5]))
         length = rng.randint(1, 7)
-        options = {"max_new_tokens": length, "block_length": rng.randint(1, length), "batch_size": rng.randint(1, 4)}
-        prompts = [[rng.randrange(4, vocabulary - 1) for _ in range(rng.randint(3, 9))] for _ in range(2)]
+        options = {
+            "max_new_tokens": length,
+            "block_length": rng.randint(1, length),
+            "batch_size": rng.randint(1, 4),
+        }
+        prompts = [
+            [rng.randrange(4, vocabulary - 1) for _ in range(rng.randint(3, 9))] for _ in range(2)
+        ]
         prompts.insert(rng.randint(0, 2), rng.choice(prompts))
         spec = rng.choice(SPECS)
         name, value = spec.split(":")
         choose = RULES[name](int(value) if name in ("confidence", "margin") else float(value))
         generation = decode(model, prompts, load_policy(spec), **options)
         for row in {tuple(prompt): row for row, prompt in enumerate(prompts)}.values():
-            tokens, nfe, revealed = decode_row(model, prompts[row], choose, length, options["block_length"])
-            ours = generation.tokens[row].tolist(), int(generation.nfe[row]), generation.reveal_step[row].tolist()
+            tokens, nfe, revealed = decode_row(
+                model, prompts[row], choose, length, options["block_length"]
+            )
+            ours = (
+                generation.tokens[row].tolist(),
+                int(generation.nfe[row]),
+                generation.reveal_step[row].tolist(),
+            )
             assert ours == (tokens, nfe, revealed), (seed, spec, options, row)
         twin = next(row for row, prompt in enumerate(prompts) if prompts.count(prompt) > 1)
         twins = [row for row, prompt in enumerate(prompts) if prompt == prompts[twin]]

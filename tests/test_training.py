@@ -1,4 +1,5 @@
-"""The loss against its re-statement, rewards, and invariant 7: killed and resumed is the same as never stopped."""
+"""The loss against its re-statement, rewards, and invariant 7: killed and resumed is the same as
+never stopped."""
 
 import contextlib
 import json
@@ -38,13 +39,22 @@ def test_loss_equals_the_slow_objective(seed, epsilon):
                 eligible = [rng.random() < 0.7 for _ in range(length)]
                 action = [e and rng.random() < 0.5 for e in eligible]
                 rollout["steps"].append((logits, old, eligible, action))
-    advantages = group_advantages(torch.tensor([[r["reward"] for r in group] for group in groups])).flatten()
+    advantages = group_advantages(
+        torch.tensor([[r["reward"] for r in group] for group in groups])
+    ).flatten()
     rollouts = [rollout for group in groups for rollout in group]
     for rollout, advantage in zip(rollouts, advantages, strict=True):
-        flat += [(*step, advantage, 1 / (len(rollout["steps"]) * len(rollouts))) for step in rollout["steps"]]
-    logits, old, eligible, action, advantage, weight = (torch.tensor(column) for column in zip(*flat, strict=True))
+        flat += [
+            (*step, advantage, 1 / (len(rollout["steps"]) * len(rollouts)))
+            for step in rollout["steps"]
+        ]
+    logits, old, eligible, action, advantage, weight = (
+        torch.tensor(column) for column in zip(*flat, strict=True)
+    )
     new_log_prob = Bernoulli(logits, eligible).log_prob(action)
-    loss = grpo_loss(new_log_prob, Bernoulli(old, eligible).log_prob(action), advantage, weight, epsilon)
+    loss = grpo_loss(
+        new_log_prob, Bernoulli(old, eligible).log_prob(action), advantage, weight, epsilon
+    )
     assert abs(-float(loss) - reference.objective(groups, epsilon)) < 1e-5
 
 
@@ -62,16 +72,28 @@ def test_loss_gradient_matches_finite_differences():
 
 
 def test_clip_stops_the_gradient_only_where_the_objective_would_gain():
-    for ratio, advantage, moves in ((1.5, 1.0, False), (1.5, -1.0, True), (0.5, 1.0, True), (0.5, -1.0, False), (1.1, 1.0, True)):
+    for ratio, advantage, moves in (
+        (1.5, 1.0, False),
+        (1.5, -1.0, True),
+        (0.5, 1.0, True),
+        (0.5, -1.0, False),
+        (1.1, 1.0, True),
+    ):
         log_prob = torch.tensor([ratio]).log().requires_grad_()
-        grpo_loss(log_prob, torch.zeros(1), torch.tensor([advantage]), torch.ones(1), 0.2).backward()
+        grpo_loss(
+            log_prob, torch.zeros(1), torch.tensor([advantage]), torch.ones(1), 0.2
+        ).backward()
         assert bool(log_prob.grad.abs().sum() > 0) is moves
 
 
 def test_reward_ends():
-    r = multiplicative(torch.tensor([1.0, 1.0, 1.0, 0.0, 0.5]), torch.tensor([1, 10, 11, 1, 1]), 10, 2.0)
+    r = multiplicative(
+        torch.tensor([1.0, 1.0, 1.0, 0.0, 0.5]), torch.tensor([1, 10, 11, 1, 1]), 10, 2.0
+    )
     assert torch.allclose(r, torch.tensor([1.0, 0.01, 0.01, 0.0, 0.5]))
-    assert torch.equal(multiplicative(torch.tensor([1.0]), torch.tensor([7]), 10, 0.0), torch.ones(1))
+    assert torch.equal(
+        multiplicative(torch.tensor([1.0]), torch.tensor([7]), 10, 0.0), torch.ones(1)
+    )
 
 
 def test_pretraining_masks_hide_every_share_and_always_something():
@@ -93,24 +115,17 @@ def tiny(out, tiny_dir, **changes):
         "width": 16,
         "eval_prompts": 4,
     }
-    return TrainConfig(out=out, **(settings | {"eval_every": 2, "save_every": 2, "block_length": 3, "lr": 1e-2} | changes))
-
-
-@pytest.fixture
-def any_digit(monkeypatch):
-    """A verifier that an untrained model satisfies now and then, so that groups have signal: is the text's length even?"""
-    import dataclasses
-
-    import unmask.tasks
-    from unmask.tasks import EMBEDDED
-
-    loose = dataclasses.replace(EMBEDDED["chain"], score=lambda text, example: float(len(text) % 2 == 0))
-    monkeypatch.setitem(unmask.tasks.EMBEDDED, "chain", loose)
+    return TrainConfig(
+        out=out,
+        **(settings | {"eval_every": 2, "save_every": 2, "block_length": 3, "lr": 1e-2} | changes),
+    )
 
 
 def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_dir, any_digit):
     train(tiny(tmp_path / "run", tiny_dir))
-    metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    metrics = [
+        json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [entry["round"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
     assert {"reward", "accuracy", "nfe", "entropy", "silent", "grad_norm"} <= set(metrics[0])
     assert [entry["round"] for entry in metrics if "eval_reward" in entry] == [2, 4, 6]
@@ -123,7 +138,9 @@ def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_d
 
 def test_runs_from_when_one_heuristic_was_imitated_are_resumed(tmp_path):
     for old, new in ((None, ()), ("entropy:1", ("entropy:1",))):
-        (tmp_path / "run.json").write_text(json.dumps({"settings": TrainConfig().settings() | {"imitate": old}}))
+        (tmp_path / "run.json").write_text(
+            json.dumps({"settings": TrainConfig().settings() | {"imitate": old}})
+        )
         assert resumed(TrainConfig(resume=tmp_path)).imitate == new
 
 
@@ -154,7 +171,10 @@ def test_stopped_and_resumed_gives_the_same_weights(tmp_path, tiny_dir, any_digi
     for name in ("checkpoint.safetensors", "last/model.safetensors", "best/model.safetensors"):
         a, b = read_tensors(tmp_path / "whole" / name), read_tensors(tmp_path / "cut" / name)
         assert a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a), name
-    rounds = [json.loads(line)["round"] for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()]
+    rounds = [
+        json.loads(line)["round"]
+        for line in (tmp_path / "cut" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert rounds == [1, 2, 3, 4, 5, 6]
 
 
@@ -163,13 +183,33 @@ def command(*arguments):
 
 
 def test_kill_9_and_resume_by_command(tmp_path, tiny_dir):
-    options = ["--model", tiny_dir, "--max-new-tokens", 6, "--rounds", 40, "--prompts", 2, "--rollouts", 2, "--width", 16]
+    options = [
+        "--model",
+        tiny_dir,
+        "--max-new-tokens",
+        6,
+        "--rounds",
+        40,
+        "--prompts",
+        2,
+        "--rollouts",
+        2,
+        "--width",
+        16,
+    ]
     options += ["--eval-prompts", 2, "--save-every", 3, "--eval-every", 5]
     subprocess.run(command(*options, "--out", tmp_path / "whole"), check=True, capture_output=True)
-    process = subprocess.Popen(command(*options, "--out", tmp_path / "cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(*options, "--out", tmp_path / "cut"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     metrics = tmp_path / "cut" / "metrics.jsonl"
     deadline = time.monotonic() + 60
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) >= 4) and time.monotonic() < deadline:
+    while (
+        not (metrics.exists() and len(metrics.read_text().splitlines()) >= 4)
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -181,10 +221,45 @@ def test_kill_9_and_resume_by_command(tmp_path, tiny_dir):
 
 
 def test_two_processes_train_one_policy(tmp_path, tiny_dir):
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "unmask.cli"]
-    arguments = command("--model", tiny_dir, "--max-new-tokens", 6, "--rounds", 2, "--prompts", 2, "--rollouts", 2, "--width", 16)[3:]
-    result = subprocess.run([*launch, *arguments, "--eval-prompts", "3", "--out", str(tmp_path / "run")], capture_output=True, text=True)
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += [
+        "--mixed_precision",
+        "no",
+        "--dynamo_backend",
+        "no",
+        "--main_process_port",
+        "0",
+        "-m",
+        "unmask.cli",
+    ]
+    arguments = command(
+        "--model",
+        tiny_dir,
+        "--max-new-tokens",
+        6,
+        "--rounds",
+        2,
+        "--prompts",
+        2,
+        "--rollouts",
+        2,
+        "--width",
+        16,
+    )[3:]
+    result = subprocess.run(
+        [*launch, *arguments, "--eval-prompts", "3", "--out", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 0, result.stderr[-2000:]
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
     assert Path(tmp_path / "run" / "best" / "model.safetensors").exists()
@@ -202,7 +277,14 @@ def test_resuming_with_other_settings_is_refused(tmp_path, tiny_dir, any_digit):
 @pytest.mark.parametrize(
     "change",
     [
-        *({"alpha": -1.0}, {"alpha": float("nan")}, {"rollouts": 1}, {"rounds": 0}, {"epsilon": -0.1}, {"eval_temperature": 0.0}),
+        *(
+            {"alpha": -1.0},
+            {"alpha": float("nan")},
+            {"rollouts": 1},
+            {"rounds": 0},
+            {"epsilon": -0.1},
+            {"eval_temperature": 0.0},
+        ),
         *({"initial_bias": float("nan")}, {"width": 0}),
     ],
 )

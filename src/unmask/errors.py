@@ -1,4 +1,5 @@
-"""The one exception that means "your input, not our bug": commands print its sentence and exit with code 2."""
+"""The one exception that means "your input, not our bug": commands print its sentence and exit with
+code 2."""
 
 
 class UnmaskError(Exception):

@@ -1,8 +1,9 @@
 """Counter-based random numbers, keyed by row.
 
-Each row of a batch has a 64-bit key; a draw is a pure function of (key, stream, counter, index). So a row's randomness does not depend on
-its batch-mates, its place in the batch or the batch size, nothing has to be advanced or saved, and no draw waits for the host.
-The mixing function is SplitMix64 (Steele, Lea & Flood 2014).
+Each row of a batch has a 64-bit key; a draw is a pure function of (key, stream, counter, index). So
+a row's randomness does not depend on its batch-mates, its place in the batch or the batch size,
+nothing has to be advanced or saved, and no draw waits for the host. The mixing function is
+SplitMix64 (Steele, Lea & Flood 2014).
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ _MIX_2 = 0x94D049BB133111EB - (1 << 64)
 
 
 def mix(x: Tensor) -> Tensor:
-    """SplitMix64's finaliser on int64; arithmetic wraps, and shifts are made logical by masking the sign bits."""
+    """SplitMix64's finaliser on int64; arithmetic wraps, and shifts are made logical by masking the
+    sign bits."""
     x = (x ^ ((x >> 30) & ((1 << 34) - 1))) * _MIX_1
     x = (x ^ ((x >> 27) & ((1 << 37) - 1))) * _MIX_2
     return x ^ ((x >> 31) & ((1 << 33) - 1))
@@ -41,7 +43,13 @@ class RowGenerator:
         """The generator of some rows, by index."""
         return RowGenerator(self.keys[rows])
 
-    def uniform(self, counter: Int[Tensor, " B"] | int, n: int, stream: int, start: Int[Tensor, " B"] | int = 0) -> Float[Tensor, "B n"]:
+    def uniform(
+        self,
+        counter: Int[Tensor, " B"] | int,
+        n: int,
+        stream: int,
+        start: Int[Tensor, " B"] | int = 0,
+    ) -> Float[Tensor, "B n"]:
         """Uniform numbers in [0, 1), fp32 (24 bits).
 
         Args:
@@ -52,21 +60,29 @@ class RowGenerator:
         """
         key = mix(self.keys ^ mix(torch.tensor(stream, device=self.keys.device) + _GOLDEN))
         key = mix(key ^ mix(torch.as_tensor(counter, device=key.device) + _GOLDEN))
-        index = torch.as_tensor(start, device=key.device).view(-1, 1) + torch.arange(1, n + 1, device=key.device)
+        index = torch.as_tensor(start, device=key.device).view(-1, 1) + torch.arange(
+            1, n + 1, device=key.device
+        )
         bits = mix(key[:, None] + _GOLDEN * index)
         return ((bits >> 40) & ((1 << 24) - 1)).float() * 2.0**-24
 
 
-ACTION, TOKEN = 0, 1  # streams: the policy's decisions, and the frozen model's token draws at temperature > 0
+ACTION, TOKEN = (
+    0,
+    1,
+)  # streams: the policy's decisions, and the frozen model's token draws at temperature > 0
 
 
 def row_keys(rows: Sequence[Sequence[int]], seed: int) -> list[int]:
-    """A key for each row from the seed, its tokens, and how many equal rows come before it; so order and batch-mates do not matter."""
+    """A key for each row from the seed, its tokens, and how many equal rows come before it; so
+    order and batch-mates do not matter."""
     seen: dict[tuple[int, ...], int] = {}
     keys = []
     for row in rows:
         row = tuple(row)
         seen[row] = seen.get(row, -1) + 1
         text = f"{seed}/{seen[row]}/{row}".encode()
-        keys.append((zlib.crc32(text) << 31) ^ zlib.adler32(text[::-1]) ^ (zlib.crc32(text[::-1]) << 8))
+        keys.append(
+            (zlib.crc32(text) << 31) ^ zlib.adler32(text[::-1]) ^ (zlib.crc32(text[::-1]) << 8)
+        )
     return keys

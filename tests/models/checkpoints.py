@@ -11,7 +11,14 @@ from tokenizers.models import BPE
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 SPECIAL = {
-    "llada": ["<|startoftext|>", "<|endoftext|>", "<|mdm_mask|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"],
+    "llada": [
+        "<|startoftext|>",
+        "<|endoftext|>",
+        "<|mdm_mask|>",
+        "<|eot_id|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+    ],
     "dream": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"],
     "a2d": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"],
     "llada_moe": ["<|endoftext|>", "<role>", "</role>", "<|role_end|>", "<|mask|>"],
@@ -19,12 +26,32 @@ SPECIAL = {
     "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
 }
 NAMED = {
-    "llada": {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},  # no mask_token, as published
+    "llada": {
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    },  # no mask_token, as published
     "dream": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "mask_token": "<|mask|>"},
     "a2d": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "mask_token": "<|mask|>"},
-    "llada_moe": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "mask_token": "<|mask|>"},
-    "bert": {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"},
-    "roberta": {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"},
+    "llada_moe": {
+        "eos_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+        "mask_token": "<|mask|>",
+    },
+    "bert": {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    },
+    "roberta": {
+        "bos_token": "<s>",
+        "pad_token": "<pad>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    },
 }
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}<|im_start|>assistant\n"
 
@@ -42,17 +69,32 @@ def vocabulary(kind):
 
 
 def write_tokenizer(directory, kind, *, template=None, slow=False):
-    """tokenizer.json and tokenizer_config.json; `slow` as Dream ships it: vocab.json, merges.txt and a class of remote code."""
+    """tokenizer.json and tokenizer_config.json; `slow` as Dream ships it: vocab.json, merges.txt
+    and a class of remote code."""
     ids = vocabulary(kind)
     settings = dict(NAMED[kind]) | ({"chat_template": template} if template else {})
     if slow:
         plain = {token: i for token, i in ids.items() if token not in SPECIAL[kind]}
         (directory / "vocab.json").write_text(json.dumps(plain))
         (directory / "merges.txt").write_text("#version: 0.2\n")
-        flags = {"lstrip": False, "rstrip": False, "normalized": False, "single_word": False, "special": True}
+        flags = {
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "single_word": False,
+            "special": True,
+        }
         added = {str(ids[token]): {"content": token, **flags} for token in SPECIAL[kind]}
-        remote = {"auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]}, "tokenizer_class": "DreamTokenizer"}
-        settings |= {"added_tokens_decoder": added, "errors": "replace", "model_max_length": 131072, **remote}
+        remote = {
+            "auto_map": {"AutoTokenizer": ["tokenization_dream.DreamTokenizer", None]},
+            "tokenizer_class": "DreamTokenizer",
+        }
+        settings |= {
+            "added_tokens_decoder": added,
+            "errors": "replace",
+            "model_max_length": 131072,
+            **remote,
+        }
     else:
         tokenizer = Tokenizer(BPE(ids, [], unk_token=None))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -72,13 +114,21 @@ def random_weights(shapes, seed):
     for name, shape in shapes.items():
         noise = torch.randn(shape, generator=generator)
         norm = "norm" in name.lower() or name.endswith("ln_f.weight")
-        weights[name] = 1 + 0.3 * noise if norm and name.endswith("weight") else (0.3 if name.endswith("bias") else 0.5) * noise
+        weights[name] = (
+            1 + 0.3 * noise
+            if norm and name.endswith("weight")
+            else (0.3 if name.endswith("bias") else 0.5) * noise
+        )
     return weights
 
 
 def swiglu_shapes(prefix, names, width, hidden):
     gate, up, down = names
-    return {f"{prefix}{gate}.weight": (hidden, width), f"{prefix}{up}.weight": (hidden, width), f"{prefix}{down}.weight": (width, hidden)}
+    return {
+        f"{prefix}{gate}.weight": (hidden, width),
+        f"{prefix}{up}.weight": (hidden, width),
+        f"{prefix}{down}.weight": (width, hidden),
+    }
 
 
 def llada(ids, changes):
@@ -92,7 +142,10 @@ def llada(ids, changes):
         "attention_layer_norm_with_affine": True,
         "bias_for_layer_norm": False,
         "block_group_size": 1,
-        "auto_map": {"AutoConfig": "configuration_llada.LLaDAConfig", "AutoModel": "modeling_llada.LLaDAModelLM"},
+        "auto_map": {
+            "AutoConfig": "configuration_llada.LLaDAConfig",
+            "AutoModel": "modeling_llada.LLaDAModelLM",
+        },
         "block_type": "llama",
         "d_model": 24,
         "embedding_dropout": 0.0,
@@ -132,7 +185,10 @@ def llada(ids, changes):
         **changes,
     }
     d, kv = config["d_model"], config["d_model"] // config["n_heads"] * config["n_kv_heads"]
-    shapes = {"model.transformer.wte.weight": (config["embedding_size"], d), "model.transformer.ln_f.weight": (d,)}
+    shapes = {
+        "model.transformer.wte.weight": (config["embedding_size"], d),
+        "model.transformer.ln_f.weight": (d,),
+    }
     if not config["weight_tying"]:
         shapes["model.transformer.ff_out.weight"] = (config["embedding_size"], d)
     for n in range(config["n_layers"]):
@@ -143,8 +199,16 @@ def llada(ids, changes):
             "up_proj": (config["mlp_hidden_size"], d),
             "ff_out": (d, config["mlp_hidden_size"]),
         }
-        shapes |= {f"{b}attn_norm.weight": (d,), f"{b}ff_norm.weight": (d,)} | {f"{b}{name}.weight": shape for name, shape in block.items()}
-        biased = block if config["include_bias"] else ("q_proj", "k_proj", "v_proj") if config["include_qkv_bias"] else ()
+        shapes |= {f"{b}attn_norm.weight": (d,), f"{b}ff_norm.weight": (d,)} | {
+            f"{b}{name}.weight": shape for name, shape in block.items()
+        }
+        biased = (
+            block
+            if config["include_bias"]
+            else ("q_proj", "k_proj", "v_proj")
+            if config["include_qkv_bias"]
+            else ()
+        )
         shapes |= {f"{b}{name}.bias": block[name][:1] for name in biased}
     return config, shapes
 
@@ -162,14 +226,19 @@ def stock_shapes(c, *, qkv_bias=False, head_norms=False, hidden="intermediate_si
         parts = {"q_proj": (q, d), "k_proj": (kv, d), "v_proj": (kv, d), "o_proj": (d, q)}
         shapes |= {f"{b}self_attn.{name}.weight": shape for name, shape in parts.items()}
         if qkv_bias:
-            shapes |= {f"{b}self_attn.{name}.bias": parts[name][:1] for name in ("q_proj", "k_proj", "v_proj")}
+            shapes |= {
+                f"{b}self_attn.{name}.bias": parts[name][:1]
+                for name in ("q_proj", "k_proj", "v_proj")
+            }
         if head_norms:
             shapes |= {f"{b}self_attn.{name}.weight": (size,) for name in ("q_norm", "k_norm")}
         names = ("gate_proj", "up_proj", "down_proj")
         if experts and c["moe_layer_freq"][n]:
             shapes[f"{b}mlp.gate.weight"] = (c["num_experts"], d)
             for e in range(c["num_experts"]):
-                shapes |= swiglu_shapes(f"{b}mlp.experts.{e}.", names, d, c["expert_intermediate_size"])
+                shapes |= swiglu_shapes(
+                    f"{b}mlp.experts.{e}.", names, d, c["expert_intermediate_size"]
+                )
         else:
             shapes |= swiglu_shapes(f"{b}mlp.", names, d, c[hidden])
     return shapes
@@ -202,18 +271,41 @@ def qwen_config(ids, **fields):
 
 
 def dream(ids, changes):
-    remote = {"AutoConfig": "configuration_dream.DreamConfig", "AutoModel": "modeling_dream.DreamModel"}
-    own = {"architectures": ["DreamModel"], "model_type": "Dream", "auto_map": remote, "mask_token_id": ids["<|mask|>"]}
-    windows = {"max_window_layers": 2, "sliding_window": None, "use_mrope": False, "use_sliding_window": False}
+    remote = {
+        "AutoConfig": "configuration_dream.DreamConfig",
+        "AutoModel": "modeling_dream.DreamModel",
+    }
+    own = {
+        "architectures": ["DreamModel"],
+        "model_type": "Dream",
+        "auto_map": remote,
+        "mask_token_id": ids["<|mask|>"],
+    }
+    windows = {
+        "max_window_layers": 2,
+        "sliding_window": None,
+        "use_mrope": False,
+        "use_sliding_window": False,
+    }
     config = qwen_config(ids, **own, **windows) | changes
     return config, stock_shapes(config, qkv_bias=True)
 
 
 def a2d(base):
     def make(ids, changes):
-        names = {"qwen2": "A2DQwen2LMHeadModel", "qwen3": "A2DQwen3LMHeadModel", "llama": "A2DLlamaLMHeadModel"}
-        config = qwen_config(ids, architectures=[names[base]], model_type=f"a2d-{base}", tie_word_embeddings=True)
-        config |= {"qwen2": {"use_sliding_window": False}, "qwen3": {"head_dim": 8, "attention_bias": False}, "llama": {}}[base] | changes
+        names = {
+            "qwen2": "A2DQwen2LMHeadModel",
+            "qwen3": "A2DQwen3LMHeadModel",
+            "llama": "A2DLlamaLMHeadModel",
+        }
+        config = qwen_config(
+            ids, architectures=[names[base]], model_type=f"a2d-{base}", tie_word_embeddings=True
+        )
+        config |= {
+            "qwen2": {"use_sliding_window": False},
+            "qwen3": {"head_dim": 8, "attention_bias": False},
+            "llama": {},
+        }[base] | changes
         return config, stock_shapes(config, qkv_bias=base == "qwen2", head_norms=base == "qwen3")
 
     return make
@@ -227,8 +319,18 @@ def llada_moe(ids, changes):
         "num_experts_per_tok": 2,
         "qk_layernorm": True,
     }
-    own |= {"expert_intermediate_size": 12, "dense_intermediate_size": 28, "shared_expert_intermediate_size": None, "norm_topk_prob": False}
-    own |= {"moe_layer_freq": [1, 1], "moe_router_score_function": "softmax", "partial_rotary_factor": 1, "router_aux_loss_coef": 0.01}
+    own |= {
+        "expert_intermediate_size": 12,
+        "dense_intermediate_size": 28,
+        "shared_expert_intermediate_size": None,
+        "norm_topk_prob": False,
+    }
+    own |= {
+        "moe_layer_freq": [1, 1],
+        "moe_router_score_function": "softmax",
+        "partial_rotary_factor": 1,
+        "router_aux_loss_coef": 0.01,
+    }
     own |= {
         "attention_bias": False,
         "rope_theta": 50000.0,
@@ -237,13 +339,22 @@ def llada_moe(ids, changes):
     }
     config = qwen_config(ids) | own | changes
     config.pop("intermediate_size")
-    return config, stock_shapes(config, head_norms=True, hidden="dense_intermediate_size", experts=True)
+    return config, stock_shapes(
+        config, head_norms=True, hidden="dense_intermediate_size", experts=True
+    )
 
 
 def bert(ids, changes):
     roberta = "<s>" in ids
-    own = {"architectures": ["RobertaForMaskedLM" if roberta else "BertForMaskedLM"], "model_type": "roberta" if roberta else "bert"}
-    own |= {"bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5} if roberta else {"layer_norm_eps": 1e-12}
+    own = {
+        "architectures": ["RobertaForMaskedLM" if roberta else "BertForMaskedLM"],
+        "model_type": "roberta" if roberta else "bert",
+    }
+    own |= (
+        {"bos_token_id": 0, "eos_token_id": 2, "layer_norm_eps": 1e-5}
+        if roberta
+        else {"layer_norm_eps": 1e-12}
+    )
     config = {
         "attention_probs_dropout_prob": 0.1,
         "hidden_act": "gelu",
@@ -270,15 +381,28 @@ def bert(ids, changes):
     shapes |= both(f"{p}embeddings.LayerNorm", d)
     for n in range(config["num_hidden_layers"]):
         b = f"{p}encoder.layer.{n}."
-        for part in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+        for part in (
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+        ):
             shapes |= both(b + part, d, d)
         shapes |= both(b + "intermediate.dense", hidden, d) | both(b + "output.dense", d, hidden)
         shapes |= both(b + "attention.output.LayerNorm", d) | both(b + "output.LayerNorm", d)
     if roberta:
-        shapes |= both("lm_head.dense", d, d) | both("lm_head.layer_norm", d) | {"lm_head.bias": (v,)}
+        shapes |= (
+            both("lm_head.dense", d, d) | both("lm_head.layer_norm", d) | {"lm_head.bias": (v,)}
+        )
     else:
-        shapes |= both("cls.predictions.transform.dense", d, d) | both("cls.predictions.transform.LayerNorm", d)
-        shapes |= {"cls.predictions.bias": (v,)} | both("bert.pooler.dense", d, d) | both("cls.seq_relationship", 2, d)
+        shapes |= both("cls.predictions.transform.dense", d, d) | both(
+            "cls.predictions.transform.LayerNorm", d
+        )
+        shapes |= (
+            {"cls.predictions.bias": (v,)}
+            | both("bert.pooler.dense", d, d)
+            | both("cls.seq_relationship", 2, d)
+        )
     return config, shapes
 
 
@@ -317,11 +441,20 @@ def modernbert(ids, changes):
         **changes,
     }
     d, hidden = config["hidden_size"], config["intermediate_size"]
-    shapes = {"model.embeddings.tok_embeddings.weight": (config["vocab_size"], d), "model.embeddings.norm.weight": (d,)}
+    shapes = {
+        "model.embeddings.tok_embeddings.weight": (config["vocab_size"], d),
+        "model.embeddings.norm.weight": (d,),
+    }
     for n in range(config["num_hidden_layers"]):
         b = f"model.layers.{n}."
-        shapes |= {f"{b}attn.Wqkv.weight": (3 * d, d), f"{b}attn.Wo.weight": (d, d), f"{b}mlp_norm.weight": (d,)}
-        shapes |= {f"{b}mlp.Wi.weight": (2 * hidden, d), f"{b}mlp.Wo.weight": (d, hidden)} | ({f"{b}attn_norm.weight": (d,)} if n else {})
+        shapes |= {
+            f"{b}attn.Wqkv.weight": (3 * d, d),
+            f"{b}attn.Wo.weight": (d, d),
+            f"{b}mlp_norm.weight": (d,),
+        }
+        shapes |= {f"{b}mlp.Wi.weight": (2 * hidden, d), f"{b}mlp.Wo.weight": (d, hidden)} | (
+            {f"{b}attn_norm.weight": (d,)} if n else {}
+        )
     shapes |= {
         "model.final_norm.weight": (d,),
         "head.dense.weight": (d, d),
@@ -358,7 +491,11 @@ def write(family, directory, *, shards=1, seed=0, template=CHATML, slow=False, *
         files = [f"model-{i + 1:05}-of-{shards:05}.safetensors" for i in range(shards)]
         places = {name: files[i % shards] for i, name in enumerate(weights)}
         for file in files:
-            save_file({name: weights[name] for name in weights if places[name] == file}, directory / file, metadata={"format": "pt"})
+            save_file(
+                {name: weights[name] for name in weights if places[name] == file},
+                directory / file,
+                metadata={"format": "pt"},
+            )
         size = sum(w.numel() * w.element_size() for w in weights.values())
         index = {"metadata": {"total_size": size}, "weight_map": places}
         (directory / "model.safetensors.index.json").write_text(json.dumps(index))

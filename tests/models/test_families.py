@@ -1,4 +1,5 @@
-"""Every family's checkpoint, loaded through the public API, against the plain statement of its architecture."""
+"""Every family's checkpoint, loaded through the public API, against the plain statement of its
+architecture."""
 
 import json
 import os
@@ -17,20 +18,36 @@ VARIANTS = {
     "llada": ("llada", {}),
     "llada grouped-query, tied, odd sizes": (
         "llada",
-        {"n_heads": 6, "n_kv_heads": 2, "d_model": 36, "mlp_hidden_size": 37, "n_layers": 3, "weight_tying": True},
+        {
+            "n_heads": 6,
+            "n_kv_heads": 2,
+            "d_model": 36,
+            "mlp_hidden_size": 37,
+            "n_layers": 3,
+            "weight_tying": True,
+        },
     ),
     "llada with all biases": ("llada", {"include_bias": True, "include_qkv_bias": True}),
     "llada with biases on q, k, v": ("llada", {"include_qkv_bias": True, "n_kv_heads": 1}),
     "llada in shards": ("llada", {"shards": 3}),
     "dream": ("dream", {}),
     "dream in shards, with slow tokenizer files": ("dream", {"shards": 2, "slow": True}),
-    "dream tied, odd sizes": ("dream", {"tie_word_embeddings": True, "intermediate_size": 31, "num_hidden_layers": 3}),
+    "dream tied, odd sizes": (
+        "dream",
+        {"tie_word_embeddings": True, "intermediate_size": 31, "num_hidden_layers": 3},
+    ),
     "a2d-qwen2": ("a2d-qwen2", {}),
     "a2d-qwen3": ("a2d-qwen3", {}),
-    "a2d-qwen3 untied, one key head": ("a2d-qwen3", {"tie_word_embeddings": False, "num_key_value_heads": 1}),
+    "a2d-qwen3 untied, one key head": (
+        "a2d-qwen3",
+        {"tie_word_embeddings": False, "num_key_value_heads": 1},
+    ),
     "a2d-llama": ("a2d-llama", {}),
     "llada_moe": ("llada_moe", {}),
-    "llada_moe, one dense layer, weights renormalised": ("llada_moe", {"moe_layer_freq": [0, 1], "norm_topk_prob": True, "shards": 2}),
+    "llada_moe, one dense layer, weights renormalised": (
+        "llada_moe",
+        {"moe_layer_freq": [0, 1], "norm_topk_prob": True, "shards": 2},
+    ),
     "bert": ("bert", {}),
     "roberta": ("roberta", {}),
     "modernbert": ("modernbert", {}),
@@ -38,7 +55,8 @@ VARIANTS = {
 
 
 def worst_difference(checkpoint, family, seed=0):
-    """Largest absolute difference of logits over real positions: without padding, and padded on the right to a common length."""
+    """Largest absolute difference of logits over real positions: without padding, and padded on the
+    right to a common length."""
     model = unmask.load_model(checkpoint.directory, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     worst = 0.0
@@ -85,7 +103,12 @@ def test_special_tokens_of_the_families(tmp_path):
     assert special("llada") == ("<|mdm_mask|>", ["<|endoftext|>", "<|eot_id|>"], False, "LLaDA")
     assert special("dream") == ("<|mask|>", ["<|endoftext|>", "<|im_end|>"], True, "Dream")
     assert special("a2d-qwen3") == ("<|mask|>", ["<|endoftext|>", "<|im_end|>"], False, "A2D")
-    assert special("llada_moe") == ("<|mask|>", ["<|endoftext|>", "<|role_end|>"], False, "LLaDA-MoE")
+    assert special("llada_moe") == (
+        "<|mask|>",
+        ["<|endoftext|>", "<|role_end|>"],
+        False,
+        "LLaDA-MoE",
+    )
     assert special("bert") == ("[MASK]", ["[SEP]"], False, "Bert")
     assert special("roberta") == ("<mask>", ["</s>"], False, "Roberta")
     assert special("modernbert") == ("[MASK]", ["[SEP]"], False, "ModernBert")
@@ -101,7 +124,9 @@ def test_ids_beyond_the_tokenizer_are_never_proposed(tmp_path):
 
 @pytest.mark.parametrize("slow", [False, True])
 def test_dreams_tokenizer_loads_from_either_set_of_files(slow, tmp_path):
-    model = unmask.load_model(write("dream", tmp_path / "model", slow=slow).directory, dtype=torch.float32)
+    model = unmask.load_model(
+        write("dream", tmp_path / "model", slow=slow).directory, dtype=torch.float32
+    )
     assert model.tokenizer.decode(model.tokenizer("ab 1")["input_ids"]) == "ab 1"
     ids = model.tokenizer("<|im_start|>a<|im_end|>")["input_ids"]
     assert len(ids) == 3
@@ -110,9 +135,14 @@ def test_dreams_tokenizer_loads_from_either_set_of_files(slow, tmp_path):
 @pytest.mark.parametrize("family", MAKERS)
 def test_chats_use_the_shipped_template_or_a_built_in_one(family, tmp_path):
     chat = [{"role": "user", "content": "ab"}]
-    shipped = unmask.load_model(write(family, tmp_path / "a", template="{{ messages[0].content }}!").directory, dtype=torch.float32)
+    shipped = unmask.load_model(
+        write(family, tmp_path / "a", template="{{ messages[0].content }}!").directory,
+        dtype=torch.float32,
+    )
     assert shipped.tokenizer.apply_chat_template(chat, tokenize=False) == "ab!"
-    built_in = unmask.load_model(write(family, tmp_path / "b", template=None).directory, dtype=torch.float32)
+    built_in = unmask.load_model(
+        write(family, tmp_path / "b", template=None).directory, dtype=torch.float32
+    )
     text = built_in.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     expected = {
         "llada": "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nab<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
@@ -181,7 +211,15 @@ def test_a_class_that_stays_causal_is_found_out(tmp_path):
     from transformers import MambaConfig, MambaForCausalLM
 
     write("a2d-llama", tmp_path / "model")
-    settings = MambaConfig(vocab_size=60, hidden_size=8, state_size=4, num_hidden_layers=1, pad_token_id=0, bos_token_id=0, eos_token_id=0)
+    settings = MambaConfig(
+        vocab_size=60,
+        hidden_size=8,
+        state_size=4,
+        num_hidden_layers=1,
+        pad_token_id=0,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
     MambaForCausalLM(settings).save_pretrained(tmp_path / "model")
     edit(tmp_path / "model", is_causal=False)
     refused(tmp_path / "model", "stays causal")
@@ -203,11 +241,19 @@ def test_missing_and_unexpected_weights_are_refused(tmp_path):
     directory = write("llada", tmp_path / "model").directory
     file = directory / "model.safetensors"
     weights = load_file(file)
-    save_file({k: v for k, v in weights.items() if "blocks.1.up_proj" not in k}, file, metadata={"format": "pt"})
+    save_file(
+        {k: v for k, v in weights.items() if "blocks.1.up_proj" not in k},
+        file,
+        metadata={"format": "pt"},
+    )
     refused(directory, "missing: model.layers.1.mlp.up_proj.weight")
-    save_file(weights | {"model.transformer.wpe.weight": torch.zeros(3)}, file, metadata={"format": "pt"})
+    save_file(
+        weights | {"model.transformer.wpe.weight": torch.zeros(3)}, file, metadata={"format": "pt"}
+    )
     refused(directory, "unexpected: model.transformer.wpe.weight")
-    save_file(weights | {"model.transformer.ln_f.weight": torch.zeros(3)}, file, metadata={"format": "pt"})
+    save_file(
+        weights | {"model.transformer.ln_f.weight": torch.zeros(3)}, file, metadata={"format": "pt"}
+    )
     refused(directory, "ln_f|model.norm|size")
 
 
@@ -222,7 +268,9 @@ def test_missing_special_tokens_and_tokenizers_are_refused(tmp_path):
     directory = write("a2d-qwen2", tmp_path / "model").directory
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         path = directory / name
-        path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "mask_token"}))
+        path.write_text(
+            json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "mask_token"})
+        )
     refused(directory, "no mask token")
     (directory / "tokenizer.json").unlink()
     refused(directory, "no tokenizer files")
@@ -230,7 +278,10 @@ def test_missing_special_tokens_and_tokenizers_are_refused(tmp_path):
 
 def test_prompts_longer_than_learned_positions_are_refused(tmp_path):
     model = unmask.load_model(write("roberta", tmp_path / "model").directory, dtype=torch.float32)
-    assert unmask.generate(model, [[7] * 54], "confidence:10", max_new_tokens=10).tokens.shape == (1, 10)
+    assert unmask.generate(model, [[7] * 54], "confidence:10", max_new_tokens=10).tokens.shape == (
+        1,
+        10,
+    )
     with pytest.raises(unmask.UnmaskError, match="this model takes 64"):
         unmask.generate(model, [[7] * 55], "confidence:10", max_new_tokens=10)
 
@@ -243,12 +294,16 @@ def test_models_come_from_the_hubs_cache(tmp_path):
     (repository / "refs" / "main").write_text(commit)
     command = "import unmask; m = unmask.load_model('someone/a-model'); print(m.family, m.network.config.num_hidden_layers)"
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", command], env=environment, capture_output=True, text=True
+    )
     assert result.stdout.split() == ["LLaDA", str(made.config["n_layers"])], result.stderr
 
 
 def test_unknown_hub_names_are_refused_without_a_network(monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # the variable was read at import
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_OFFLINE", True
+    )  # the variable was read at import
     with pytest.raises(unmask.UnmaskError, match="cannot be had from the Hugging Face Hub"):
         unmask.load_model("no-such-organisation/no-such-model")
 
@@ -260,4 +315,7 @@ if __name__ == "__main__":  # the table of docs/models.md
     print("| what was compared | largest difference of logits |\n|---|---|")
     for variant, (family, changes) in VARIANTS.items():
         with tempfile.TemporaryDirectory() as directory:
-            print(f"| {variant} | {worst_difference(write(family, Path(directory) / 'model', **changes), family):.1e} |")
+            print(
+                f"| {variant} | "
+                f"{worst_difference(write(family, Path(directory) / 'model', **changes), family):.1e} |"
+            )

@@ -1,7 +1,8 @@
-"""The families' networks as their papers and configuration files describe them: plain PyTorch, one head at a time, no `transformers`.
+"""The families' networks as their papers and configuration files describe them: plain PyTorch, one
+head at a time, no `transformers`.
 
-Each takes the checkpoint's own config and weights and gives fp32 logits [B, S, V] for tokens [B, S] and mask [B, S] (1 = a token).
-Every position attends to every position that holds a token.
+Each takes the checkpoint's own config and weights and gives fp32 logits [B, S, V] for tokens [B, S]
+and mask [B, S] (1 = a token). Every position attends to every position that holds a token.
 """
 
 import math
@@ -15,7 +16,8 @@ def rms(x, weight, eps):
 
 
 def rotated(x, theta):
-    """Rotary positions (Su et al. 2021) on x [S, d]: the pair (i, i + d/2) is turned by position / theta^(2i/d)."""
+    """Rotary positions (Su et al. 2021) on x [S, d]: the pair (i, i + d/2) is turned by position /
+    theta^(2i/d)."""
     positions, width = x.shape
     out = torch.empty_like(x)
     for s in range(positions):
@@ -34,7 +36,9 @@ def attend(q, k, v, mask, window=None):
     if window is not None:
         places = torch.arange(len(q))
         scores = scores.masked_fill((places[:, None] - places).abs() > window, -torch.inf)
-    rows = scores.softmax(-1).nan_to_num(0.0)  # padded positions far from any token see nothing; what they give does not matter
+    rows = scores.softmax(-1).nan_to_num(
+        0.0
+    )  # padded positions far from any token see nothing; what they give does not matter
     return rows @ v
 
 
@@ -48,13 +52,20 @@ def linear(w, name, x):
 
 
 def attention(w, name, x, mask, n_heads, n_kv, theta, eps, out_name="o_proj"):
-    """Grouped-query attention with rotary positions; q and k are normed for each head where the checkpoint has such norms."""
-    q, k, v = (heads(linear(w, f"{name}.{part}", x), n) for part, n in (("q_proj", n_heads), ("k_proj", n_kv), ("v_proj", n_kv)))
+    """Grouped-query attention with rotary positions; q and k are normed for each head where the
+    checkpoint has such norms."""
+    q, k, v = (
+        heads(linear(w, f"{name}.{part}", x), n)
+        for part, n in (("q_proj", n_heads), ("k_proj", n_kv), ("v_proj", n_kv))
+    )
     results = []
     for i in range(n_heads):
         qi, ki, vi = q[i], k[i * n_kv // n_heads], v[i * n_kv // n_heads]
         if f"{name}.q_norm.weight" in w:
-            qi, ki = rms(qi, w[f"{name}.q_norm.weight"], eps), rms(ki, w[f"{name}.k_norm.weight"], eps)
+            qi, ki = (
+                rms(qi, w[f"{name}.q_norm.weight"], eps),
+                rms(ki, w[f"{name}.k_norm.weight"], eps),
+            )
         results.append(attend(rotated(qi, theta), rotated(ki, theta), vi, mask))
     return linear(w, f"{name}.{out_name}", torch.cat(results, 1))
 
@@ -65,7 +76,9 @@ def swiglu(w, x, gate, up, down):
 
 def each_row(one):
     """A network for one row [S] as one for a batch."""
-    return lambda config, w, tokens, mask: torch.stack([one(config, w, t, m) for t, m in zip(tokens, mask, strict=True)])
+    return lambda config, w, tokens, mask: torch.stack(
+        [one(config, w, t, m) for t, m in zip(tokens, mask, strict=True)]
+    )
 
 
 @each_row
@@ -75,15 +88,22 @@ def llada(c, w, tokens, mask):
     for n in range(c["n_layers"]):
         b = f"model.transformer.blocks.{n}"
         h = rms(x, w[f"{b}.attn_norm.weight"], eps)
-        x = x + attention(w, b, h, mask, c["n_heads"], c["n_kv_heads"], c["rope_theta"], eps, "attn_out")
+        x = x + attention(
+            w, b, h, mask, c["n_heads"], c["n_kv_heads"], c["rope_theta"], eps, "attn_out"
+        )
         h = rms(x, w[f"{b}.ff_norm.weight"], eps)
         x = x + swiglu(w, h, f"{b}.ff_proj", f"{b}.up_proj", f"{b}.ff_out")
     x = rms(x, w["model.transformer.ln_f.weight"], eps)
-    return linear(w, "model.transformer.ff_out", x) if not c["weight_tying"] else x @ w["model.transformer.wte.weight"].T
+    return (
+        linear(w, "model.transformer.ff_out", x)
+        if not c["weight_tying"]
+        else x @ w["model.transformer.wte.weight"].T
+    )
 
 
 def experts(c, w, name, x):
-    """LLaDA-MoE's feed-forward layer: softmax over all experts, the best k, their weights as they are unless norm_topk_prob."""
+    """LLaDA-MoE's feed-forward layer: softmax over all experts, the best k, their weights as they
+    are unless norm_topk_prob."""
     shares = (x @ w[f"{name}.gate.weight"].T).softmax(-1)
     out = torch.zeros_like(x)
     for s in range(len(x)):
@@ -91,7 +111,11 @@ def experts(c, w, name, x):
         total = shares[s, best].sum() if c["norm_topk_prob"] else 1.0
         for e in best.tolist():
             b = f"{name}.experts.{e}"
-            out[s] += shares[s, e] / total * swiglu(w, x[s : s + 1], f"{b}.gate_proj", f"{b}.up_proj", f"{b}.down_proj")[0]
+            out[s] += (
+                shares[s, e]
+                / total
+                * swiglu(w, x[s : s + 1], f"{b}.gate_proj", f"{b}.up_proj", f"{b}.down_proj")[0]
+            )
     return out
 
 
@@ -102,16 +126,30 @@ def qwen(c, w, tokens, mask):
     for n in range(c["num_hidden_layers"]):
         b = f"model.layers.{n}"
         h = rms(x, w[f"{b}.input_layernorm.weight"], eps)
-        x = x + attention(w, f"{b}.self_attn", h, mask, c["num_attention_heads"], c["num_key_value_heads"], c["rope_theta"], eps)
+        x = x + attention(
+            w,
+            f"{b}.self_attn",
+            h,
+            mask,
+            c["num_attention_heads"],
+            c["num_key_value_heads"],
+            c["rope_theta"],
+            eps,
+        )
         h = rms(x, w[f"{b}.post_attention_layernorm.weight"], eps)
         routed = f"{b}.mlp.gate.weight" in w
-        x = x + (experts(c, w, f"{b}.mlp", h) if routed else swiglu(w, h, *(f"{b}.mlp.{part}_proj" for part in ("gate", "up", "down"))))
+        x = x + (
+            experts(c, w, f"{b}.mlp", h)
+            if routed
+            else swiglu(w, h, *(f"{b}.mlp.{part}_proj" for part in ("gate", "up", "down")))
+        )
     x = rms(x, w["model.norm.weight"], eps)
     return x @ w["model.embed_tokens.weight" if c["tie_word_embeddings"] else "lm_head.weight"].T
 
 
 def dream(c, w, tokens, mask):
-    """Dream (Ye et al. 2025): the output at position i predicts token i + 1, so position p is read at p − 1 (0 at 0)."""
+    """Dream (Ye et al. 2025): the output at position i predicts token i + 1, so position p is read
+    at p − 1 (0 at 0)."""
     logits = qwen(c, w, tokens, mask)
     return torch.stack([logits[:, max(p - 1, 0)] for p in range(tokens.shape[1])], 1)
 
@@ -122,42 +160,72 @@ def normed(w, name, x, eps):
 
 @each_row
 def bert(c, w, tokens, mask):
-    """BERT (Devlin et al. 2019) and RoBERTa: learned positions, norms behind each sum; RoBERTa counts positions from padding id + 1."""
+    """BERT (Devlin et al. 2019) and RoBERTa: learned positions, norms behind each sum; RoBERTa
+    counts positions from padding id + 1."""
     roberta, eps = c["model_type"] == "roberta", c["layer_norm_eps"]
     p = "roberta." if roberta else "bert."
     places = torch.arange(len(tokens))
     if roberta:
         real = tokens != c["pad_token_id"]
         places = torch.where(real, real.cumsum(0) + c["pad_token_id"], c["pad_token_id"])
-    x = w[f"{p}embeddings.word_embeddings.weight"][tokens] + w[f"{p}embeddings.position_embeddings.weight"][places]
-    x = normed(w, f"{p}embeddings.LayerNorm", x + w[f"{p}embeddings.token_type_embeddings.weight"][0], eps)
+    x = (
+        w[f"{p}embeddings.word_embeddings.weight"][tokens]
+        + w[f"{p}embeddings.position_embeddings.weight"][places]
+    )
+    x = normed(
+        w, f"{p}embeddings.LayerNorm", x + w[f"{p}embeddings.token_type_embeddings.weight"][0], eps
+    )
     n_heads = c["num_attention_heads"]
     for n in range(c["num_hidden_layers"]):
         b = f"{p}encoder.layer.{n}"
-        q, k, v = (heads(linear(w, f"{b}.attention.self.{part}", x), n_heads) for part in ("query", "key", "value"))
+        q, k, v = (
+            heads(linear(w, f"{b}.attention.self.{part}", x), n_heads)
+            for part in ("query", "key", "value")
+        )
         h = torch.cat([attend(q[i], k[i], v[i], mask) for i in range(n_heads)], 1)
-        x = normed(w, f"{b}.attention.output.LayerNorm", x + linear(w, f"{b}.attention.output.dense", h), eps)
+        x = normed(
+            w,
+            f"{b}.attention.output.LayerNorm",
+            x + linear(w, f"{b}.attention.output.dense", h),
+            eps,
+        )
         h = linear(w, f"{b}.output.dense", gelu(linear(w, f"{b}.intermediate.dense", x)))
         x = normed(w, f"{b}.output.LayerNorm", x + h, eps)
     if roberta:
         x = normed(w, "lm_head.layer_norm", gelu(linear(w, "lm_head.dense", x)), eps)
         return x @ w[f"{p}embeddings.word_embeddings.weight"].T + w["lm_head.bias"]
-    x = normed(w, "cls.predictions.transform.LayerNorm", gelu(linear(w, "cls.predictions.transform.dense", x)), eps)
+    x = normed(
+        w,
+        "cls.predictions.transform.LayerNorm",
+        gelu(linear(w, "cls.predictions.transform.dense", x)),
+        eps,
+    )
     return x @ w[f"{p}embeddings.word_embeddings.weight"].T + w["cls.predictions.bias"]
 
 
 @each_row
 def modernbert(c, w, tokens, mask):
-    """ModernBERT (Warner et al. 2024): norms before, rotary positions, GeGLU, every third layer global and the others in a window."""
+    """ModernBERT (Warner et al. 2024): norms before, rotary positions, GeGLU, every third layer
+    global and the others in a window."""
     eps, n_heads = c["norm_eps"], c["num_attention_heads"]
     x = normed(w, "model.embeddings.norm", w["model.embeddings.tok_embeddings.weight"][tokens], eps)
     for n in range(c["num_hidden_layers"]):
         b = f"model.layers.{n}"
         everywhere = n % c["global_attn_every_n_layers"] == 0
-        theta, window = (c["global_rope_theta"], None) if everywhere else (c["local_rope_theta"], c["local_attention"] // 2)
+        theta, window = (
+            (c["global_rope_theta"], None)
+            if everywhere
+            else (c["local_rope_theta"], c["local_attention"] // 2)
+        )
         h = x if n == 0 else normed(w, f"{b}.attn_norm", x, eps)
         q, k, v = (heads(part, n_heads) for part in linear(w, f"{b}.attn.Wqkv", h).chunk(3, 1))
-        h = torch.cat([attend(rotated(q[i], theta), rotated(k[i], theta), v[i], mask, window) for i in range(n_heads)], 1)
+        h = torch.cat(
+            [
+                attend(rotated(q[i], theta), rotated(k[i], theta), v[i], mask, window)
+                for i in range(n_heads)
+            ],
+            1,
+        )
         x = x + linear(w, f"{b}.attn.Wo", h)
         a, gate = linear(w, f"{b}.mlp.Wi", normed(w, f"{b}.mlp_norm", x, eps)).chunk(2, 1)
         x = x + linear(w, f"{b}.mlp.Wo", gelu(a) * gate)

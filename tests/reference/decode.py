@@ -1,4 +1,5 @@
-"""Decoding as one would write it first: one row at a time, no padding, no sharing, plain Python; and the heuristics' rules in words."""
+"""Decoding as one would write it first: one row at a time, no padding, no sharing, plain Python;
+and the heuristics' rules in words."""
 
 import torch
 
@@ -6,11 +7,14 @@ MASKED = None
 
 
 def decode_row(model, prompt, choose, length, block_length):
-    """One row, greedily. `choose(c, margin, entropy, eligible, step) -> positions to reveal`. Returns tokens, NFE, reveal steps."""
+    """One row, greedily. `choose(c, margin, entropy, eligible, step) -> positions to reveal`.
+    Returns tokens, NFE, reveal steps."""
     y, revealed = [MASKED] * length, [-1] * length
     step = 0
     while MASKED in y and step < length:
-        tokens = torch.tensor([[*prompt, *(model.mask_id if token is MASKED else token for token in y)]])
+        tokens = torch.tensor(
+            [[*prompt, *(model.mask_id if token is MASKED else token for token in y)]]
+        )
         logits = model.logits(tokens, torch.ones_like(tokens))[0, len(prompt) :].double()
         logits[:, list(model.never_ids)] = -torch.inf
         p = logits.softmax(-1)
@@ -18,7 +22,9 @@ def decode_row(model, prompt, choose, length, block_length):
         entropy = -(p * p.clamp(min=1e-300).log()).sum(-1)
         block = y.index(MASKED) // block_length
         eligible = [k for k in range(length) if y[k] is MASKED and k // block_length == block]
-        chosen = choose(top[:, 0].tolist(), (top[:, 0] - top[:, 1]).tolist(), entropy.tolist(), eligible, step)
+        chosen = choose(
+            top[:, 0].tolist(), (top[:, 0] - top[:, 1]).tolist(), entropy.tolist(), eligible, step
+        )
         for k in chosen:
             assert k in eligible
             y[k], revealed[k] = int(p[k].argmax()), step
@@ -66,4 +72,10 @@ def entropy(bound):
     return choose
 
 
-RULES = {"confidence": confidence, "margin": margin, "threshold": threshold, "factor": factor, "entropy": entropy}
+RULES = {
+    "confidence": confidence,
+    "margin": margin,
+    "threshold": threshold,
+    "factor": factor,
+    "entropy": entropy,
+}

@@ -1,4 +1,5 @@
-"""The GRPO objective of paper §3.3, rollout by rollout and step by step in plain Python (float64)."""
+"""The GRPO objective of paper §3.3, rollout by rollout and step by step in plain Python
+(float64)."""
 
 import math
 
@@ -13,7 +14,8 @@ def log_prob(logits, eligible, action):
 
 
 def objective(groups, epsilon):
-    """`groups`: lists of rollouts; a rollout is {"reward": R, "steps": [(logits, old_logits, eligible, action), …]}."""
+    """`groups`: lists of rollouts; a rollout is {"reward": R, "steps": [(logits, old_logits,
+    eligible, action), …]}."""
     values = []
     for group in groups:
         mean = sum(rollout["reward"] for rollout in group) / len(group)
@@ -21,7 +23,9 @@ def objective(groups, epsilon):
             advantage = rollout["reward"] - mean
             total = 0.0
             for logits, old_logits, eligible, action in rollout["steps"]:
-                ratio = math.exp(log_prob(logits, eligible, action) - log_prob(old_logits, eligible, action))
+                ratio = math.exp(
+                    log_prob(logits, eligible, action) - log_prob(old_logits, eligible, action)
+                )
                 clipped = min(max(ratio, 1 - epsilon), 1 + epsilon)
                 total += min(ratio * advantage, clipped * advantage)
             values.append(total / len(rollout["steps"]))

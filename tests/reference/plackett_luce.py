@@ -6,7 +6,9 @@ import math
 
 def orders(eligible):
     """Every ordered action that can be drawn: tuples of positions, at least one."""
-    return [order for n in range(1, len(eligible) + 1) for order in itertools.permutations(eligible, n)]
+    return [
+        order for n in range(1, len(eligible) + 1) for order in itertools.permutations(eligible, n)
+    ]
 
 
 def probability(logits, eligible, order):

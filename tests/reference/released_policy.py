@@ -1,4 +1,5 @@
-"""The released code's policy network as paper.md (§4, §7) describes it, one row, one position and one head at a time."""
+"""The released code's policy network as paper.md (§4, §7) describes it, one row, one position and
+one head at a time."""
 
 import math
 
@@ -10,7 +11,11 @@ def logits(w, confidence, masked, step, length, *, activate=False):
     """w: weights under their released names; confidence [L, k]; masked [L]; gives [L]."""
     w = {name.removeprefix("base_policy."): tensor for name, tensor in w.items()}
     b = "transformer_blocks.0."
-    positions, width, size = len(masked), len(w["final_norm.weight"]), len(w["final_norm.weight"]) // 2
+    positions, width, size = (
+        len(masked),
+        len(w["final_norm.weight"]),
+        len(w["final_norm.weight"]) // 2,
+    )
 
     def linear(name, x):
         return w[name + ".weight"] @ x + w[name + ".bias"]
@@ -36,13 +41,18 @@ def logits(w, confidence, masked, step, length, *, activate=False):
             out[i + size // 2] = x[2 * i] * math.sin(angle) + x[2 * i + 1] * math.cos(angle)
         return out
 
-    x = [norm(b + "norm1", h[p]) * (1 + modulators[p][0]) + modulators[p][1] for p in range(positions)]
+    x = [
+        norm(b + "norm1", h[p]) * (1 + modulators[p][0]) + modulators[p][1]
+        for p in range(positions)
+    ]
     q, k, v = ([linear(f"{b}{part}_proj", row) for row in x] for part in "qkv")
     for p in range(positions):
         seen = []
         for head in range(2):
             own = slice(head * size, (head + 1) * size)
-            scores = torch.stack([rotated(q[p][own], p) @ rotated(k[o][own], o) for o in range(positions)]) / math.sqrt(size)
+            scores = torch.stack(
+                [rotated(q[p][own], p) @ rotated(k[o][own], o) for o in range(positions)]
+            ) / math.sqrt(size)
             seen.append(sum(a * v[o][own] for o, a in enumerate(scores.softmax(0))))
         h[p] = h[p] + (1 + modulators[p][2]) * linear(b + "out_proj", torch.cat(seen))
     for p in range(positions):

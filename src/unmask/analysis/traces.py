@@ -1,4 +1,5 @@
-"""In which order samplers reveal, from the traces of `unmask evaluate --traces` (paper Figs. 5, 7, 21–33)."""
+"""In which order samplers reveal, from the traces of `unmask evaluate --traces` (paper Figs. 5, 7,
+21–33)."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Trace:
 
 
 def read_traces(directory: str | Path) -> list[Trace]:
-    """The traces of a directory that `unmask evaluate --traces` wrote, one for each sampler and block length.
+    """The traces of a directory that `unmask evaluate --traces` wrote, one for each sampler and
+    block length.
 
     Raises:
         UnmaskError: if there is no results.jsonl, it is damaged, or it holds no traces.
@@ -44,7 +46,9 @@ def read_traces(directory: str | Path) -> list[Trace]:
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for record in read_records(directory):
         groups.setdefault((record["sampler"], record["block_length"]), []).append(record)
-    if not groups or any("reveal_step" not in record for records in groups.values() for record in records):
+    if not groups or any(
+        "reveal_step" not in record for records in groups.values() for record in records
+    ):
         raise UnmaskError(f"{directory} holds no traces; run `unmask evaluate` with --traces")
     return [
         Trace(
@@ -60,7 +64,8 @@ def read_traces(directory: str | Path) -> list[Trace]:
 
 
 def mean_reveal_time(reveal_step: np.ndarray) -> np.ndarray:
-    """When each position is revealed, as a share of the row's own passes: float [L], 0 in the first pass, 1 in the last (Fig. 7).
+    """When each position is revealed, as a share of the row's own passes: float [L], 0 in the first
+    pass, 1 in the last (Fig. 7).
 
     Rows done in one pass count as 0. Positions never revealed are left out.
     """
@@ -71,11 +76,14 @@ def mean_reveal_time(reveal_step: np.ndarray) -> np.ndarray:
 
 def blocks(length: int, block_length: int) -> list[slice]:
     """The blocks of a buffer; the last may be shorter."""
-    return [slice(start, min(start + block_length, length)) for start in range(0, length, block_length)]
+    return [
+        slice(start, min(start + block_length, length)) for start in range(0, length, block_length)
+    ]
 
 
 def nfe_per_block(reveal_step: np.ndarray, block_length: int) -> np.ndarray:
-    """How many different passes revealed something in each block, on average: float [blocks] (Fig. 5)."""
+    """How many different passes revealed something in each block, on average: float [blocks] (Fig.
+    5)."""
     parts = [reveal_step[:, block] for block in blocks(reveal_step.shape[1], block_length)]
     return np.array([np.mean([len(set(row[row >= 0])) for row in part]) for part in parts])
 
@@ -87,22 +95,30 @@ def adjacent_share(reveal_step: np.ndarray) -> float:
 
 
 def order_correlation(a: np.ndarray, b: np.ndarray, block_length: int) -> np.ndarray:
-    """Spearman's correlation of two samplers' reveal steps in each block, averaged over rows: float [blocks] (Figs. 21, 22).
+    """Spearman's correlation of two samplers' reveal steps in each block, averaged over rows: float
+    [blocks] (Figs. 21, 22).
 
-    Rows in which one sampler reveals a block in a single pass have no order there and are left out; nan if all are.
+    Rows in which one sampler reveals a block in a single pass have no order there and are left out;
+    nan if all are.
     """
     means = []
     for block in blocks(a.shape[1], block_length):
-        pairs = [(x, y) for x, y in zip(a[:, block], b[:, block], strict=True) if len(set(x)) > 1 and len(set(y)) > 1]
+        pairs = [
+            (x, y)
+            for x, y in zip(a[:, block], b[:, block], strict=True)
+            if len(set(x)) > 1 and len(set(y)) > 1
+        ]
         values = [float(np.asarray(spearmanr(x, y))[0]) for x, y in pairs]
         means.append(float(np.mean(values)) if values else float("nan"))
     return np.array(means)
 
 
 def analyse(traces: Sequence[Trace]) -> list[dict[str, Any]]:
-    """Every measure of this module for each trace, and its order's correlation with each other trace on the same prompts.
+    """Every measure of this module for each trace, and its order's correlation with each other
+    trace on the same prompts.
 
-    The blocks are the trace's own; in full diffusion, those of the smallest block length among the traces, or a third of the buffer.
+    The blocks are the trace's own; in full diffusion, those of the smallest block length among the
+    traces, or a third of the buffer.
     """
     length = traces[0].reveal_step.shape[1]
     smaller = [t.block_length for t in traces if t.block_length < length]
@@ -110,7 +126,9 @@ def analyse(traces: Sequence[Trace]) -> list[dict[str, Any]]:
     rows = []
     for trace in traces:
         others: Mapping[str, Any] = {
-            f"{other.sampler} BL {other.block_length}": order_correlation(trace.reveal_step, other.reveal_step, cut).tolist()
+            f"{other.sampler} BL {other.block_length}": order_correlation(
+                trace.reveal_step, other.reveal_step, cut
+            ).tolist()
             for other in traces
             if other is not trace and other.prompts == trace.prompts
         }

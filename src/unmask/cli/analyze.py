@@ -12,12 +12,14 @@ from unmask.files import new_directory, write_json
 
 @dataclass(frozen=True)
 class Config:
-    """Measure and draw in which order samplers reveal, from traces of `unmask evaluate --traces`."""
+    """Measure and draw in which order samplers reveal, from traces of `unmask evaluate
+    --traces`."""
 
     results: tuple[Path, ...] = ()
     """Directories of `unmask evaluate --traces`."""
     out: Path = Path("runs/analysis")
-    """New directory for analysis.json, order.png (when and where tokens are revealed) and tokens.png (token grids)."""
+    """New directory for analysis.json, order.png (when and where tokens are revealed) and
+    tokens.png (token grids)."""
     prompt: int = 0
     """Which prompt the token grids show, from 0."""
 
@@ -25,11 +27,16 @@ class Config:
 def run(config: Config) -> None:
     traces = [trace for directory in config.results for trace in read_traces(directory)]
     if not traces:
-        raise UnmaskError("no results were given; give directories that `unmask evaluate --traces` wrote")
+        raise UnmaskError(
+            "no results were given; give directories that `unmask evaluate --traces` wrote"
+        )
     if len({trace.reveal_step.shape[1] for trace in traces}) > 1:
         raise UnmaskError("the results differ in length L; analyse them apart")
     if not 0 <= config.prompt < min(len(trace.prompts) for trace in traces):
-        raise UnmaskError(f"prompt is {config.prompt}; give 0 to {min(len(trace.prompts) for trace in traces) - 1}")
+        raise UnmaskError(
+            f"prompt is {config.prompt}; give 0 to "
+            f"{min(len(trace.prompts) for trace in traces) - 1}"
+        )
     rows = analyse(traces)
     out = new_directory(config.out)
     write_json(out / "analysis.json", rows)
@@ -38,5 +45,8 @@ def run(config: Config) -> None:
     for row in rows:
         per_block = " ".join(f"{value:.1f}" for value in row["nfe_per_block"])
         name = f"{row['sampler']:<40} BL {row['block_length']:>3}"
-        print(f"{name}  NFE {row['nfe']:5.1f}  per block {per_block}  adjacent together {100 * row['adjacent_share']:.0f} %")
+        print(
+            f"{name}  NFE {row['nfe']:5.1f}  per block {per_block}  adjacent together "
+            f"{100 * row['adjacent_share']:.0f} %"
+        )
     print(f"written to {out}/analysis.json, order.png and tokens.png")

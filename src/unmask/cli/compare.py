@@ -33,10 +33,15 @@ def run(config: Config) -> None:
     def of(sampler: str, option: str) -> list[dict[str, Any]]:
         found = [record for record in records if record["sampler"] == sampler]
         if not found:
-            raise UnmaskError(f"--{option} is {sampler!r}, which the results do not hold; they hold {known}")
+            raise UnmaskError(
+                f"--{option} is {sampler!r}, which the results do not hold; they hold {known}"
+            )
         return found
 
     for d in compare(of(config.first, "first"), of(config.second, "second")):
         accuracy = f"{100 * d.accuracy:+.1f} points [{100 * d.accuracy_low:+.1f}, {100 * d.accuracy_high:+.1f}], p = {d.p_accuracy:.2g}"
         nfe = f"{d.nfe:+.2f} NFE [{d.nfe_low:+.2f}, {d.nfe_high:+.2f}], p = {d.p_nfe:.2g}"
-        print(f"BL {d.block_length:>3}, {d.prompts} prompts  {config.second} against {config.first}: {accuracy}; {nfe}")
+        print(
+            f"BL {d.block_length:>3}, {d.prompts} prompts  {config.second} against {config.first}: "
+            f"{accuracy}; {nfe}"
+        )

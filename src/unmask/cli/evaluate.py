@@ -20,7 +20,8 @@ class Config:
     """Measure accuracy and NFE of samplers on held-out prompts."""
 
     samplers: tuple[str, ...] = ("confidence:1", "threshold:0.9", "threshold:0.7", "threshold:0.5")
-    """Heuristics (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy directories (DIR@temperature=0.5,beta=0.8)."""
+    """Heuristics (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy
+    directories (DIR@temperature=0.5,beta=0.8)."""
     out: Path = Path("runs/evaluate")
     """New directory for results.jsonl and summary.json."""
     resume: bool = False
@@ -28,13 +29,14 @@ class Config:
     model: str = "embedded/chain"
     """Frozen model: an embedded one or a directory."""
     task: str = "chain"
-    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, math500, humaneval, mbpp, kodcode, reasoning_gym:NAME,
-    jsonl:FILE, or a mixture."""
+    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, math500, humaneval,
+    mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture."""
     data_dir: str | None = None
-    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out to load them from the Hugging Face
-    Hub."""
+    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out
+    to load them from the Hugging Face Hub."""
     allow_code_execution: bool = False
-    """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp, kodcode."""
+    """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp,
+    kodcode."""
     block_lengths: tuple[int, ...] = ()
     """Block lengths to run every sampler at; leave out for full diffusion."""
     prompts: int = 256
@@ -63,14 +65,22 @@ class Config:
 
 def own_device(device: str) -> str:
     """The device; under `accelerate launch` on GPUs each process' own."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+    return (
+        f"cuda:{os.environ['LOCAL_RANK']}"
+        if device == "cuda" and "LOCAL_RANK" in os.environ
+        else device
+    )
 
 
 def run(config: Config) -> None:
     for k in config.pass_k:
         pass_at_k(len(config.seeds), 0, k)  # a k that cannot be estimated is told now
-    task = load_task(config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution)
-    model = load_model(config.model, device=own_device(config.device), dtype=getattr(torch, config.dtype))
+    task = load_task(
+        config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution
+    )
+    model = load_model(
+        config.model, device=own_device(config.device), dtype=getattr(torch, config.dtype)
+    )
     points = evaluate(
         model,
         task,
@@ -94,6 +104,9 @@ def run(config: Config) -> None:
         rows = sampling(read_records(config.out), config.pass_k)
         write_json(config.out / "sampling.json", rows)
         for row in rows:
-            values = [f"{name} {100 * row[name]['mean']:.1f}" for name in (*(f"pass@{k}" for k in config.pass_k), "majority")]
+            values = [
+                f"{name} {100 * row[name]['mean']:.1f}"
+                for name in (*(f"pass@{k}" for k in config.pass_k), "majority")
+            ]
             print(f"{row['sampler']:<48} BL {row['block_length']:>3}  {'  '.join(values)}")
     print(f"written to {config.out}/results.jsonl and summary.json")

@@ -13,7 +13,8 @@ from unmask.policies.released import read_released
 
 @dataclass(frozen=True)
 class Config:
-    """Convert a policy of the paper's released code into a policy directory that gives the same logits."""
+    """Convert a policy of the paper's released code into a policy directory that gives the same
+    logits."""
 
     file: tyro.conf.Positional[Path]
     """model.safetensors of the released code."""

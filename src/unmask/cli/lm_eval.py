@@ -13,7 +13,8 @@ from unmask.files import new_directory, provenance, write_json, write_text
 
 @dataclass(frozen=True)
 class Config:
-    """Run tasks of lm-evaluation-harness (pip install "unmask[lm-eval]"), with NFE beside its metrics."""
+    """Run tasks of lm-evaluation-harness (pip install "unmask[lm-eval]"), with NFE beside its
+    metrics."""
 
     tasks: tuple[str, ...] = ()
     """Tasks of type generate_until, apart or with commas: gsm8k,minerva_math500,humaneval,mbpp."""
@@ -64,20 +65,38 @@ def run(config: Config) -> None:
 
         from unmask.evaluation.lm_eval import REFUSAL, UnmaskLM, use_sandbox
     except ImportError as error:
-        raise UnmaskError(f'lm-evaluation-harness is not installed ({error}); pip install "unmask[lm-eval]"') from None
+        raise UnmaskError(
+            f'lm-evaluation-harness is not installed ({error}); pip install "unmask[lm-eval]"'
+        ) from None
     if config.include_path is not None and not config.include_path.is_dir():
-        raise UnmaskError(f"include_path {config.include_path} is no directory; name one that holds task files")
+        raise UnmaskError(
+            f"include_path {config.include_path} is no directory; name one that holds task files"
+        )
     manager = TaskManager(include_path=str(config.include_path) if config.include_path else None)
     if unknown := [name for name in tasks if not manager.match_tasks([name])]:
-        raise UnmaskError(f"lm-evaluation-harness {manager_version()} has no task {unknown[0]!r}; `lm_eval ls tasks` lists them")
+        raise UnmaskError(
+            f"lm-evaluation-harness {manager_version()} has no task {unknown[0]!r}; `lm_eval ls "
+            "tasks` lists them"
+        )
     use_sandbox(config.allow_code_execution)
     settings = {
-        name: getattr(config, name) for name in ("block_length", "max_new_tokens", "batch_size", "device", "dtype", "cache", "seed")
+        name: getattr(config, name)
+        for name in (
+            "block_length",
+            "max_new_tokens",
+            "batch_size",
+            "device",
+            "dtype",
+            "cache",
+            "seed",
+        )
     }
     lm = UnmaskLM(config.model, config.policy, **settings)
     if lm.rank == 0:
         new_directory(config.out)
-    evaluate: Any = evaluator.simple_evaluate  # its decorator hides its arguments from type checkers
+    evaluate: Any = (
+        evaluator.simple_evaluate
+    )  # its decorator hides its arguments from type checkers
     try:
         results = evaluate(
             lm,
@@ -96,7 +115,10 @@ def run(config: Config) -> None:
         if isinstance(error, ValueError) and "unsafe" in str(error):
             raise UnmaskError(REFUSAL) from None
         if isinstance(error, ConnectionError):
-            raise UnmaskError(f"a task's data cannot be had ({error}); check the network, or name local files in a task file") from None
+            raise UnmaskError(
+                f"a task's data cannot be had ({error}); check the network, or name local files in "
+                "a task file"
+            ) from None
         raise
     if results is None:
         return  # not the first of several processes
@@ -106,11 +128,16 @@ def run(config: Config) -> None:
     made = provenance(lm.model.device, lm.model.dtype)
     template = lm.chat_template(config.apply_chat_template)
     report = {**results, "chat_template": template, "costs": lm.report(), "provenance": made}
-    write_json(config.out / "results.json", json.loads(json.dumps(report, default=handle_non_serializable)))
+    write_json(
+        config.out / "results.json", json.loads(json.dumps(report, default=handle_non_serializable))
+    )
     print(make_table(results))
     for task, cost in lm.report().items():
         rate = f"{cost['tokens_per_forward']:.2f} tokens per forward"
-        print(f"{task}: {cost['nfe']:.1f} NFE, {rate}, {cost['seconds']:.1f} s for {cost['prompts']} prompts")
+        print(
+            f"{task}: {cost['nfe']:.1f} NFE, {rate}, {cost['seconds']:.1f} s for {cost['prompts']} "
+            "prompts"
+        )
     print(f"written to {config.out}/results.json")
 
 

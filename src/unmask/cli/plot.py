@@ -18,12 +18,15 @@ class Config:
     out: Path = Path("pareto.png")
     """Image file: .png, .svg or .pdf."""
     against: Literal["nfe", "seconds"] = "nfe"
-    """What accuracy is drawn against: forward passes, or seconds of decoding a prompt (paper Fig. 12), on the machine of the results."""
+    """What accuracy is drawn against: forward passes, or seconds of decoding a prompt (paper Fig.
+    12), on the machine of the results."""
     title: str | None = None
     """Title of the figure; leave out for model and task."""
 
 
 def run(config: Config) -> None:
     points, (model, task, split), length = read_points(config.results)
-    title = config.title or f"{model} on {task}, {points[0].prompts} {split} prompts, 95 % intervals"
+    title = (
+        config.title or f"{model} on {task}, {points[0].prompts} {split} prompts, 95 % intervals"
+    )
     print(f"written to {plot_pareto(points, length, title, config.out, against=config.against)}")

@@ -18,7 +18,8 @@ FILES = ("README.md", "config.json", "model.safetensors")
 
 @dataclass(frozen=True)
 class Config:
-    """Upload a policy directory to the Hugging Face Hub (log in with `hf auth login`, or set HF_TOKEN)."""
+    """Upload a policy directory to the Hugging Face Hub (log in with `hf auth login`, or set
+    HF_TOKEN)."""
 
     directory: tyro.conf.Positional[Path]
     """Policy directory."""
@@ -41,10 +42,14 @@ def run(config: Config) -> None:
     try:
         api = HfApi()
         api.create_repo(config.repository, private=config.private, exist_ok=True)
-        api.upload_folder(repo_id=config.repository, folder_path=config.directory, allow_patterns=files)
-    except Exception as error:  # the hub raises many kinds, down to those of its HTTP library; none of them holds the token
+        api.upload_folder(
+            repo_id=config.repository, folder_path=config.directory, allow_patterns=files
+        )
+    # the hub raises many kinds, down to those of its HTTP library; none of them holds the token
+    except Exception as error:
         reason = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
         raise UnmaskError(
-            f"{config.directory} could not be uploaded to {config.repository} ({reason}); check login, name and network"
+            f"{config.directory} could not be uploaded to {config.repository} ({reason}); check "
+            "login, name and network"
         ) from None
     print(f"uploaded to {config.repository}")

@@ -15,7 +15,8 @@ from unmask.policies import Policy
 
 
 def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> Text:
-    """One buffer as text: `·` for masks, new tokens highlighted, text after the end dimmed to `⌁`."""
+    """One buffer as text: `·` for masks, new tokens highlighted, text after the end dimmed to
+    `⌁`."""
     line = Text(no_wrap=False)
     for token, new in zip(tokens, fresh, strict=True):
         if token == model.mask_id:
@@ -28,7 +29,12 @@ def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> T
 
 
 def generate_shown(
-    model: Model, prompts: Sequence[Prompt], policy: Policy | str, console: Console, delay: float = 0.0, **options
+    model: Model,
+    prompts: Sequence[Prompt],
+    policy: Policy | str,
+    console: Console,
+    delay: float = 0.0,
+    **options,
 ) -> Generation:
     """`generate` with the canvas shown after each step.
 
@@ -36,7 +42,8 @@ def generate_shown(
         model: the frozen model.
         prompts: as for `generate`.
         policy: as for `generate`.
-        console: where to; on a terminal the canvas is redrawn in place when `delay` > 0, else each step is a line.
+        console: where to; on a terminal the canvas is redrawn in place when `delay` > 0, else each
+            step is a line.
         delay: seconds to wait after each step.
         options: the other arguments of `generate`.
     """
@@ -47,12 +54,21 @@ def generate_shown(
     def draw(step: Step) -> None:
         nonlocal steps
         steps += 1
-        for row, tokens, fresh in zip(step.rows.tolist(), step.tokens.tolist(), step.fresh.tolist(), strict=True):
+        for row, tokens, fresh in zip(
+            step.rows.tolist(), step.tokens.tolist(), step.fresh.tolist(), strict=True
+        ):
             lines[row] = canvas_line(model, tokens, fresh)
             if live is None:
-                console.print(Text(f"{steps:>4}  ", "cyan") + (Text(f"[{row}] ") if len(prompts) > 1 else Text()) + lines[row])
+                console.print(
+                    Text(f"{steps:>4}  ", "cyan")
+                    + (Text(f"[{row}] ") if len(prompts) > 1 else Text())
+                    + lines[row]
+                )
         if live is not None:
-            live.update(Group(Text(f"step {steps}", "cyan"), *(lines[row] for row in sorted(lines))), refresh=True)
+            live.update(
+                Group(Text(f"step {steps}", "cyan"), *(lines[row] for row in sorted(lines))),
+                refresh=True,
+            )
             time.sleep(delay)
 
     stepping = stream(model, prompts, policy, **options)

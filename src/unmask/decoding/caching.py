@@ -1,4 +1,5 @@
-"""Which rows are forwarded whole and which from cached keys and values, and what those forward (Wu et al. 2025, Fast-dLLM)."""
+"""Which rows are forwarded whole and which from cached keys and values, and what those forward (Wu
+et al. 2025, Fast-dLLM)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ class Caching:
 
     Attributes:
         kind: "prefix" forwards the current block and all behind it, "dual" the block alone.
-        refresh: a row is forwarded whole again after so many forwards; None: only when it enters a block.
+        refresh: a row is forwarded whole again after so many forwards; None: only when it enters a
+            block.
         block_length: BL.
         shift: the model predicts a position from the one before it, which is then forwarded too.
         where: the buffer's positions of each row.
@@ -55,7 +57,11 @@ class Caching:
 
     def parts(self, rows: Sequence[int]) -> list[tuple[list[int], bool]]:
         """The rows to forward whole, and those to forward from the cache (True)."""
-        whole = [row for row in rows if self.age[row] == 0 or (self.refresh is not None and self.age[row] >= self.refresh)]
+        whole = [
+            row
+            for row in rows
+            if self.age[row] == 0 or (self.refresh is not None and self.age[row] >= self.refresh)
+        ]
         return [(whole, False), ([row for row in rows if row not in set(whole)], True)]
 
     def view(self, rows: Sequence[int], cached: bool, device: torch.device) -> CacheView:
@@ -87,6 +93,12 @@ def check_cache(model: Model, kind: str | None, refresh: int | None, cfg_scale: 
     if refresh is not None and refresh < 1:
         raise UnmaskError(f"cache_refresh is {refresh}; give at least 1")
     if cfg_scale:
-        raise UnmaskError("cache and cfg_scale were both given; guidance forwards a canvas that is not cached, so give one")
+        raise UnmaskError(
+            "cache and cfg_scale were both given; guidance forwards a canvas that is not cached, "
+            "so give one"
+        )
     if not model.full_attention:
-        raise UnmaskError(f"cache needs full attention by the sdpa kernel; {model.name} has another, so leave it out")
+        raise UnmaskError(
+            f"cache needs full attention by the sdpa kernel; {model.name} has another, so leave it "
+            "out"
+        )

@@ -1,4 +1,5 @@
-"""The decoder: alternates the frozen model's proposals and the policy's decisions until nothing is masked."""
+"""The decoder: alternates the frozen model's proposals and the policy's decisions until nothing is
+masked."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Transitions:
     Attributes:
         row: int64 [T], which row decided.
         observation: what it saw, T rows.
-        action: int16 [T, L], what it revealed: 0 where nothing, else the place in the policy's order, or 1 where it has none.
+        action: int16 [T, L], what it revealed: 0 where nothing, else the place in the policy's
+            order, or 1 where it has none.
     """
 
     row: Int[Tensor, " T"]
@@ -38,13 +40,17 @@ class Generation:
     """What a call of `generate` or `decode` gives for N prompts.
 
     Attributes:
-        tokens: int64 [N, L], the generation buffer; the mask token where the step limit came first (never at inference).
-        text: the decoded buffers up to the first end-of-text token, special tokens and masks dropped.
+        tokens: int64 [N, L], the generation buffer; the mask token where the step limit came first
+            (never at inference).
+        text: the decoded buffers up to the first end-of-text token, special tokens and masks
+            dropped.
         nfe: int64 [N], forward passes each row was part of while it had something to reveal.
         reveal_step: int64 [N, L], the step that revealed each position, from 0; −1 never.
-        answer_tokens: int64 [N], tokens before the first end-of-text token: what tokens per forward are counted with.
+        answer_tokens: int64 [N], tokens before the first end-of-text token: what tokens per forward
+            are counted with.
         model_calls: forward passes of batches that were really run.
-        rows_forwarded: rows in them. Fewer than the sum of `nfe` where rows were shared or had not changed.
+        rows_forwarded: rows in them. Fewer than the sum of `nfe` where rows were shared or had not
+            changed.
         positions_forwarded: positions in them, padding included.
         padding_forwarded: how many of those were padding.
         transitions: the decisions, if they were asked for.
@@ -70,7 +76,8 @@ class Step:
         rows: int64 [B], the rows that took part.
         tokens: int64 [B, L], their buffers after the step: committed tokens, and masks.
         fresh: bool [B, L], what the step revealed.
-        proposals: int64 [B, L], what the model proposed in the step, for every position that the policy could choose from.
+        proposals: int64 [B, L], what the model proposed in the step, for every position that the
+            policy could choose from.
         finished: bool [B], which rows are done.
     """
 
@@ -81,12 +88,16 @@ class Step:
     finished: Bool[Tensor, " B"]
 
 
-def decode(model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any) -> Generation:
+def decode(
+    model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any
+) -> Generation:
     """`decode_steps`, run to its end; takes the same arguments."""
     return finish(decode_steps(model, prompts, policy, **options))
 
 
-def finish(steps: Generator[Step, None, Generation], see: Callable[[Step], None] = lambda step: None) -> Generation:
+def finish(
+    steps: Generator[Step, None, Generation], see: Callable[[Step], None] = lambda step: None
+) -> Generation:
     """Runs a stream of steps to its end, showing each to `see`; what it returns."""
     while True:
         try:
@@ -117,11 +128,14 @@ def decode_steps(
     cache: str | None = None,
     cache_refresh: int | None = None,
 ) -> Generator[Step, None, Generation]:
-    """Fills a buffer of L = `max_new_tokens` masked positions behind each prompt; yields after each step, and may be closed at any time.
+    """Fills a buffer of L = `max_new_tokens` masked positions behind each prompt; yields after each
+    step, and may be closed at any time.
 
-    Rows are independent: each has its own block, its own randomness (keyed by its tokens and the seed) and its own end. A finished row
-    leaves the batch at once and the next prompt, in the order of falling length, takes its place. Rows with equal canvases are forwarded
-    once, and a row that revealed nothing keeps its proposals. Both count as NFE all the same.
+    Rows are independent: each has its own block, its own randomness (keyed by its tokens and the
+        seed) and its own end. A finished row
+    leaves the batch at once and the next prompt, in the order of falling length, takes its place.
+    Rows with equal canvases are forwarded once, and a row that revealed nothing keeps its
+    proposals. Both count as NFE all the same.
 
     Args:
         model: the frozen model.
@@ -132,18 +146,24 @@ def decode_steps(
         temperature: τ of the frozen model.
         batch_size: how many rows are decoded side by side.
         seed: of everything random.
-        keys: what each row's randomness depends on, N numbers; None takes `row_keys(prompts, seed)`. (For a part of the rows of a whole.)
-        cfg_scale: weight of classifier-free guidance; 0 is none. A guided step forwards each row twice and still costs one NFE.
+        keys: what each row's randomness depends on, N numbers; None takes `row_keys(prompts,
+            seed)`. (For a part of the rows of a whole.)
+        cfg_scale: weight of classifier-free guidance; 0 is none. A guided step forwards each row
+            twice and still costs one NFE.
         eos: "free", "never" or "last", how `Model.propose` treats end-of-text tokens.
-        stop_at_eos: a row is finished once an end-of-text token is revealed and all before it is; the rest of its buffer becomes
-            end-of-text, with `reveal_step` −1.
-        holes: L positions of each prompt that hold masks; they are the buffer then, and nothing is put behind the prompt (infilling).
+        stop_at_eos: a row is finished once an end-of-text token is revealed and all before it is;
+            the rest of its buffer becomes end-of-text, with `reveal_step` −1.
+        holes: L positions of each prompt that hold masks; they are the buffer then, and nothing is
+            put behind the prompt (infilling).
         alpha: fp32 [N], what each row's policy is told to act for, if it was trained for many.
-        observer: a policy that the recorded observations must suffice for too (an expert decides, the policy that learns looks on).
+        observer: a policy that the recorded observations must suffice for too (an expert decides,
+            the policy that learns looks on).
         record: keep the transitions.
-        cache: "prefix" forwards only the current block and what is behind it, "dual" only the block (Fast-dLLM): an approximation, since
-            keys, values, proposals and confidences elsewhere stay as they were when the row entered its block. None is exact.
-        cache_refresh: forward a row whole again after so many of its steps, too; 1 is exact. None refreshes at block borders only.
+        cache: "prefix" forwards only the current block and what is behind it, "dual" only the block
+            (Fast-dLLM): an approximation, since keys, values, proposals and confidences elsewhere
+            stay as they were when the row entered its block. None is exact.
+        cache_refresh: forward a row whole again after so many of its steps, too; 1 is exact. None
+            refreshes at block borders only.
 
     Raises:
         UnmaskError: if an argument is out of range or there are no prompts.
@@ -156,30 +176,41 @@ def decode_steps(
     device = model.device
     k = max(getattr(p, "inputs", 1) for p in (policy, observer))
     needs = policy.needs | (observer.needs if observer else frozenset())
-    # Heuristics look at eligible positions only: then the head runs on those alone, in semi-AR a small part of the buffer.
+    # Heuristics look at eligible positions only: then the head runs on those alone, in semi-AR a
+    # small part of the buffer.
     local = getattr(policy, "local", False) and not record
     alpha = None if alpha is None else alpha.to(device)
 
-    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first token. Widths are multiples of 16: then,
-    # up to 192 tokens, the attention kernels of CPUs give a row the same bits whatever it is batched with (lab book).
+    # Prompt, buffer, padding. Padding is on the right, so positions start at each prompt's first
+    # token. Widths are multiples of 16: then,
+    # up to 192 tokens, the attention kernels of CPUs give a row the same bits whatever it is
+    # batched with (lab book).
     behind = length if holes is None else 0
     sizes = torch.tensor([len(prompt) + behind for prompt in prompts])
     tokens_of = sizes.tolist()
     widths = [padded_width(model, size) for size in tokens_of]
     limit, longest = model.max_positions, int(sizes.max())
     if limit is not None and longest > limit:
-        raise UnmaskError(f"a prompt and its buffer have {longest} tokens; this model takes {limit}, so shorten one of them")
+        raise UnmaskError(
+            f"a prompt and its buffer have {longest} tokens; this model takes {limit}, so shorten "
+            "one of them"
+        )
     canvas = torch.full((n, max(widths)), model.pad_id)
     for i, prompt in enumerate(prompts):
         canvas[i, : len(prompt)] = torch.tensor(prompt, dtype=torch.long)
         canvas[i, len(prompt) : len(prompt) + behind] = model.mask_id
     canvas, sizes = canvas.to(device), sizes.to(device)
-    where = sizes[:, None] - length + torch.arange(length, device=device) if holes is None else torch.tensor(holes, device=device)
+    where = (
+        sizes[:, None] - length + torch.arange(length, device=device)
+        if holes is None
+        else torch.tensor(holes, device=device)
+    )
     inside = torch.arange(max(widths), device=device) < sizes[:, None]
     given = inside.scatter(1, where, False)  # the prompt, which guidance hides
     ends = torch.tensor(model.eos_ids, device=device)
     row_key = torch.tensor(row_keys(prompts, seed) if keys is None else keys, device=device)
-    # Only rows with equal prompts can ever have equal canvases; at temperature 0 those are forwarded once.
+    # Only rows with equal prompts can ever have equal canvases; at temperature 0 those are
+    # forwarded once.
     first_like = {tuple(prompt): i for i, prompt in reversed(list(enumerate(prompts)))}
     group = [first_like[tuple(prompt)] for prompt in prompts]
     shared = temperature == 0 and len(first_like) < n and cache is None
@@ -192,13 +223,16 @@ def decode_steps(
     model_calls = rows_forwarded = positions_forwarded = padding_forwarded = 0
     recorded: list[tuple[Tensor, Observation, Tensor]] = []
 
-    # Longest rows first: those side by side are of like length, so little is padded. `order` and what else is a list lives on the host.
+    # Longest rows first: those side by side are of like length, so little is padded. `order` and
+    # what else is a list lives on the host.
     order = sorted(range(n), key=lambda row: -widths[row])
     current, admitted = order[:batch_size], min(batch_size, n)
     caching = None
     if cache is not None:
         store = KeyValues(min(batch_size, n), max(widths))
-        caching = Caching(cache, cache_refresh, block_length, model.shift, where.tolist(), tokens_of, store)
+        caching = Caching(
+            cache, cache_refresh, block_length, model.shift, where.tolist(), tokens_of, store
+        )
         caching.enter(current)
     changed = current  # rows whose canvas changed since their last proposal
     canvases: list[Any] = list(group)  # what tells the canvases of rows apart
@@ -206,15 +240,25 @@ def decode_steps(
         active = torch.tensor(current, device=device)
         masked = reveal_step[active] < 0
         eligible = current_block(masked, block_length)
-        for part, cached in caching.parts(changed) if caching else [(part, False) for part in alike(changed, widths)]:
+        for part, cached in (
+            caching.parts(changed)
+            if caching
+            else [(part, False) for part in alike(changed, widths)]
+        ):
             if not part:
                 continue
             unique = {canvases[row]: row for row in part} if shared else {}
             forwarded = list(unique.values()) if shared else part
-            rows = active if len(forwarded) == len(current) else torch.tensor(forwarded, device=device)
+            rows = (
+                active if len(forwarded) == len(current) else torch.tensor(forwarded, device=device)
+            )
             width, view, needed = max(widths[row] for row in forwarded), None, None
             if local:
-                needed = eligible if rows is active else current_block(reveal_step[rows] < 0, block_length)
+                needed = (
+                    eligible
+                    if rows is active
+                    else current_block(reveal_step[rows] < 0, block_length)
+                )
             if caching:
                 view = caching.view(forwarded, cached, device)
                 width = max(widths)
@@ -230,7 +274,9 @@ def decode_steps(
                 k=k,
                 temperature=temperature,
                 generator=RowGenerator(row_key[rows]),
-                unconditional=canvas[rows, :width].masked_fill(given[rows, :width], model.mask_id) if cfg_scale else None,
+                unconditional=canvas[rows, :width].masked_fill(given[rows, :width], model.mask_id)
+                if cfg_scale
+                else None,
                 cfg_scale=cfg_scale,
                 eos=eos,
                 view=view,
@@ -241,11 +287,16 @@ def decode_steps(
             to, spread = rows, slice(None)
             if len(forwarded) < len(part):
                 place = {canvases[row]: i for i, row in enumerate(forwarded)}
-                to, spread = torch.tensor(part, device=device), torch.tensor([place[canvases[row]] for row in part], device=device)
+                to, spread = (
+                    torch.tensor(part, device=device),
+                    torch.tensor([place[canvases[row]] for row in part], device=device),
+                )
             proposed[to] = proposal.tokens[spread]
             confidence[to] = proposal.confidence[spread]
             for name, values in proposal.features.items():
-                features.setdefault(name, values.new_zeros(n, *values.shape[1:]))[to] = values[spread]
+                features.setdefault(name, values.new_zeros(n, *values.shape[1:]))[to] = values[
+                    spread
+                ]
             model_calls += 1
             passes = 2 if cfg_scale else 1
             rows_forwarded += len(forwarded) * passes
@@ -278,9 +329,15 @@ def decode_steps(
         nfe[active] = step + 1
         yield Step(active, buffer, action, proposals, ~going)
 
-        # The one time in a step that the host waits: who goes on, whose canvas changed, and a hash of it if rows may be equal.
+        # The one time in a step that the host waits: who goes on, whose canvas changed, and a hash
+        # of it if rows may be equal.
         first = left.int().argmax(1) // block_length
-        report = [going.long(), action.any(1).long(), first, *([fingerprint(buffer)] if shared else [])]
+        report = [
+            going.long(),
+            action.any(1).long(),
+            first,
+            *([fingerprint(buffer)] if shared else []),
+        ]
         going, moved, blocks, *prints = torch.stack(report).tolist()
         if caching:
             for row, number, goes in zip(current, blocks, going, strict=True):
@@ -288,7 +345,9 @@ def decode_steps(
         if shared:
             for row, mark in zip(current, prints[0], strict=True):
                 canvases[row] = (group[row], mark)
-        changed = [row for row, goes, fresh in zip(current, going, moved, strict=True) if goes and fresh]
+        changed = [
+            row for row, goes, fresh in zip(current, going, moved, strict=True) if goes and fresh
+        ]
         current = [row for row, goes in zip(current, going, strict=True) if goes]
         new = order[admitted : admitted + batch_size - len(current)]
         admitted += len(new)
@@ -300,14 +359,17 @@ def decode_steps(
     transitions = None
     if record:
         rows, observations, actions = zip(*recorded, strict=True)
-        transitions = Transitions(torch.cat(rows), Observation.cat(list(observations)), torch.cat(actions))
+        transitions = Transitions(
+            torch.cat(rows), Observation.cat(list(observations)), torch.cat(actions)
+        )
     ended = torch.isin(tokens, ends)
     answer_tokens = torch.where(ended.any(1), ended.int().argmax(1), length)
     text = (
         texts(model, tokens)
         if holes is None
         else model.tokenizer.batch_decode(
-            [row[:size] for row, size in zip(canvas.tolist(), tokens_of, strict=True)], skip_special_tokens=True
+            [row[:size] for row, size in zip(canvas.tolist(), tokens_of, strict=True)],
+            skip_special_tokens=True,
         )
     )
     forwarded = (model_calls, rows_forwarded, positions_forwarded, padding_forwarded)
@@ -315,20 +377,23 @@ def decode_steps(
 
 
 def padded_width(model: Model, size: int) -> int:
-    """The width of a canvas for rows of up to `size` tokens: a multiple of 16, with a column of padding where the kernels need one to use a
-    mask at all, and within what the model takes."""
+    """The width of a canvas for rows of up to `size` tokens: a multiple of 16, with a column of
+    padding where the kernels need one to use a mask at all, and within what the model takes."""
     width = -(-size // 16) * 16 if model.full_attention else size // 16 * 16 + 16
     return width if model.max_positions is None else max(size, min(width, model.max_positions))
 
 
 def alike(rows: Sequence[int], widths: Sequence[int]) -> list[list[int]]:
-    """Rows, by falling width, in parts to forward apart: a new one begins where that spares the rows from there on 128 positions of padding
-    or more (a pass of its own costs that), and the part before has 512 positions, enough for a pass to be worth its while."""
+    """Rows, by falling width, in parts to forward apart: a new one begins where that spares the
+    rows from there on 128 positions of padding or more (a pass of its own costs that), and the part
+    before has 512 positions, enough for a pass to be worth its while."""
     parts: list[list[int]] = []
     for i, row in enumerate(rows):
         widest = widths[parts[-1][0]] if parts else 0
         spared = (widest - widths[row]) * (len(rows) - i)
-        narrower = i > 0 and widths[row] < widths[rows[i - 1]]  # rows that may share a pass stay together
+        narrower = (
+            i > 0 and widths[row] < widths[rows[i - 1]]
+        )  # rows that may share a pass stay together
         if i == 0 or (narrower and spared >= 128 and widest * len(parts[-1]) >= 512):
             parts.append([])
         parts[-1].append(row)
@@ -336,19 +401,30 @@ def alike(rows: Sequence[int], widths: Sequence[int]) -> list[list[int]]:
 
 
 def fingerprint(tokens: Int[Tensor, "B L"]) -> Int[Tensor, " B"]:
-    """A 64-bit hash of each row's tokens: equal rows have equal ones, and others do not but for chance (1 in 2^60)."""
-    return mix(mix(tokens) * (2 * mix(torch.arange(tokens.shape[1], device=tokens.device)) + 1)).sum(1)
+    """A 64-bit hash of each row's tokens: equal rows have equal ones, and others do not but for
+    chance (1 in 2^60)."""
+    return mix(
+        mix(tokens) * (2 * mix(torch.arange(tokens.shape[1], device=tokens.device)) + 1)
+    ).sum(1)
 
 
 def texts(model: Model, tokens: Int[Tensor, "N L"]) -> list[str]:
-    """Decoded buffers: up to the first end-of-text token, without masks and other special tokens."""
+    """Decoded buffers: up to the first end-of-text token, without masks and other special
+    tokens."""
     rows = tokens.tolist()
-    ends = [next((i for i, token in enumerate(row) if token in model.eos_ids), len(row)) for row in rows]
-    kept = [[token for token in row[:end] if token not in model.never_ids] for row, end in zip(rows, ends, strict=True)]
+    ends = [
+        next((i for i, token in enumerate(row) if token in model.eos_ids), len(row)) for row in rows
+    ]
+    kept = [
+        [token for token in row[:end] if token not in model.never_ids]
+        for row, end in zip(rows, ends, strict=True)
+    ]
     return model.tokenizer.batch_decode(kept, skip_special_tokens=True)
 
 
-def check_arguments(n: int, length: int, block_length: int, temperature: float, batch_size: int) -> None:
+def check_arguments(
+    n: int, length: int, block_length: int, temperature: float, batch_size: int
+) -> None:
     """One clear sentence for each argument of `decode` that cannot be used."""
     if n < 1:
         raise UnmaskError(f"no prompts were given ({n}); give at least 1")

@@ -41,23 +41,29 @@ def generate(
 
     Args:
         model: from `load_model`.
-        prompts: each a string, a list of chat messages (`{"role": …, "content": …}`) or a list of token ids; of any lengths.
+        prompts: each a string, a list of chat messages (`{"role": …, "content": …}`) or a list of
+            token ids; of any lengths.
         policy: a policy, or a spec or directory for `load_policy`.
         max_new_tokens: L, the length of the generation buffer.
         block_length: BL, 1 to L; None is full diffusion.
         temperature: τ of the frozen model; 0 is greedy.
         batch_size: rows decoded side by side; changes the speed, never the result.
         seed: of everything random.
-        cfg_scale: w of classifier-free guidance, l_u + (w + 1)·(l − l_u) with l_u from a canvas whose prompt is masked (LLaDA's name); 0 is
-            none. A guided step costs two forward passes of the model and counts as one NFE.
+        cfg_scale: w of classifier-free guidance, l_u + (w + 1)·(l − l_u) with l_u from a canvas
+            whose prompt is masked (LLaDA's name); 0 is none. A guided step costs two forward passes
+            of the model and counts as one NFE.
         logits_eos_inf: never propose an end of text or turn (LLaDA's name).
-        confidence_eos_eot_inf: propose ends with confidence 0, so that policies that go by confidence reveal them last (LLaDA's name).
+        confidence_eos_eot_inf: propose ends with confidence 0, so that policies that go by
+            confidence reveal them last (LLaDA's name).
         stop_at_eos: finish a row once an end is revealed and everything before it is.
-        infill: the prompts hold mask tokens, and only those are filled; `max_new_tokens` is not used. Rows of `tokens` are the filled
-            positions in order, padded behind with the end-of-text token where other prompts have more; `text` is the whole text.
+        infill: the prompts hold mask tokens, and only those are filled; `max_new_tokens` is not
+            used. Rows of `tokens` are the filled positions in order, padded behind with the
+            end-of-text token where other prompts have more; `text` is the whole text.
         record: keep every decision in `Generation.transitions`.
-        cache: "prefix" or "dual" caches keys and values within a block (Fast-dLLM): faster, and an approximation. None is exact.
-        cache_refresh: with `cache`, forward a row whole again after so many steps in a block; 1 is exact.
+        cache: "prefix" or "dual" caches keys and values within a block (Fast-dLLM): faster, and an
+            approximation. None is exact.
+        cache_refresh: with `cache`, forward a row whole again after so many steps in a block; 1 is
+            exact.
 
     Raises:
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
@@ -107,10 +113,12 @@ def stream(
     cache: str | None = None,
     cache_refresh: int | None = None,
 ) -> Generator[Step, None, Generation]:
-    """`generate`, step by step: yields a `Step` after each, and may be closed at any time. Takes the arguments of `generate`.
+    """`generate`, step by step: yields a `Step` after each, and may be closed at any time. Takes
+    the arguments of `generate`.
 
     Returns:
-        A generator of steps, whose own return value is the `Generation` (`unmask.decoding.finish` runs it to its end and gives that).
+        A generator of steps, whose own return value is the `Generation` (`unmask.decoding.finish`
+        runs it to its end and gives that).
 
     Raises:
         UnmaskError: as `generate`.
@@ -122,20 +130,37 @@ def stream(
     if isinstance(prompts, str):
         raise UnmaskError("prompts is one string; give a list of prompts")
     if logits_eos_inf and confidence_eos_eot_inf:
-        raise UnmaskError("logits_eos_inf and confidence_eos_eot_inf were both given; an end that is never proposed cannot come last")
+        raise UnmaskError(
+            "logits_eos_inf and confidence_eos_eot_inf were both given; an end that is never "
+            "proposed cannot come last"
+        )
     if not infill and max_new_tokens is None:
-        raise UnmaskError("max_new_tokens is missing; give the length of the answers, or infill=True for prompts that hold masks")
-    loaded = policy if not isinstance(policy, str | Path) else load_policy(policy, device=model.device)
+        raise UnmaskError(
+            "max_new_tokens is missing; give the length of the answers, or infill=True for prompts "
+            "that hold masks"
+        )
+    loaded = (
+        policy if not isinstance(policy, str | Path) else load_policy(policy, device=model.device)
+    )
     ids = [encode_prompt(model, prompt, infill=infill) for prompt in prompts]
     holes = [[i for i, token in enumerate(row) if token == model.mask_id] for row in ids]
     if infill and not all(holes):
         raise UnmaskError(
-            f"the prompt {prompts[holes.index([])]!r} holds no mask token ({mask_text(model)}); infilling needs one in each prompt"
+            f"the prompt {prompts[holes.index([])]!r} holds no mask token ({mask_text(model)}); "
+            "infilling needs one in each prompt"
         )
-    # Prompts with equally many holes are decoded together, so that no row's L depends on its batch-mates.
-    lengths = sorted({len(row) for row in holes}) if infill or max_new_tokens is None else [max_new_tokens]
+    # Prompts with equally many holes are decoded together, so that no row's L depends on its
+    # batch-mates.
+    lengths = (
+        sorted({len(row) for row in holes})
+        if infill or max_new_tokens is None
+        else [max_new_tokens]
+    )
     if record and len(lengths) > 1:
-        raise UnmaskError("infilling with record=True needs equally many masks in every prompt; call it for each number of masks apart")
+        raise UnmaskError(
+            "infilling with record=True needs equally many masks in every prompt; call it for each "
+            "number of masks apart"
+        )
 
     def steps() -> Generator[Step, None, Generation]:
         parts, groups = [], []
@@ -146,7 +171,9 @@ def stream(
                 [ids[row] for row in rows],
                 loaded,
                 max_new_tokens=length,
-                block_length=min(block_length, length) if infill and block_length is not None else block_length,
+                block_length=min(block_length, length)
+                if infill and block_length is not None
+                else block_length,
                 temperature=temperature,
                 batch_size=batch_size,
                 seed=seed,
@@ -159,14 +186,18 @@ def stream(
                 cache_refresh=cache_refresh,
             )
             of_all = torch.tensor(rows, device=model.device)
-            parts.append((yield from renumbered(inner, of_all)) if len(lengths) > 1 else (yield from inner))
+            parts.append(
+                (yield from renumbered(inner, of_all)) if len(lengths) > 1 else (yield from inner)
+            )
             groups.append(rows)
         return merge(parts, groups, model.eos_ids[0]) if len(parts) > 1 else parts[0]
 
     return steps()
 
 
-def renumbered(steps: Generator[Step, None, Generation], rows: Tensor) -> Generator[Step, None, Generation]:
+def renumbered(
+    steps: Generator[Step, None, Generation], rows: Tensor
+) -> Generator[Step, None, Generation]:
     """The same steps, with `rows` of a group as rows of the whole."""
     while True:
         try:
@@ -177,13 +208,16 @@ def renumbered(steps: Generator[Step, None, Generation], rows: Tensor) -> Genera
 
 
 def merge(parts: Sequence[Generation], groups: Sequence[Sequence[int]], fill: int) -> Generation:
-    """Generations of groups of rows as one, in the order of the rows; buffers are padded to the longest."""
+    """Generations of groups of rows as one, in the order of the rows; buffers are padded to the
+    longest."""
     order = torch.tensor([row for rows in groups for row in rows]).argsort()
     longest = max(part.tokens.shape[1] for part in parts)
 
     def padded(name: str, value: int) -> Tensor:
         tensors = [getattr(part, name) for part in parts]
-        return torch.cat([pad(tensor, (0, longest - tensor.shape[1]), value=value) for tensor in tensors])[order]
+        return torch.cat(
+            [pad(tensor, (0, longest - tensor.shape[1]), value=value) for tensor in tensors]
+        )[order]
 
     texts = [text for part in parts for text in part.text]
     return Generation(
@@ -214,20 +248,34 @@ def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list
     ids: list[int]
     if isinstance(prompt, str):
         ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    elif isinstance(prompt, Sequence) and prompt and all(isinstance(part, Mapping) for part in prompt):
-        text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+    elif (
+        isinstance(prompt, Sequence)
+        and prompt
+        and all(isinstance(part, Mapping) for part in prompt)
+    ):
+        text = tokenizer.apply_chat_template(
+            list(prompt), tokenize=False, add_generation_prompt=True
+        )
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     elif isinstance(prompt, Sequence) and all(isinstance(part, int) for part in prompt):
         ids = [int(part) for part in prompt]  # type: ignore[arg-type]
     else:
-        raise UnmaskError(f"a prompt is {prompt!r}; give a string, a list of chat messages or a list of token ids")
+        raise UnmaskError(
+            f"a prompt is {prompt!r}; give a string, a list of chat messages or a list of token ids"
+        )
     if not ids:
         raise UnmaskError(f"a prompt is empty ({prompt!r}); give at least one token")
     last = max(len(tokenizer) - 1, model.mask_id)
     if wrong := [i for i in ids if not 0 <= i <= last]:
         raise UnmaskError(f"a prompt has the token id {wrong[0]}; this model's ids are 0 to {last}")
     if not infill and model.mask_id in ids:
-        raise UnmaskError(f"the prompt {prompt!r} holds the mask token {mask_text(model)}; say infill=True to have it filled")
+        raise UnmaskError(
+            f"the prompt {prompt!r} holds the mask token {mask_text(model)}; say infill=True to "
+            "have it filled"
+        )
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        raise UnmaskError(f"the prompt {prompt!r} has words that this model's tokenizer does not know; use its vocabulary")
+        raise UnmaskError(
+            f"the prompt {prompt!r} has words that this model's tokenizer does not know; use its "
+            "vocabulary"
+        )
     return ids

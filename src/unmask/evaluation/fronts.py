@@ -1,4 +1,5 @@
-"""What evaluations say about each other: the Pareto front, the area under it, and whether two samplers differ."""
+"""What evaluations say about each other: the Pareto front, the area under it, and whether two
+samplers differ."""
 
 from __future__ import annotations
 
@@ -16,17 +17,21 @@ from unmask.policies import HEURISTICS
 
 
 def family(sampler: str) -> str:
-    """What samplers are grouped by: the heuristic's name and settings, or `policy` and the directory of a learned policy's run."""
+    """What samplers are grouped by: the heuristic's name and settings, or `policy` and the
+    directory of a learned policy's run."""
     spec, at, settings = sampler.partition("@")
     name = spec.partition(":")[0]
     if name in HEURISTICS:
         return name + at + settings
     directory = Path(spec)
-    return "policy " + (directory.parent.name if directory.name in ("best", "last") else directory.name)
+    return "policy " + (
+        directory.parent.name if directory.name in ("best", "last") else directory.name
+    )
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:
-    """The points that no other beats (at most its NFE, and more accurate; or as accurate with fewer passes), by rising NFE."""
+    """The points that no other beats (at most its NFE, and more accurate; or as accurate with fewer
+    passes), by rising NFE."""
     front: list[Point] = []
     for point in sorted(points, key=lambda p: (p.nfe, -p.accuracy)):
         if not front or point.accuracy > front[-1].accuracy:
@@ -35,9 +40,11 @@ def pareto(points: Iterable[Point]) -> list[Point]:
 
 
 def area(points: Iterable[Point], length: int) -> float:
-    """Mean accuracy that the front of `points` affords over budgets from 1 to L passes, evenly spread in log NFE; 0 to 1.
+    """Mean accuracy that the front of `points` affords over budgets from 1 to L passes, evenly
+    spread in log NFE; 0 to 1.
 
-    A budget affords the best point within it, and accuracy 0 below the cheapest one. So a front further up and left is worth more.
+    A budget affords the best point within it, and accuracy 0 below the cheapest one. So a front
+    further up and left is worth more.
 
     Args:
         length: L, what one position a pass costs.
@@ -48,13 +55,19 @@ def area(points: Iterable[Point], length: int) -> float:
     if length < 2:
         raise UnmaskError(f"L is {length}; the area under a front needs at least 2")
     front = pareto(points)
-    edges = [min(max(math.log(point.nfe), 0.0), math.log(length)) for point in front] + [math.log(length)]
+    edges = [min(max(math.log(point.nfe), 0.0), math.log(length)) for point in front] + [
+        math.log(length)
+    ]
     widths = np.diff(edges)
-    return float(sum(point.accuracy * width for point, width in zip(front, widths, strict=True)) / math.log(length))
+    return float(
+        sum(point.accuracy * width for point, width in zip(front, widths, strict=True))
+        / math.log(length)
+    )
 
 
 def fronts(points: Sequence[Point], length: int) -> list[dict[str, Any]]:
-    """For each block length the front of all points and that of each family: its samplers and the area under it."""
+    """For each block length the front of all points and that of each family: its samplers and the
+    area under it."""
     rows = []
     for block_length in dict.fromkeys(point.block_length for point in points):
         here = [point for point in points if point.block_length == block_length]
@@ -62,7 +75,12 @@ def fronts(points: Sequence[Point], length: int) -> list[dict[str, Any]]:
             members = [point for point in here if name in ("all", family(point.sampler))]
             front = [point.sampler for point in pareto(members)]
             rows.append(
-                {"block_length": block_length, "family": name, "front": front, "area": area(members, length) if length > 1 else None}
+                {
+                    "block_length": block_length,
+                    "family": name,
+                    "front": front,
+                    "area": area(members, length) if length > 1 else None,
+                }
             )
     return rows
 
@@ -91,11 +109,17 @@ class Difference:
     p_nfe: float
 
 
-def compare(first: Iterable[Mapping[str, Any]], second: Iterable[Mapping[str, Any]], *, resamples: int = 10_000) -> list[Difference]:
-    """Two samplers on the same prompts by the paired bootstrap, at each block length that both were run at.
+def compare(
+    first: Iterable[Mapping[str, Any]],
+    second: Iterable[Mapping[str, Any]],
+    *,
+    resamples: int = 10_000,
+) -> list[Difference]:
+    """Two samplers on the same prompts by the paired bootstrap, at each block length that both were
+    run at.
 
-    A prompt's results are averaged over seeds, then prompts are resampled. p is twice the share of resamples on the other side of zero;
-    one is added to both counts, so that it is never 0.
+    A prompt's results are averaged over seeds, then prompts are resampled. p is twice the share of
+    resamples on the other side of zero; one is added to both counts, so that it is never 0.
 
     Args:
         first: lines of `results.jsonl` of one sampler.
@@ -108,20 +132,33 @@ def compare(first: Iterable[Mapping[str, Any]], second: Iterable[Mapping[str, An
     of_first, of_second = by_prompt(first), by_prompt(second)
     shared = [block_length for block_length in of_first if block_length in of_second]
     if not shared:
-        raise UnmaskError(f"the samplers share no block length ({sorted(of_first)} and {sorted(of_second)}); evaluate both at one")
+        raise UnmaskError(
+            f"the samplers share no block length ({sorted(of_first)} and {sorted(of_second)}); "
+            "evaluate both at one"
+        )
     found = []
     for block_length in shared:
         a, b = of_first[block_length], of_second[block_length]
         if set(a) != set(b):
-            raise UnmaskError(f"the samplers were run on different prompts ({len(a)} and {len(b)}, {len(set(a) & set(b))} in both)")
+            raise UnmaskError(
+                f"the samplers were run on different prompts ({len(a)} and {len(b)}, "
+                f"{len(set(a) & set(b))} in both)"
+            )
         differences = np.array([np.subtract(b[prompt], a[prompt]) for prompt in a])
         random = np.random.default_rng(0)
-        means = np.array([differences[random.integers(0, len(a), len(a))].mean(0) for _ in range(resamples)])
+        means = np.array(
+            [differences[random.integers(0, len(a), len(a))].mean(0) for _ in range(resamples)]
+        )
         values: list[float] = []
         for column in range(2):
             low, high = np.percentile(means[:, column], [2.5, 97.5])
             tail = min((means[:, column] <= 0).sum(), (means[:, column] >= 0).sum())
-            values += [differences[:, column].mean(), low, high, min(1.0, 2 * (tail + 1) / (resamples + 1))]
+            values += [
+                differences[:, column].mean(),
+                low,
+                high,
+                min(1.0, 2 * (tail + 1) / (resamples + 1)),
+            ]
         found.append(Difference(block_length, len(a), *map(float, values)))
     return found
 
@@ -130,5 +167,10 @@ def by_prompt(records: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, tuple
     """Mean correctness and NFE of each prompt over seeds, by block length."""
     groups: dict[int, dict[str, list[tuple[float, float]]]] = {}
     for record in records:
-        groups.setdefault(record["block_length"], {}).setdefault(record["prompt"], []).append((record["correct"], record["nfe"]))
-    return {bl: {prompt: tuple(np.mean(rows, 0)) for prompt, rows in prompts.items()} for bl, prompts in groups.items()}
+        groups.setdefault(record["block_length"], {}).setdefault(record["prompt"], []).append(
+            (record["correct"], record["nfe"])
+        )
+    return {
+        bl: {prompt: tuple(np.mean(rows, 0)) for prompt, rows in prompts.items()}
+        for bl, prompts in groups.items()
+    }

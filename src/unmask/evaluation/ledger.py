@@ -1,4 +1,5 @@
-"""Results on disk while an evaluation runs: append-only, shared by processes, and good after a kill at any moment."""
+"""Results on disk while an evaluation runs: append-only, shared by processes, and good after a kill
+at any moment."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ PARTIAL, RESULTS, SUMMARY = "partial", "results.jsonl", "summary.json"
 class Ledger:
     """The directory of one evaluation.
 
-    While it runs, `partial/settings.json` says what is measured and `partial/RANK.jsonl` of each process gets a line for every finished
-    piece of work. When all are done `results.jsonl` and `summary.json` are written, and `partial` goes.
+    While it runs, `partial/settings.json` says what is measured and `partial/RANK.jsonl` of each
+    process gets a line for every finished piece of work. When all are done `results.jsonl` and
+    `summary.json` are written, and `partial` goes.
 
     Attributes:
         directory: where.
@@ -31,10 +33,12 @@ class Ledger:
     settings: Mapping[str, Any]
 
     def open(self, provenance: Mapping[str, Any], resume: bool) -> None:
-        """Starts a new directory, or with `resume` goes on in one; called by one process, before the others use it.
+        """Starts a new directory, or with `resume` goes on in one; called by one process, before
+        the others use it.
 
         Raises:
-            UnmaskError: if the directory holds files and `resume` is off, or what it holds is not this evaluation.
+            UnmaskError: if the directory holds files and `resume` is off, or what it holds is not
+                this evaluation.
         """
         summary, begun = self.directory / SUMMARY, self.directory / PARTIAL / "settings.json"
         if resume and summary.exists():
@@ -44,12 +48,18 @@ class Ledger:
         if resume and begun.exists():
             self.check(read_json(begun)["settings"])
             return
-        if resume and (self.directory / PARTIAL).is_dir() and not any(path for path in self.directory.iterdir() if path.name != PARTIAL):
+        if (
+            resume
+            and (self.directory / PARTIAL).is_dir()
+            and not any(path for path in self.directory.iterdir() if path.name != PARTIAL)
+        ):
             shutil.rmtree(self.directory / PARTIAL)  # killed before it began
         try:
             new_directory(self.directory)
         except UnmaskError as error:
-            raise UnmaskError(f"{error}; or give --resume to go on with an interrupted evaluation") from None
+            raise UnmaskError(
+                f"{error}; or give --resume to go on with an interrupted evaluation"
+            ) from None
         begun.parent.mkdir()
         write_json(begun, {"settings": dict(self.settings), "provenance": dict(provenance)})
 
@@ -63,7 +73,8 @@ class Ledger:
         if differ := sorted(name for name in mine if found.get(name) != mine[name]):
             names = ", ".join(differ)
             raise UnmaskError(
-                f"{self.directory} holds an evaluation with other settings ({names} differ); give the same ones, or name a new directory"
+                f"{self.directory} holds an evaluation with other settings ({names} differ); give "
+                "the same ones, or name a new directory"
             )
 
     def running(self) -> bool:
@@ -79,7 +90,8 @@ class Ledger:
         return read_json(self.directory / PARTIAL / "settings.json")["provenance"]
 
     def pieces(self) -> dict[int, dict[str, Any]]:
-        """Every finished piece of all processes, by number. What a kill left of a line is no piece."""
+        """Every finished piece of all processes, by number. What a kill left of a line is no
+        piece."""
         found: dict[int, dict[str, Any]] = {}
         for path in sorted((self.directory / PARTIAL).glob("*.jsonl")):
             for line in path.read_text().splitlines():
@@ -91,7 +103,8 @@ class Ledger:
         return found
 
     def writer(self, rank: int) -> Callable[[Mapping[str, Any]], None]:
-        """What appends a piece to this process' file. A torn last line of an earlier process is closed first."""
+        """What appends a piece to this process' file. A torn last line of an earlier process is
+        closed first."""
         path = self.directory / PARTIAL / f"{rank}.jsonl"
         if path.exists() and not path.read_bytes().endswith(b"\n"):
             with path.open("a") as file:
@@ -105,7 +118,9 @@ class Ledger:
 
     def close(self, records: list[dict[str, Any]], summary: Mapping[str, Any]) -> None:
         """Writes the final files and removes the partial ones; called by one process."""
-        write_text(self.directory / RESULTS, "".join(json.dumps(record) + "\n" for record in records))
+        write_text(
+            self.directory / RESULTS, "".join(json.dumps(record) + "\n" for record in records)
+        )
         write_json(self.directory / SUMMARY, {**self.settings, **summary})
         shutil.rmtree(self.directory / PARTIAL, ignore_errors=True)
 
@@ -119,8 +134,13 @@ def read_records(directory: str | Path) -> list[dict[str, Any]]:
     path = Path(directory) / RESULTS
     try:
         records = [json.loads(line) for line in path.read_text().splitlines()]
-        if not all({"sampler", "block_length", "seed", "prompt", "correct", "nfe"} <= set(record) for record in records):
+        if not all(
+            {"sampler", "block_length", "seed", "prompt", "correct", "nfe"} <= set(record)
+            for record in records
+        ):
             raise ValueError
     except (OSError, ValueError, TypeError):
-        raise UnmaskError(f"{path} is not a results file of `unmask evaluate`; give its directory") from None
+        raise UnmaskError(
+            f"{path} is not a results file of `unmask evaluate`; give its directory"
+        ) from None
     return records

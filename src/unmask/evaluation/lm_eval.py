@@ -1,4 +1,5 @@
-"""Adapter for lm-evaluation-harness: importing this registers the model class `unmask`. Needs `pip install "unmask[lm-eval]"`."""
+"""Adapter for lm-evaluation-harness: importing this registers the model class `unmask`. Needs `pip
+install "unmask[lm-eval]"`."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature"}
 
 @dataclass
 class Cost:
-    """What a task's answers took, summed over its prompts: passes, tokens before the end of the text, and seconds of decoding."""
+    """What a task's answers took, summed over its prompts: passes, tokens before the end of the
+    text, and seconds of decoding."""
 
     prompts: int = 0
     nfe: int = 0
@@ -49,8 +51,8 @@ class UnmaskLM(LM):
     Args:
         model: an embedded model, a directory or a Hub repository.
         policy: a sampler's spec, for example threshold:0.9, or a policy directory.
-        max_new_tokens: L; None takes what each task asks for (`max_gen_toks`), and where it says nothing what the model was trained on, or
-            256.
+        max_new_tokens: L; None takes what each task asks for (`max_gen_toks`), and where it says
+            nothing what the model was trained on, or 256.
         block_length: BL; None is full diffusion.
         batch_size: rows side by side.
         device: of the model; under `accelerate launch` each process takes its own GPU.
@@ -94,20 +96,35 @@ class UnmaskLM(LM):
         check_cache(self.model, cache, None, 0.0)
         self.policy = load_policy(policy, device=self.model.device)
         self.batch_size, self.max_new_tokens, self.seed = int(batch_size), max_new_tokens, seed
-        self.settings: dict[str, Any] = {"block_length": block_length, "cache": cache, "batch_size": self.batch_size}
-        self.described = {"unmask_model": str(model), "unmask_policy": policy, "max_new_tokens": max_new_tokens} | self.settings
+        self.settings: dict[str, Any] = {
+            "block_length": block_length,
+            "cache": cache,
+            "batch_size": self.batch_size,
+        }
+        self.described = {
+            "unmask_model": str(model),
+            "unmask_policy": policy,
+            "max_new_tokens": max_new_tokens,
+        } | self.settings
         self.costs: dict[str, Cost] = {}
 
     @classmethod
-    def create_from_arg_obj(cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None) -> UnmaskLM:
-        """An instance for the harness' own command, whose default device is `cuda:0`: without a GPU that means the CPU."""
-        given = arg_dict | {name: value for name, value in (additional_config or {}).items() if value is not None}
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> UnmaskLM:
+        """An instance for the harness' own command, whose default device is `cuda:0`: without a GPU
+        that means the CPU."""
+        given = arg_dict | {
+            name: value for name, value in (additional_config or {}).items() if value is not None
+        }
         if str(given.get("device", "")).startswith("cuda") and not torch.cuda.is_available():
             given["device"] = "cpu"
         return cls(**given)
 
     @classmethod
-    def create_from_arg_string(cls, arg_string: str, additional_config: dict[str, Any] | None = None) -> UnmaskLM:
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> UnmaskLM:
         """The same from `name=value,…`."""
         return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
 
@@ -119,40 +136,62 @@ class UnmaskLM(LM):
         """The template that `apply_chat_template` uses, for the harness' records."""
         return self.model.tokenizer.chat_template if chat_template else None
 
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
         """A conversation as the model's own chat template writes it.
 
         Raises:
             UnmaskError: if its tokenizer has no template.
         """
         if self.model.tokenizer.chat_template is None:
-            raise UnmaskError(f"model {self.model.name} has no chat template; leave out --apply-chat-template")
-        options = {"add_generation_prompt": add_generation_prompt, "continue_final_message": not add_generation_prompt}
+            raise UnmaskError(
+                f"model {self.model.name} has no chat template; leave out --apply-chat-template"
+            )
+        options = {
+            "add_generation_prompt": add_generation_prompt,
+            "continue_final_message": not add_generation_prompt,
+        }
         return self.model.tokenizer.apply_chat_template(chat_history, tokenize=False, **options)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Answers to requests of (context, generation options), each cut at the first of its `until` strings.
+        """Answers to requests of (context, generation options), each cut at the first of its
+        `until` strings.
 
-        The whole buffer of L positions is decoded, as these models do; what comes behind an `until` string costs passes all the same.
+        The whole buffer of L positions is decoded, as these models do; what comes behind an `until`
+        string costs passes all the same.
         """
         default = self.model.max_new_tokens or 256
-        options: list[dict[str, Any]] = [dict(normalize_gen_kwargs(request.arguments[1], default)) for request in requests]
+        options: list[dict[str, Any]] = [
+            dict(normalize_gen_kwargs(request.arguments[1], default)) for request in requests
+        ]
         groups: dict[tuple[str, int, float], list[int]] = {}
         for i, (request, option) in enumerate(zip(requests, options, strict=True)):
             length = self.max_new_tokens or option["max_gen_toks"]
-            groups.setdefault((str(request.task_name), length, float(option.get("temperature") or 0.0)), []).append(i)
+            groups.setdefault(
+                (str(request.task_name), length, float(option.get("temperature") or 0.0)), []
+            ).append(i)
         if unknown := {name for option in options for name in option} - UNDERSTOOD:
-            tqdm.write(f"generation options that a diffusion model here has no use for: {', '.join(sorted(unknown))}")
+            tqdm.write(
+                "generation options that a diffusion model here has no use for: "
+                f"{', '.join(sorted(unknown))}"
+            )
         texts = [""] * len(requests)
-        with tqdm(total=len(requests), disable=disable_tqdm or self.rank > 0, desc="Answering") as bar:
+        with tqdm(
+            total=len(requests), disable=disable_tqdm or self.rank > 0, desc="Answering"
+        ) as bar:
             for (task, length, temperature), members in groups.items():
                 ids = {i: encode_prompt(self.model, requests[i].arguments[0]) for i in members}
-                keys = dict(zip(members, row_keys([ids[i] for i in members], self.seed), strict=True))
+                keys = dict(
+                    zip(members, row_keys([ids[i] for i in members], self.seed), strict=True)
+                )
                 members.sort(key=lambda i: -len(ids[i]))
                 cost = self.costs.setdefault(task, Cost())
                 for start in range(0, len(members), 4 * self.batch_size):
                     part = members[start : start + 4 * self.batch_size]
-                    for i, text in zip(part, self.answers(part, ids, keys, length, temperature, cost), strict=True):
+                    for i, text in zip(
+                        part, self.answers(part, ids, keys, length, temperature, cost), strict=True
+                    ):
                         texts[i] = postprocess_generated_text(text, options[i]["until"], None)
                         self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
                     bar.update(len(part))
@@ -172,14 +211,29 @@ class UnmaskLM(LM):
         self.costs = totals if self.rank == 0 else {}
 
     def answers(
-        self, part: Sequence[int], ids: Mapping[int, list[int]], keys: Mapping[int, int], length: int, temperature: float, cost: Cost
+        self,
+        part: Sequence[int],
+        ids: Mapping[int, list[int]],
+        keys: Mapping[int, int],
+        length: int,
+        temperature: float,
+        cost: Cost,
     ) -> list[str]:
         """Decodes some of the requests, and adds what that took to `cost`."""
         began = time.perf_counter()
-        settings = self.settings | {"block_length": min(self.settings["block_length"] or length, length)}
+        settings = self.settings | {
+            "block_length": min(self.settings["block_length"] or length, length)
+        }
         rows, of_rows = [ids[i] for i in part], [keys[i] for i in part]
         generation = decode(
-            self.model, rows, self.policy, max_new_tokens=length, temperature=temperature, seed=self.seed, keys=of_rows, **settings
+            self.model,
+            rows,
+            self.policy,
+            max_new_tokens=length,
+            temperature=temperature,
+            seed=self.seed,
+            keys=of_rows,
+            **settings,
         )
         cost.prompts += len(part)
         cost.nfe += int(generation.nfe.sum())
@@ -192,17 +246,25 @@ class UnmaskLM(LM):
         return self.described | {"costs": self.report()}
 
     def report(self) -> dict[str, dict[str, float]]:
-        """For each task: prompts, mean NFE, tokens per forward, and seconds of decoding, of all processes together."""
+        """For each task: prompts, mean NFE, tokens per forward, and seconds of decoding, of all
+        processes together."""
         return {
-            task: asdict(cost) | {"nfe": cost.nfe / cost.prompts, "tokens_per_forward": cost.tokens / cost.nfe}
+            task: asdict(cost)
+            | {"nfe": cost.nfe / cost.prompts, "tokens_per_forward": cost.tokens / cost.nfe}
             for task, cost in self.costs.items()
         }
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise UnmaskError("the task asks for log-likelihoods, and unmasking policies write text; use a task of type generate_until")
+        raise UnmaskError(
+            "the task asks for log-likelihoods, and unmasking policies write text; use a task of "
+            "type generate_until"
+        )
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        raise UnmaskError("the task asks for log-likelihoods, and unmasking policies write text; use a task of type generate_until")
+        raise UnmaskError(
+            "the task asks for log-likelihoods, and unmasking policies write text; use a task of "
+            "type generate_until"
+        )
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         return gather(tensor.to(self._device)) if self.world_size > 1 else tensor  # type: ignore[return-value]
@@ -220,10 +282,15 @@ register_model("unmask")(UnmaskLM)
 
 
 class CodeEval:
-    """What the harness' programming tasks take for the `code_eval` metric of the `evaluate` library: here programs run in the sandbox."""
+    """What the harness' programming tasks take for the `code_eval` metric of the `evaluate`
+    library: here programs run in the sandbox."""
 
     def compute(
-        self, references: Sequence[str], predictions: Sequence[Sequence[str]], k: Iterable[int] = (1,), **_: Any
+        self,
+        references: Sequence[str],
+        predictions: Sequence[Sequence[str]],
+        k: Iterable[int] = (1,),
+        **_: Any,
     ) -> tuple[dict[str, float], dict[int, list[bool]]]:
         """pass@k, and which programs passed.
 
@@ -232,29 +299,47 @@ class CodeEval:
             predictions: of each problem, its programs.
             k: of pass@k.
         """
-        jobs = [job_of(program, test) for test, programs in zip(references, predictions, strict=True) for program in programs]
+        jobs = [
+            job_of(program, test)
+            for test, programs in zip(references, predictions, strict=True)
+            for program in programs
+        ]
         outcomes = iter(check_all(jobs))
-        passed = {i: [next(outcomes).passed for _ in programs] for i, programs in enumerate(predictions)}
+        passed = {
+            i: [next(outcomes).passed for _ in programs] for i, programs in enumerate(predictions)
+        }
         n = min(map(len, passed.values()))
-        rates = {f"pass@{j}": [pass_at_k(len(each), sum(each), j) for each in passed.values()] for j in k if j <= n}
+        rates = {
+            f"pass@{j}": [pass_at_k(len(each), sum(each), j) for each in passed.values()]
+            for j in k
+            if j <= n
+        }
         return {name: sum(values) / len(values) for name, values in rates.items()}, passed
 
 
 def job_of(program: str, test: str) -> Job:
-    """A check of a program by tests that call its names. Names that the tests define, and Python's own, stay the tests'."""
+    """A check of a program by tests that call its names. Names that the tests define, and Python's
+    own, stay the tests'."""
     try:
         used = {node.id for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
     except (SyntaxError, ValueError):
         used = set()
     own = {*defined(test), *dir(builtins)}
-    return Job(program, test, names=tuple(name for name in dict.fromkeys(defined(program)) if name in used - own))
+    return Job(
+        program,
+        test,
+        names=tuple(name for name in dict.fromkeys(defined(program)) if name in used - own),
+    )
 
 
-REFUSAL = "a task runs code that the model wrote; read docs/security.md and say --allow-code-execution"
+REFUSAL = (
+    "a task runs code that the model wrote; read docs/security.md and say --allow-code-execution"
+)
 
 
 def use_sandbox(allowed: bool) -> None:
-    """Lets the harness' tasks that load `code_eval` have `CodeEval`, for this process; called before the tasks are loaded.
+    """Lets the harness' tasks that load `code_eval` have `CodeEval`, for this process; called
+    before the tasks are loaded.
 
     Args:
         allowed: whether code may run; else loading it raises an `UnmaskError`.

@@ -44,8 +44,15 @@ class Piece:
     rows: tuple[int, ...]
 
 
-def plan(samplers: Sequence[str], block_lengths: Sequence[int], seeds: Sequence[int], sizes: Sequence[int], rows: int) -> list[Piece]:
-    """All pieces: for each sampler, block length and seed the prompts, longest first, so that those side by side are of like length.
+def plan(
+    samplers: Sequence[str],
+    block_lengths: Sequence[int],
+    seeds: Sequence[int],
+    sizes: Sequence[int],
+    rows: int,
+) -> list[Piece]:
+    """All pieces: for each sampler, block length and seed the prompts, longest first, so that those
+    side by side are of like length.
 
     Args:
         sizes: tokens of each prompt.
@@ -77,8 +84,8 @@ def evaluate(
 ) -> list[Point]:
     """Measures samplers on held-out prompts.
 
-    Under `accelerate launch` the processes share the work; what they write is the same file as that of one process. So is what an
-    evaluation writes that was killed, however often, and resumed.
+    Under `accelerate launch` the processes share the work; what they write is the same file as that
+    of one process. So is what an evaluation writes that was killed, however often, and resumed.
 
     Args:
         model: the frozen model.
@@ -89,11 +96,14 @@ def evaluate(
         seeds: each sampler is run with each (greedy heuristics are the same for all).
         split: which prompts.
         max_new_tokens: L; None is the task's own.
-        temperature: τ of the frozen model; above 0 each seed is a sample (`unmask.evaluation.sampling` gives pass@k).
+        temperature: τ of the frozen model; above 0 each seed is a sample
+            (`unmask.evaluation.sampling` gives pass@k).
         batch_size: rows side by side. Results are written after every four batches or so.
-        traces: keep in each line of results.jsonl which step revealed each position, and the tokens (for `unmask analyze`).
+        traces: keep in each line of results.jsonl which step revealed each position, and the tokens
+            (for `unmask analyze`).
         cache: "prefix" or "dual" caches keys and values (see `unmask.generate`); None is exact.
-        out: a new directory for `results.jsonl` (a line for each prompt) and `summary.json` (points, times and provenance).
+        out: a new directory for `results.jsonl` (a line for each prompt) and `summary.json`
+            (points, times and provenance).
         resume: go on with an interrupted evaluation of the same settings in `out`.
         progress: print a line for each sampler.
 
@@ -109,15 +119,26 @@ def evaluate(
     if not seeds:
         raise UnmaskError("no seeds were given; give at least one")
     if not block_lengths:
-        raise UnmaskError("no block lengths were given; give at least one, for example max_new_tokens for full diffusion")
+        raise UnmaskError(
+            "no block lengths were given; give at least one, for example max_new_tokens for full "
+            "diffusion"
+        )
     for block_length in block_lengths:
         check_arguments(prompts, length, block_length, temperature, batch_size)
     check_cache(model, cache, None, 0.0)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if out is None and (several or resume):
-        raise UnmaskError("out is missing; resuming, and several processes, need a directory for the results")
-    processes = PartialState(cpu=model.device.type == "cpu", timeout=timedelta(days=7)) if several else None
-    main, rank, world = (processes.is_main_process, processes.process_index, processes.num_processes) if processes else (True, 0, 1)
+        raise UnmaskError(
+            "out is missing; resuming, and several processes, need a directory for the results"
+        )
+    processes = (
+        PartialState(cpu=model.device.type == "cpu", timeout=timedelta(days=7)) if several else None
+    )
+    main, rank, world = (
+        (processes.is_main_process, processes.process_index, processes.num_processes)
+        if processes
+        else (True, 0, 1)
+    )
     policies = {spec: load_policy(spec, device=model.device) for spec in samplers}
     examples = task.examples(split, prompts)
     ids = [prompt_tokens(model, example) for example in examples]
@@ -135,9 +156,11 @@ def evaluate(
         "cache": cache,
         "samplers": {spec: digest(policy) for spec, policy in policies.items()},
         "block_lengths": list(block_lengths),
-        "prompts": hashlib.sha256(repr([(row, example.answer) for row, example in zip(ids, examples, strict=True)]).encode()).hexdigest()[
-            :16
-        ],
+        "prompts": hashlib.sha256(
+            repr(
+                [(row, example.answer) for row, example in zip(ids, examples, strict=True)]
+            ).encode()
+        ).hexdigest()[:16],
         "batch_size": batch_size,
         "traces": traces,
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -159,14 +182,24 @@ def evaluate(
     write = ledger.writer(rank) if ledger is not None else lambda piece: None
 
     shown: set[tuple[str, int]] = set()
-    decoding = {"max_new_tokens": length, "temperature": temperature, "batch_size": batch_size, "cache": cache}
+    decoding = {
+        "max_new_tokens": length,
+        "temperature": temperature,
+        "batch_size": batch_size,
+        "cache": cache,
+    }
     for number in [number for number in range(len(work)) if number not in done][rank::world]:
         piece = work[number]
         rows = [(examples[row], ids[row], keys[piece.seed][row]) for row in piece.rows]
-        done[number] = {"piece": number, **measure(model, task, piece, policies[piece.sampler], rows, traces, **decoding)}
+        done[number] = {
+            "piece": number,
+            **measure(model, task, piece, policies[piece.sampler], rows, traces, **decoding),
+        }
         write(done[number])
         cell = (piece.sampler, piece.block_length)
-        whole = [other for other, each in enumerate(work) if (each.sampler, each.block_length) == cell]
+        whole = [
+            other for other, each in enumerate(work) if (each.sampler, each.block_length) == cell
+        ]
         if progress and not processes and all(other in done for other in whole):
             show(summarise(gathered(work, done, whole)))
             shown.add(cell)
@@ -178,9 +211,16 @@ def evaluate(
         done = ledger.pieces()
     records = gathered(work, done, range(len(work)))
     speed = speeds(work, [done[number]["cost"] for number in range(len(work))])
-    points = [replace(point, seconds=row["seconds_per_prompt"]) for point, row in zip(summarise(records), speed, strict=True)]
+    points = [
+        replace(point, seconds=row["seconds_per_prompt"])
+        for point, row in zip(summarise(records), speed, strict=True)
+    ]
     if ledger is not None:
-        found = {"points": [vars(point) for point in points], "fronts": fronts(points, length), "speed": speed}
+        found = {
+            "points": [vars(point) for point in points],
+            "fronts": fronts(points, length),
+            "speed": speed,
+        }
         ledger.close(records, {"provenance": ledger.begun_with(), **found})
     if progress:
         show(point for point in points if (point.sampler, point.block_length) not in shown)
@@ -188,7 +228,13 @@ def evaluate(
 
 
 def measure(
-    model: Model, task: Task, piece: Piece, policy: Policy, rows: Sequence[tuple[Example, list[int], int]], traces: bool, **decoding: Any
+    model: Model,
+    task: Task,
+    piece: Piece,
+    policy: Policy,
+    rows: Sequence[tuple[Example, list[int], int]],
+    traces: bool,
+    **decoding: Any,
 ) -> dict[str, Any]:
     """Decodes and scores a piece: a record for each row, and what it cost.
 
@@ -205,31 +251,58 @@ def measure(
     records = []
     columns = (generation.text, correct, generation.nfe.tolist(), generation.answer_tokens.tolist())
     for i, (example, text, right, nfe, tokens) in enumerate(zip(examples, *columns, strict=True)):
-        record = {"sampler": piece.sampler, "block_length": piece.block_length, "seed": piece.seed, "prompt": example.prompt}
-        record |= {"correct": right, "nfe": nfe, "answer_tokens": tokens, "answer": task.answer(text)}
+        record = {
+            "sampler": piece.sampler,
+            "block_length": piece.block_length,
+            "seed": piece.seed,
+            "prompt": example.prompt,
+        }
+        record |= {
+            "correct": right,
+            "nfe": nfe,
+            "answer_tokens": tokens,
+            "answer": task.answer(text),
+        }
         if traces:
             record["reveal_step"] = generation.reveal_step[i].tolist()
             record["tokens"] = model.tokenizer.convert_ids_to_tokens(generation.tokens[i].tolist())
         records.append(record)
-    cost = {"seconds": decoded - began, "scoring_seconds": scored - decoded, "model_calls": generation.model_calls}
-    return {"cost": cost | {"positions": generation.positions_forwarded, "padding": generation.padding_forwarded}, "records": records}
+    cost = {
+        "seconds": decoded - began,
+        "scoring_seconds": scored - decoded,
+        "model_calls": generation.model_calls,
+    }
+    return {
+        "cost": cost
+        | {"positions": generation.positions_forwarded, "padding": generation.padding_forwarded},
+        "records": records,
+    }
 
 
-def gathered(work: Sequence[Piece], done: Mapping[int, Mapping[str, Any]], numbers: Iterable[int]) -> list[dict[str, Any]]:
-    """The records of some pieces, sorted as if each cell's prompts had been taken in their order."""
+def gathered(
+    work: Sequence[Piece], done: Mapping[int, Mapping[str, Any]], numbers: Iterable[int]
+) -> list[dict[str, Any]]:
+    """The records of some pieces, sorted as if each cell's prompts had been taken in their
+    order."""
     found = []
     for number in numbers:
         piece = work[number]
-        found += [(piece.cell, row, record) for row, record in zip(piece.rows, done[number]["records"], strict=True)]
+        found += [
+            (piece.cell, row, record)
+            for row, record in zip(piece.rows, done[number]["records"], strict=True)
+        ]
     return [record for _, _, record in sorted(found, key=lambda each: each[:2])]
 
 
 def speeds(work: Sequence[Piece], costs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Of each sampler and block length: seconds of decoding and of scoring (of all processes together, over all prompts and seeds), passes
-    of batches, positions forwarded a second without padding, and the share of padding."""
+    """Of each sampler and block length: seconds of decoding and of scoring (of all processes
+    together, over all prompts and seeds), passes of batches, positions forwarded a second without
+    padding, and the share of padding."""
     totals: dict[tuple[str, int], dict[str, float]] = {}
     for piece, cost in zip(work, costs, strict=True):
-        total = totals.setdefault((piece.sampler, piece.block_length), dict.fromkeys((*cost, "prompts"), 0))
+        total = totals.setdefault(
+            (piece.sampler, piece.block_length), dict.fromkeys((*cost, "prompts"), 0)
+        )
         for name, value in cost.items():
             total[name] += value
         total["prompts"] += len(piece.rows)
@@ -249,7 +322,8 @@ def speeds(work: Sequence[Piece], costs: Sequence[Mapping[str, Any]]) -> list[di
 
 
 def digest(policy: Policy) -> str:
-    """What tells policies apart whose specs are equal: a hash of a learned one's weights; a heuristic's spec says all."""
+    """What tells policies apart whose specs are equal: a hash of a learned one's weights; a
+    heuristic's spec says all."""
     if not isinstance(policy, LearnedPolicy):
         return ""
     found = hashlib.sha256()

@@ -14,13 +14,17 @@ from unmask.evaluation.points import bootstrap
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
-    """The unbiased estimate, from n samples of which c are right, that one of k is right: 1 − C(n − c, k) / C(n, k) (Chen et al. 2021).
+    """The unbiased estimate, from n samples of which c are right, that one of k is right: 1 − C(n −
+    c, k) / C(n, k) (Chen et al. 2021).
 
     Raises:
         UnmaskError: unless 1 ≤ k ≤ n and 0 ≤ correct ≤ n.
     """
     if not (1 <= k <= n and 0 <= correct <= n):
-        raise UnmaskError(f"pass@{k} from {n} samples with {correct} right cannot be estimated; give 1 ≤ k ≤ samples")
+        raise UnmaskError(
+            f"pass@{k} from {n} samples with {correct} right cannot be estimated; give 1 ≤ k ≤ "
+            "samples"
+        )
     return 1 - comb(n - correct, k) / comb(n, k)
 
 
@@ -34,7 +38,8 @@ def majority(answers: Sequence[str], correct: Sequence[float]) -> float:
 
 
 def sampling(records: Iterable[dict[str, Any]], ks: Sequence[int]) -> list[dict[str, Any]]:
-    """For each sampler and block length pass@k and the majority vote over its seeds, with 95 % bootstrap intervals over prompts.
+    """For each sampler and block length pass@k and the majority vote over its seeds, with 95 %
+    bootstrap intervals over prompts.
 
     Args:
         records: lines of `results.jsonl`; `correct` ≥ 0.5 is right.
@@ -45,12 +50,27 @@ def sampling(records: Iterable[dict[str, Any]], ks: Sequence[int]) -> list[dict[
     """
     groups: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = {}
     for record in records:
-        groups.setdefault((record["sampler"], record["block_length"]), {}).setdefault(record["prompt"], []).append(record)
+        groups.setdefault((record["sampler"], record["block_length"]), {}).setdefault(
+            record["prompt"], []
+        ).append(record)
     rows = []
     for (sampler, block_length), prompts in groups.items():
-        measures = {f"pass@{k}": [pass_at_k(len(rs), sum(r["correct"] >= 0.5 for r in rs), k) for rs in prompts.values()] for k in ks}
-        measures["majority"] = [majority([r["answer"] for r in rs], [r["correct"] for r in rs]) for rs in prompts.values()]
-        row: dict[str, Any] = {"sampler": sampler, "block_length": block_length, "samples": min(map(len, prompts.values()))}
+        measures = {
+            f"pass@{k}": [
+                pass_at_k(len(rs), sum(r["correct"] >= 0.5 for r in rs), k)
+                for rs in prompts.values()
+            ]
+            for k in ks
+        }
+        measures["majority"] = [
+            majority([r["answer"] for r in rs], [r["correct"] for r in rs])
+            for rs in prompts.values()
+        ]
+        row: dict[str, Any] = {
+            "sampler": sampler,
+            "block_length": block_length,
+            "samples": min(map(len, prompts.values())),
+        }
         row["nfe"] = float(np.mean([r["nfe"] for rs in prompts.values() for r in rs]))
         for name, values in measures.items():
             low, high = bootstrap(np.array(values))

@@ -30,10 +30,13 @@ class Proposal:
     """One forward pass' answer for n positions of each row.
 
     Attributes:
-        tokens: int64 [B, n], the token each position would get (the most probable one at temperature 0).
-        confidence: fp32 [B, n, k], the k largest probabilities, descending; the first is the confidence c of paper §2.
-        features: fp32 [B, n] each: `entropy` in nats, `margin` (top-1 minus top-2 probability), if they were asked for; and `hidden`
-            [B, n, width], what the head reads, in the network's dtype.
+        tokens: int64 [B, n], the token each position would get (the most probable one at
+            temperature 0).
+        confidence: fp32 [B, n, k], the k largest probabilities, descending; the first is the
+            confidence c of paper §2.
+        features: fp32 [B, n] each: `entropy` in nats, `margin` (top-1 minus top-2 probability), if
+            they were asked for; and `hidden` [B, n, width], what the head reads, in the network's
+            dtype.
     """
 
     tokens: Int[Tensor, "B n"]
@@ -46,8 +49,12 @@ class Proposal:
         def mixed(a: Tensor, b: Tensor) -> Tensor:
             return torch.where(chosen if a.ndim == 2 else chosen[..., None], a, b)
 
-        features = {name: mixed(value, other.features[name]) for name, value in self.features.items()}
-        return Proposal(mixed(self.tokens, other.tokens), mixed(self.confidence, other.confidence), features)
+        features = {
+            name: mixed(value, other.features[name]) for name, value in self.features.items()
+        }
+        return Proposal(
+            mixed(self.tokens, other.tokens), mixed(self.confidence, other.confidence), features
+        )
 
 
 FEATURES = frozenset({"entropy", "margin", "hidden"})
@@ -66,7 +73,8 @@ class Model:
         name: what it was loaded as.
         max_new_tokens: the length L of the answers it was trained on, if it says so.
         family: which kind of checkpoint it came from.
-        shift: the network's output at position i predicts token i + 1 (Dream); `logits` and `propose` undo this.
+        shift: the network's output at position i predicts token i + 1 (Dream); `logits` and
+            `propose` undo this.
         head: from hidden states to logits; None takes the network's output embeddings.
     """
 
@@ -93,23 +101,31 @@ class Model:
     @property
     def pad_id(self) -> int:
         """A token for positions that attention never sees."""
-        return self.eos_ids[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        return (
+            self.eos_ids[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        )
 
     @property
     def max_positions(self) -> int | None:
-        """The longest canvas that learned position embeddings allow; None for rotary positions, which go on."""
+        """The longest canvas that learned position embeddings allow; None for rotary positions,
+        which go on."""
         config = self.network.config
         if config.model_type not in ("bert", "roberta"):
             return None
-        return config.max_position_embeddings - (config.pad_token_id + 1 if config.model_type == "roberta" else 0)
+        return config.max_position_embeddings - (
+            config.pad_token_id + 1 if config.model_type == "roberta" else 0
+        )
 
     @property
     def dtype(self) -> torch.dtype:
         return next(self.network.parameters()).dtype
 
     @torch.inference_mode()
-    def logits(self, tokens: Int[Tensor, "B S"], attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
-        """Logits at every position, fp32, after any shift (the mask token still in); for checks, not for decoding.
+    def logits(
+        self, tokens: Int[Tensor, "B S"], attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"]
+    ) -> Float[Tensor, "B S V"]:
+        """Logits at every position, fp32, after any shift (the mask token still in); for checks,
+        not for decoding.
 
         Args:
             tokens: int64 [B, S]; padding, if any, on the right.
@@ -119,9 +135,13 @@ class Model:
         return self.logits_at(tokens, attention_mask, positions).float()
 
     def logits_at(
-        self, tokens: Int[Tensor, "B S"], attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"], positions: Int[Tensor, "B n"]
+        self,
+        tokens: Int[Tensor, "B S"],
+        attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"],
+        positions: Int[Tensor, "B n"],
     ) -> Float[Tensor, "B n V"]:
-        """One forward pass; logits, in the network's dtype, that predict the tokens at `positions`: the head runs on those alone."""
+        """One forward pass; logits, in the network's dtype, that predict the tokens at `positions`:
+        the head runs on those alone."""
         return self.to_logits(self.hidden_at(tokens, attention_mask, positions))
 
     def hidden_at(
@@ -131,9 +151,11 @@ class Model:
         positions: Int[Tensor, "B n"],
         view: CacheView | None = None,
     ) -> Float[Tensor, "B n width"]:
-        """One forward pass of the backbone; the hidden states that the head predicts `positions` from.
+        """One forward pass of the backbone; the hidden states that the head predicts `positions`
+        from.
 
-        With a `view` of cached keys and values the pass takes its queries only, and refreshes them; elsewhere hidden states mean nothing.
+        With a `view` of cached keys and values the pass takes its queries only, and refreshes them;
+        elsewhere hidden states mean nothing.
         """
         where = (positions - 1).clamp(min=0) if self.shift else positions
         inputs = {"input_ids": tokens, "attention_mask": self.prepared(attention_mask)}
@@ -143,20 +165,30 @@ class Model:
         if view is not None and view.queries is not None:
             where = view.reached(where)[1]
             mask = attention_mask[:, None, None, :].expand(-1, 1, view.queries.shape[1], -1)
-            inputs |= {"input_ids": tokens.gather(1, view.queries), "attention_mask": mask, "position_ids": view.queries}
+            inputs |= {
+                "input_ids": tokens.gather(1, view.queries),
+                "attention_mask": mask,
+                "position_ids": view.queries,
+            }
         hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
         return hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
     @property
     def full_attention(self) -> bool:
-        """Whether every layer of the network sees every position, through a kernel that takes a mask ready-made."""
+        """Whether every layer of the network sees every position, through a kernel that takes a
+        mask ready-made."""
         config = self.network.config
         layers = set(getattr(config, "layer_types", None) or ["full_attention"])
-        return getattr(config, "is_causal", True) is False and config._attn_implementation == "sdpa" and layers == {"full_attention"}
+        return (
+            getattr(config, "is_causal", True) is False
+            and config._attn_implementation == "sdpa"
+            and layers == {"full_attention"}
+        )
 
     def prepared(self, attention_mask: Tensor) -> Tensor:
-        """The mask as the network takes it. Where possible ready-made, [B, 1, S, S]: that saves building it, a host synchronisation (is it
-        all ones?), and, as the kernel always gets one, rows without padding have the same bits as others."""
+        """The mask as the network takes it. Where possible ready-made, [B, 1, S, S]: that saves
+        building it, a host synchronisation (is it all ones?), and, as the kernel always gets one,
+        rows without padding have the same bits as others."""
         if not self.full_attention:
             return attention_mask.long()
         return attention_mask.bool()[:, None, None, :].expand(-1, 1, attention_mask.shape[1], -1)
@@ -182,44 +214,69 @@ class Model:
         eos: str = "free",
         view: CacheView | None = None,
     ) -> Proposal:
-        """One forward pass (two with guidance); the head runs on the needed positions only, and probabilities are fp32.
+        """One forward pass (two with guidance); the head runs on the needed positions only, and
+        probabilities are fp32.
 
         Args:
             tokens: int64 [B, S], padding on the right.
             attention_mask: bool [B, S].
             positions: int64 [B, n], which positions to propose for.
-            needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token is the mask token, and confidence
-                and features are 0.
+            needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token
+                is the mask token, and confidence and features are 0.
             needs: features to compute beside the confidence, of `FEATURES`.
             k: how many of the largest probabilities to return.
-            temperature: τ; 0 proposes the most probable token, else a token is drawn from softmax(logits / τ).
-            generator: draws for τ > 0, one key a row. The noise belongs to (row, position), not to the step: a position is revealed
-                once, and until then its draw influences nothing, so this samples exactly.
-            unconditional: int64 [B, S], the same canvas with its prompt masked, for classifier-free guidance.
+            temperature: τ; 0 proposes the most probable token, else a token is drawn from
+                softmax(logits / τ).
+            generator: draws for τ > 0, one key a row. The noise belongs to (row, position), not to
+                the step: a position is revealed once, and until then its draw influences nothing,
+                    so this samples exactly.
+            unconditional: int64 [B, S], the same canvas with its prompt masked, for classifier-free
+                guidance.
             cfg_scale: its weight w: logits = l_u + (w + 1)·(l − l_u).
-            eos: "free"; "never" proposes no end-of-text token (LLaDA's logits_eos_inf); "last" proposes it with confidence 0
-                (LLaDA's confidence_eos_eot_inf), so that policies that go by confidence reveal it last.
-            view: cached keys and values to read and write; positions that its queries do not reach must not be needed.
+            eos: "free"; "never" proposes no end-of-text token (LLaDA's logits_eos_inf); "last"
+                proposes it with confidence 0 (LLaDA's confidence_eos_eot_inf), so that policies
+                that go by confidence reveal it last.
+            view: cached keys and values to read and write; positions that its queries do not reach
+                must not be needed.
 
         Returns:
-            A `Proposal` for the n positions; confidence and features are those of the model at τ = 1.
+            A `Proposal` for the n positions; confidence and features are those of the model at τ =
+            1.
         """
         if unconditional is None:
             hidden, without = self.hidden_at(tokens, attention_mask, positions, view), None
         else:
-            both = [torch.cat(pair) for pair in ((tokens, unconditional), (attention_mask,) * 2, (positions,) * 2)]
+            both = [
+                torch.cat(pair)
+                for pair in ((tokens, unconditional), (attention_mask,) * 2, (positions,) * 2)
+            ]
             hidden, without = self.hidden_at(both[0], both[1], both[2]).chunk(2)
         needed = torch.ones_like(positions, dtype=torch.bool) if needed is None else needed
         where = needed.nonzero()
-        if 0 < len(where) < 8:  # products of fewer rows have other bits on CPUs, and a row's must not depend on its batch-mates (lab book)
+        if (
+            0 < len(where) < 8
+            # products of fewer rows have other bits on CPUs, and a row's must not depend on its
+            # batch-mates (lab book)
+        ):
             where = where[torch.arange(8, device=where.device) % len(where)]
         head = self.head or self.network.get_output_embeddings()
         width = max(k, 2 if "margin" in needs else 1)
-        found = Proposal(torch.full_like(positions, self.mask_id), hidden.new_zeros(*positions.shape, k, dtype=torch.float32))
-        features = {name: hidden.new_zeros(positions.shape, dtype=torch.float32) for name in needs if name != "hidden"}
+        found = Proposal(
+            torch.full_like(positions, self.mask_id),
+            hidden.new_zeros(*positions.shape, k, dtype=torch.float32),
+        )
+        features = {
+            name: hidden.new_zeros(positions.shape, dtype=torch.float32)
+            for name in needs
+            if name != "hidden"
+        }
         if "hidden" in needs:
             features["hidden"] = hidden
-        for part in where.tensor_split(-(-len(where) * min(TILE, self.vocabulary) // LOGITS)) if len(where) else ():
+        for part in (
+            where.tensor_split(-(-len(where) * min(TILE, self.vocabulary) // LOGITS))
+            if len(where)
+            else ()
+        ):
             at = (part[:, 0], part[:, 1])
             token, probabilities, entropy = best_tokens(
                 head,
@@ -233,14 +290,21 @@ class Model:
                 temperature=temperature,
                 noise=self.noise(generator, at) if temperature > 0 else None,
             )
-            if eos == "last":  # LLaDA's rule: probabilities are those of the other tokens, and a proposed end has none
-                probabilities[torch.isin(token, torch.tensor(self.eos_ids, device=token.device))] = 0.0
+            if (
+                eos == "last"
+                # LLaDA's rule: probabilities are those of the other tokens, and a proposed end has none
+            ):
+                probabilities[
+                    torch.isin(token, torch.tensor(self.eos_ids, device=token.device))
+                ] = 0.0
             found.tokens[at] = token
             found.confidence[at] = probabilities[:, :k]
             if "margin" in needs:
                 features["margin"][at] = probabilities[:, 0] - probabilities[:, 1]
             if entropy is not None:
-                features["entropy"][at] = torch.where(probabilities[:, 0] > 0, entropy, math.log(self.vocabulary))
+                features["entropy"][at] = torch.where(
+                    probabilities[:, 0] > 0, entropy, math.log(self.vocabulary)
+                )
         return Proposal(found.tokens, found.confidence, features)
 
     @property
@@ -248,8 +312,11 @@ class Model:
         """V, the number of logits."""
         return self.network.get_input_embeddings().weight.shape[0]
 
-    def noise(self, generator: Uniform | None, at: tuple[Tensor, Tensor]) -> Callable[[int, int], Tensor]:
-        """Uniform numbers that belong to (row, position, token): for the positions `at`, a function of the first token and how many."""
+    def noise(
+        self, generator: Uniform | None, at: tuple[Tensor, Tensor]
+    ) -> Callable[[int, int], Tensor]:
+        """Uniform numbers that belong to (row, position, token): for the positions `at`, a function
+        of the first token and how many."""
         assert generator is not None, "temperature > 0 draws tokens and needs a generator"
         rows, first = generator[at[0]], at[1] * self.vocabulary
         return lambda token, n: rows.uniform(0, n, 1, first + token)

@@ -1,4 +1,5 @@
-"""Cached keys and values: a step forwards some positions only, and the others stand as they were at the last full forward."""
+"""Cached keys and values: a step forwards some positions only, and the others stand as they were at
+the last full forward."""
 
 from __future__ import annotations
 
@@ -26,12 +27,14 @@ class KeyValues:
 
 @dataclass(frozen=True)
 class CacheView:
-    """What one forward pass reads and writes; stock `transformers` classes call `update` in each layer.
+    """What one forward pass reads and writes; stock `transformers` classes call `update` in each
+    layer.
 
     Attributes:
         store: of all canvases.
         slot: int64 [B], the canvas of each row.
-        queries: int64 [B, q], the positions that are forwarded; repetitions are harmless. None is all: then everything is refreshed.
+        queries: int64 [B, q], the positions that are forwarded; repetitions are harmless. None is
+            all: then everything is refreshed.
     """
 
     store: KeyValues
@@ -56,9 +59,14 @@ class CacheView:
         return whole
 
     def reached(self, positions: Int[Tensor, "B n"]) -> tuple[Tensor, Tensor]:
-        """Whether the forward gives a hidden state at each position, and its place among the queries; bool and int64 [B, n]."""
+        """Whether the forward gives a hidden state at each position, and its place among the
+        queries; bool and int64 [B, n]."""
         assert self.queries is not None, "a full forward reaches every position"
         place = positions.new_full((len(positions), self.store.width), -1)
-        place.scatter_(1, self.queries, torch.arange(self.queries.shape[1], device=place.device).expand_as(self.queries))
+        place.scatter_(
+            1,
+            self.queries,
+            torch.arange(self.queries.shape[1], device=place.device).expand_as(self.queries),
+        )
         found = place.gather(1, positions)
         return found >= 0, found.clamp(min=0)

@@ -1,4 +1,5 @@
-"""The language-model head: each position's best token and its probability, without ever holding logits over the whole vocabulary."""
+"""The language-model head: each position's best token and its probability, without ever holding
+logits over the whole vocabulary."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ LOGITS = 2**20  # logits at once: 4 MB in fp32, which stay in a CPU's cache
 
 
 def tiles(head: Any, hidden: Float[Tensor, "m width"]) -> Iterator[tuple[int, Tensor]]:
-    """fp32 logits [m, at most TILE] of one slice of the vocabulary after the other, each with the id of its first token.
+    """fp32 logits [m, at most TILE] of one slice of the vocabulary after the other, each with the
+    id of its first token.
 
-    The slices depend on the head alone, so a row's bits do not depend on m. Heads of several layers (BERT's) are run whole.
+    The slices depend on the head alone, so a row's bits do not depend on m. Heads of several layers
+    (BERT's) are run whole.
     """
     if type(head) is not nn.Linear:
         yield 0, head(hidden).float()
@@ -29,7 +32,8 @@ def tiles(head: Any, hidden: Float[Tensor, "m width"]) -> Iterator[tuple[int, Te
 
 
 def first_largest(x: Float[Tensor, "m v"]) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"]]:
-    """The largest value of each row and its first index. Groups compete first: CPUs have a fast `amax`, and an `argmax` 20 times slower."""
+    """The largest value of each row and its first index. Groups compete first: CPUs have a fast
+    `amax`, and an `argmax` 20 times slower."""
     if x.shape[1] % GROUP:
         top, index = x.max(-1)
         return top, index
@@ -53,7 +57,8 @@ def best_tokens(
 ) -> tuple[Int[Tensor, " m"], Float[Tensor, "m k"], Float[Tensor, " m"] | None]:
     """Tokens, the k largest probabilities, and the entropy if it is asked for, of m positions.
 
-    Each tile leaves a maximum and a log-sum-exp; they are put together at the end, so that memory is O(m · TILE).
+    Each tile leaves a maximum and a log-sum-exp; they are put together at the end, so that memory
+    is O(m · TILE).
 
     Args:
         head: from hidden states to logits.
@@ -78,9 +83,19 @@ def best_tokens(
         tops.append(top)
         picks.append(start + pick)
         changed = forbid(x, start, last)
-        best = x.topk(min(k, x.shape[1])).values if k > 1 else x.amax(-1, keepdim=True) if changed or noise else top[:, None]
-        p = x.softmax(-1)  # its largest is 1 / Σ exp(x − max): one fast kernel where logsumexp is three slow ones
-        log_zs.append(torch.where(best[:, 0] > -torch.inf, best[:, 0] - p.amax(-1).log(), -torch.inf))
+        best = (
+            x.topk(min(k, x.shape[1])).values
+            if k > 1
+            else x.amax(-1, keepdim=True)
+            if changed or noise
+            else top[:, None]
+        )
+        p = x.softmax(
+            -1
+        )  # its largest is 1 / Σ exp(x − max): one fast kernel where logsumexp is three slow ones
+        log_zs.append(
+            torch.where(best[:, 0] > -torch.inf, best[:, 0] - p.amax(-1).log(), -torch.inf)
+        )
         bests.append(best)
         if entropy:
             entropies.append(torch.special.entr(p).sum(-1).nan_to_num())
@@ -90,12 +105,19 @@ def best_tokens(
     probabilities = (torch.cat(bests, 1).topk(k).values - log_z).exp()
     if not entropy:
         return token, probabilities, None
-    share = (each - log_z).exp()  # of a mixture of tiles: the mean of their entropies and the entropy of which one it is
-    return token, probabilities, (share * torch.stack(entropies, 1)).sum(1) + torch.special.entr(share).sum(1)
+    share = (
+        each - log_z
+    ).exp()  # of a mixture of tiles: the mean of their entropies and the entropy of which one it is
+    return (
+        token,
+        probabilities,
+        (share * torch.stack(entropies, 1)).sum(1) + torch.special.entr(share).sum(1),
+    )
 
 
 def forbid(logits: Float[Tensor, "m v"], start: int, tokens: Sequence[int]) -> bool:
-    """Sets the logits of tokens to −∞, in a tile whose first token is `start`; whether it holds any."""
+    """Sets the logits of tokens to −∞, in a tile whose first token is `start`; whether it holds
+    any."""
     inside = [token - start for token in tokens if start <= token < start + logits.shape[1]]
     if inside:
         logits[:, inside] = -torch.inf

@@ -1,4 +1,5 @@
-"""Loads a frozen model: an embedded one by name, a directory, or a repository of the Hugging Face Hub; stock classes, no remote code."""
+"""Loads a frozen model: an embedded one by name, a directory, or a repository of the Hugging Face
+Hub; stock classes, no remote code."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt"]
 
 def embedded_models() -> list[str]:
     """The names of the models that ship with the package, as `load_model` takes them."""
-    return sorted(f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json"))
+    return sorted(
+        f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json")
+    )
 
 
 def usable_device(device: str | torch.device) -> torch.device:
@@ -40,7 +43,8 @@ def usable_device(device: str | torch.device) -> torch.device:
         return torch.zeros(1, device=device).device
     except (RuntimeError, AssertionError, NotImplementedError):
         raise UnmaskError(
-            f"device {str(device)!r} cannot be used here; give cpu, cuda or cuda:N of a device that this machine has"
+            f"device {str(device)!r} cannot be used here; give cpu, cuda or cuda:N of a device "
+            "that this machine has"
         ) from None
 
 
@@ -55,20 +59,26 @@ def load_model(
 ) -> Model:
     """Loads a frozen masked diffusion language model for inference.
 
-    The family (LLaDA, Dream, A2D, LLaDA-MoE, masked-LM encoders, plain) is decided from `config.json`. Weights are read shard by shard
-    straight into `dtype`; pickles and remote code are never touched.
+    The family (LLaDA, Dream, A2D, LLaDA-MoE, masked-LM encoders, plain) is decided from
+    `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote code
+    are never touched.
 
     Args:
-        name_or_path: `embedded/NAME` (see `embedded_models`), a directory, or a Hub repository `org/name`.
+        name_or_path: `embedded/NAME` (see `embedded_models`), a directory, or a Hub repository
+            `org/name`.
         device: where to put it.
         dtype: of its weights and activations; confidences are fp32 whatever this is.
-        attn_implementation: as in `transformers` (sdpa, eager, flash_attention_2, …); None is its default.
-        device_map: as in `transformers`, for example "auto" to spread the layers over all GPUs; `device` is then not used.
-        quantization_config: as in `transformers`, for example `BitsAndBytesConfig(load_in_4bit=True)`; needs a `device_map` or a GPU.
+        attn_implementation: as in `transformers` (sdpa, eager, flash_attention_2, …); None is its
+            default.
+        device_map: as in `transformers`, for example "auto" to spread the layers over all GPUs;
+            `device` is then not used.
+        quantization_config: as in `transformers`, for example
+            `BitsAndBytesConfig(load_in_4bit=True)`; needs a `device_map` or a GPU.
 
     Raises:
-        UnmaskError: for an unknown name or architecture, a damaged or incomplete checkpoint, weights that are missing or superfluous,
-            a causal model, or a mask token that neither config.json nor the tokenizer names.
+        UnmaskError: for an unknown name or architecture, a damaged or incomplete checkpoint,
+            weights that are missing or superfluous, a causal model, or a mask token that neither
+            config.json nor the tokenizer names.
 
     Example:
         >>> model = load_model("embedded/chain")
@@ -100,7 +110,9 @@ def load_model(
             **placement,
         )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise UnmaskError(f"{directory} cannot be loaded ({reason(error)}); check that its files belong together") from None
+        raise UnmaskError(
+            f"{directory} cannot be loaded ({reason(error)}); check that its files belong together"
+        ) from None
     check_report(report, family, directory)
     network.requires_grad_(False)
     network.eval()
@@ -108,13 +120,15 @@ def load_model(
         network = network.to(device)
     if family.probe and not bidirectional(network):
         raise UnmaskError(
-            f"{directory} holds a {type(network).__name__}, which stays causal whatever its config says; it cannot be used here"
+            f"{directory} holds a {type(network).__name__}, which stays causal whatever its config "
+            "says; it cannot be used here"
         )
     return assemble(family, network, load_tokenizer(directory, family), name, config)
 
 
 def find_directory(name_or_path: str | Path) -> Path:
-    """The directory of an embedded model, a local one, or the local copy of a Hub repository (downloaded if need be).
+    """The directory of an embedded model, a local one, or the local copy of a Hub repository
+    (downloaded if need be).
 
     Raises:
         UnmaskError: if there is none.
@@ -122,18 +136,24 @@ def find_directory(name_or_path: str | Path) -> Path:
     name = str(name_or_path)
     if name.startswith("embedded/"):
         if name not in embedded_models():
-            raise UnmaskError(f"model {name!r} is not known; embedded are {', '.join(embedded_models())}")
+            raise UnmaskError(
+                f"model {name!r} is not known; embedded are {', '.join(embedded_models())}"
+            )
         return EMBEDDED / name.removeprefix("embedded/")
     directory = Path(name_or_path)
     if directory.is_dir():
         return directory
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        raise UnmaskError(f"model {name!r} is neither a directory, a Hub repository (org/name) nor one of {', '.join(embedded_models())}")
+        raise UnmaskError(
+            f"model {name!r} is neither a directory, a Hub repository (org/name) nor one of "
+            f"{', '.join(embedded_models())}"
+        )
     try:
         return Path(snapshot_download(name, allow_patterns=HUB_FILES))
     except Exception as error:  # the hub raises many kinds, down to those of its HTTP library
         raise UnmaskError(
-            f"model {name!r} is no directory and cannot be had from the Hugging Face Hub ({reason(error)}); check name and network"
+            f"model {name!r} is no directory and cannot be had from the Hugging Face Hub "
+            f"({reason(error)}); check name and network"
         ) from None
 
 
@@ -150,24 +170,30 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     """
     module = next((module for module in FAMILIES if module.matches(config)), None)
     if module is None:
-        kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
+        kind = (
+            f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
+        )
         raise UnmaskError(
-            f"{directory} holds a causal model or one of an unknown architecture ({kind}); known are LLaDA, Dream, A2D, LLaDA-MoE, "
+            f"{directory} holds a causal model or one of an unknown architecture ({kind}); known "
+            "are LLaDA, Dream, A2D, LLaDA-MoE, "
             'BERT-like masked LMs, and stock causal classes with "is_causal": false in config.json'
         )
     try:
         return module.family(config)
     except (ValueError, TypeError, KeyError) as error:
         raise UnmaskError(
-            f"{directory} cannot be loaded: its config.json is not usable ({reason(error)}); copy it from its source"
+            f"{directory} cannot be loaded: its config.json is not usable ({reason(error)}); copy "
+            "it from its source"
         ) from None
 
 
 def check_weights(directory: Path) -> None:
-    """Looks at every weight file's header and size before anything is built, so that damage is named by file.
+    """Looks at every weight file's header and size before anything is built, so that damage is
+    named by file.
 
     Raises:
-        UnmaskError: if there are no safetensors files, one is missing, or one is shorter than its header says.
+        UnmaskError: if there are no safetensors files, one is missing, or one is shorter than its
+            header says.
     """
     index = directory / "model.safetensors.index.json"
     if (directory / "model.safetensors").exists():
@@ -178,18 +204,29 @@ def check_weights(directory: Path) -> None:
             raise UnmaskError(f"{index} names no weights; copy it again")
         files = sorted(set(weight_map.values()))
     else:
-        pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern))
+        pickles = sorted(
+            path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern)
+        )
         if pickles:
             raise UnmaskError(
-                f"{directory} holds its weights as pickles only ({pickles[0]}), which are never loaded; convert them to safetensors"
+                f"{directory} holds its weights as pickles only ({pickles[0]}), which are never "
+                "loaded; convert them to safetensors"
             )
-        raise UnmaskError(f"{directory}/model.safetensors does not exist; a checkpoint directory holds config.json and safetensors files")
+        raise UnmaskError(
+            f"{directory}/model.safetensors does not exist; a checkpoint directory holds "
+            "config.json and safetensors files"
+        )
     for file in files:
         path = directory / file
         if not path.is_file():
-            raise UnmaskError(f"{path} does not exist, though {index.name} names it; copy the missing shard")
+            raise UnmaskError(
+                f"{path} does not exist, though {index.name} names it; copy the missing shard"
+            )
         if not whole(path):
-            raise UnmaskError(f"{path} cannot be read as safetensors; it is damaged or truncated, so copy it again")
+            raise UnmaskError(
+                f"{path} cannot be read as safetensors; it is damaged or truncated, so copy it "
+                "again"
+            )
 
 
 def whole(path: Path) -> bool:
@@ -201,7 +238,9 @@ def whole(path: Path) -> bool:
             if header_size > size:
                 return False
             header = json.loads(file.read(header_size))
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        ends = [
+            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+        ]
     except (struct.error, ValueError, KeyError, TypeError, AttributeError):
         return False
     return size == 8 + header_size + max(ends, default=0)
@@ -216,11 +255,19 @@ def check_report(report: Mapping[str, Any], family: Family, directory: Path) -> 
     wrong = []
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         keys = [key if isinstance(key, str) else key[0] for key in report.get(kind) or ()]
-        keys = sorted(key for key in keys if not any(re.search(pattern, key) for pattern in family.ignored))
+        keys = sorted(
+            key for key in keys if not any(re.search(pattern, key) for pattern in family.ignored)
+        )
         if keys:
-            wrong.append(f"{kind.removesuffix('_keys')}: {', '.join(keys[:3])}{' and others' if len(keys) > 3 else ''}")
+            wrong.append(
+                f"{kind.removesuffix('_keys')}: "
+                f"{', '.join(keys[:3])}{' and others' if len(keys) > 3 else ''}"
+            )
     if wrong:
-        raise UnmaskError(f"the weights in {directory} do not fit its config.json ({'; '.join(wrong)}); copy both from one source")
+        raise UnmaskError(
+            f"the weights in {directory} do not fit its config.json ({'; '.join(wrong)}); copy "
+            "both from one source"
+        )
 
 
 @torch.inference_mode()
@@ -228,7 +275,9 @@ def bidirectional(network: Any) -> bool:
     """Whether the first position sees the last one."""
     device = next(network.parameters()).device
     tokens = torch.tensor([[1, 2, 3], [1, 2, 4]], device=device)
-    hidden = network.base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False).last_hidden_state
+    hidden = network.base_model(
+        input_ids=tokens, attention_mask=torch.ones_like(tokens), use_cache=False
+    ).last_hidden_state
     return not torch.equal(hidden[0, 0], hidden[1, 0])
 
 
@@ -246,19 +295,25 @@ def load_tokenizer(directory: Path, family: Family) -> Any:
         tokenizer_class = AutoTokenizer
     else:
         raise UnmaskError(
-            f"{directory} has no tokenizer files; a checkpoint holds tokenizer.json, or vocab.json and merges.txt, or vocab.txt"
+            f"{directory} has no tokenizer files; a checkpoint holds tokenizer.json, or vocab.json "
+            "and merges.txt, or vocab.txt"
         )
     try:
         tokenizer: Any = tokenizer_class.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # the Rust library raises bare Exception
-        raise UnmaskError(f"the tokenizer in {directory} cannot be loaded ({reason(error)}); copy it again") from None
+        raise UnmaskError(
+            f"the tokenizer in {directory} cannot be loaded ({reason(error)}); copy it again"
+        ) from None
     if not tokenizer.chat_template:
         tokenizer.chat_template = family.chat_template
     return tokenizer
 
 
-def assemble(family: Family, network: Any, tokenizer: Any, name: str, config: Mapping[str, Any]) -> Model:
-    """The model with its special tokens: end of text and end of turn, mask, and those that no text contains.
+def assemble(
+    family: Family, network: Any, tokenizer: Any, name: str, config: Mapping[str, Any]
+) -> Model:
+    """The model with its special tokens: end of text and end of turn, mask, and those that no text
+    contains.
 
     Raises:
         UnmaskError: if there is no mask token, or no end of text.
@@ -267,19 +322,35 @@ def assemble(family: Family, network: Any, tokenizer: Any, name: str, config: Ma
     vocabulary = network.get_input_embeddings().weight.shape[0]
     if mask_id is None:
         raise UnmaskError(
-            f"the tokenizer of {name} has no mask token, nor has its config.json a mask_token_id; set mask_token in tokenizer_config.json"
+            f"the tokenizer of {name} has no mask token, nor has its config.json a mask_token_id; "
+            "set mask_token in tokenizer_config.json"
         )
     known = tokenizer.get_vocab()
     eos = network.config.eos_token_id
-    ends = [*(eos if isinstance(eos, list) else [eos]), tokenizer.eos_token_id, *(known.get(token) for token in END_OF_TURN)]
-    ends = list(dict.fromkeys(token for token in ends if token is not None)) or [tokenizer.sep_token_id]
+    ends = [
+        *(eos if isinstance(eos, list) else [eos]),
+        tokenizer.eos_token_id,
+        *(known.get(token) for token in END_OF_TURN),
+    ]
+    ends = list(dict.fromkeys(token for token in ends if token is not None)) or [
+        tokenizer.sep_token_id
+    ]
     if ends == [None]:
-        raise UnmaskError(f"{name} names no end of text; set eos_token in its tokenizer_config.json")
+        raise UnmaskError(
+            f"{name} names no end of text; set eos_token in its tokenizer_config.json"
+        )
     if wrong := [token for token in [mask_id, *ends] if not 0 <= token < vocabulary]:
         raise UnmaskError(
-            f"{name} has the special token id {wrong[0]}, but its embedding has {vocabulary} rows; copy all its files from one source"
+            f"{name} has the special token id {wrong[0]}, but its embedding has {vocabulary} rows; "
+            "copy all its files from one source"
         )
-    special = {mask_id, tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.cls_token_id}
+    special = {
+        mask_id,
+        tokenizer.pad_token_id,
+        tokenizer.unk_token_id,
+        tokenizer.bos_token_id,
+        tokenizer.cls_token_id,
+    }
     never = (special | set(range(len(tokenizer), vocabulary))) - {None, *ends}
     return Model(
         network=network,

@@ -1,4 +1,5 @@
-"""The tokenizers of models that are pre-trained here: word-level where the words are known, else learned from a sample."""
+"""The tokenizers of models that are pre-trained here: word-level where the words are known, else
+learned from a sample."""
 
 from __future__ import annotations
 
@@ -13,23 +14,32 @@ SPECIAL = ("<pad>", "<eos>", "<mask>", "<unk>")
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer with one token a word; words need no spaces between them where this is clear, so `7a+5=` is `7`, `a`, `+5`, `=`.
+    """A tokenizer with one token a word; words need no spaces between them where this is clear, so
+    `7a+5=` is `7`, `a`, `+5`, `=`.
 
     Args:
         words: the vocabulary; the special tokens are put before it.
     """
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Replace(Regex(r"(?<=[-+*])\s+(?=\d)"), "")  # `+ 5` is how people type `+5`
+    tokenizer.normalizer = normalizers.Replace(
+        Regex(r"(?<=[-+*])\s+(?=\d)"), ""
+    )  # `+ 5` is how people type `+5`
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[-+*]\d|[^A-Za-z]"), "isolated")]
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex(r"[-+*]\d|[^A-Za-z]"), "isolated"),
+        ]
     )
-    return finished(tokenizer, chat_template="{% for message in messages %}{{ message.content }} {% endfor %}")
+    return finished(
+        tokenizer, chat_template="{% for message in messages %}{{ message.content }} {% endfor %}"
+    )
 
 
 def learned_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of at most `size` tokens, learned from texts; any text can be written with it. Digits, punctuation and line breaks
-    are tokens of their own; merges go across spaces, so that wording which every prompt repeats becomes a few long tokens.
+    """A byte-level BPE of at most `size` tokens, learned from texts; any text can be written with
+    it. Digits, punctuation and line breaks are tokens of their own; merges go across spaces, so
+    that wording which every prompt repeats becomes a few long tokens.
 
     Args:
         texts: prompts and answers like those to come.
@@ -37,13 +47,25 @@ def learned_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedToken
     """
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\d|\n|_|[^\w\s]"), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(r"\d|\n|_|[^\w\s]"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False, min_frequency=20)
+    trainer = BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=alphabet,
+        show_progress=False,
+        min_frequency=20,
+    )
     tokenizer.train_from_iterator(texts, trainer)
-    return finished(tokenizer, chat_template="{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}")
+    return finished(
+        tokenizer,
+        chat_template="{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}",
+    )
 
 
 def finished(tokenizer: Tokenizer, chat_template: str) -> PreTrainedTokenizerFast:

@@ -2,7 +2,16 @@
 
 from unmask.policies.base import Observation, Policy, current_block
 from unmask.policies.bernoulli import Bernoulli
-from unmask.policies.heuristics import HEURISTICS, Confidence, Entropy, Factor, Margin, Random, SemiAutoregressive, Threshold
+from unmask.policies.heuristics import (
+    HEURISTICS,
+    Confidence,
+    Entropy,
+    Factor,
+    Margin,
+    Random,
+    SemiAutoregressive,
+    Threshold,
+)
 from unmask.policies.learned import LearnedPolicy
 from unmask.policies.load import load_policy, steps_spec
 from unmask.policies.network import NetworkConfig, PolicyNetwork

@@ -1,4 +1,5 @@
-"""The Bernoulli action distribution (paper §3.2): each eligible position is revealed or not, independently."""
+"""The Bernoulli action distribution (paper §3.2): each eligible position is revealed or not,
+independently."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class Bernoulli:
         return self.logits.shape[1]
 
     def sample(self, uniform: Float[Tensor, "B L"], scale: float = 1.0) -> Bool[Tensor, "B L"]:
-        """An action from uniform numbers: u^k = 1 with probability min(1, scale · s^k); `scale` is β of paper Fig. 6."""
+        """An action from uniform numbers: u^k = 1 with probability min(1, scale · s^k); `scale` is
+        β of paper Fig. 6."""
         return (uniform < scale * self.logits.sigmoid()) & self.eligible
 
     def log_prob(self, action: Bool[Tensor, "B L"] | Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
@@ -37,6 +39,7 @@ class Bernoulli:
         return (terms * self.eligible).sum(1)
 
     def entropy(self, action: Tensor | None = None) -> Float[Tensor, " B"]:
-        """Entropy of the action in nats, summed over the eligible positions; it is exact and needs no action."""
+        """Entropy of the action in nats, summed over the eligible positions; it is exact and needs
+        no action."""
         terms = softplus(self.logits) - self.logits * self.logits.sigmoid()
         return (terms * self.eligible).sum(1)

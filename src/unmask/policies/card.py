@@ -33,12 +33,14 @@ or `unmask generate --model {model} --policy PATH_OR_HUB_ID "…"`. Faster and l
 
 
 def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
-    """README.md in Markdown: what the policy was trained on, what was measured, how to use it; what is not known is left out.
+    """README.md in Markdown: what the policy was trained on, what was measured, how to use it; what
+    is not known is left out.
 
     Args:
         settings: decode-time settings (temperature, beta, fallback).
-        metadata: what `Run.policy` of the trainer gives (`trained`, `length`, `metrics`, `commit`, …), or what an import gives. A list
-            `pareto` of {sampler, accuracy, accuracy_low, accuracy_high, nfe} becomes a table.
+        metadata: what `Run.policy` of the trainer gives (`trained`, `length`, `metrics`, `commit`,
+            …), or what an import gives. A list `pareto` of {sampler, accuracy, accuracy_low,
+            accuracy_high, nfe} becomes a table.
     """
     trained, metrics = metadata.get("trained") or {}, metadata.get("metrics") or {}
     block_length = trained.get("block_length") or ("full diffusion" if trained else None)
@@ -49,22 +51,35 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         "block length": block_length,
         "α": trained.get("alpha"),
         "seed": trained.get("seed"),
-        "rounds": f"{metrics.get('round', '?')} of {trained['rounds']}" if "rounds" in trained else None,
+        "rounds": f"{metrics.get('round', '?')} of {trained['rounds']}"
+        if "rounds" in trained
+        else None,
         "source": metadata.get("source"),
         "imported from": metadata.get("imported_from"),
         "command": metadata.get("command"),
         "commit": metadata.get("commit"),
-        "versions": ", ".join(f"{name} {version}" for name, version in (metadata.get("versions") or {}).items()) or None,
+        "versions": ", ".join(
+            f"{name} {version}" for name, version in (metadata.get("versions") or {}).items()
+        )
+        or None,
     }
     rows = [f"| {name} | {value} |" for name, value in facts.items() if value is not None]
-    rows += [f"| decode-time {name} | {value} |" for name, value in settings.items() if value not in (None, [], ())]
+    rows += [
+        f"| decode-time {name} | {value} |"
+        for name, value in settings.items()
+        if value not in (None, [], ())
+    ]
     text = HEADER + "\n## Made from\n\n| | |\n|---|---|\n" + "\n".join(rows) + "\n"
     points = metadata.get("pareto") or ()
     if "eval_accuracy" in metrics:
         text += f"\nValidation prompts: {100 * metrics['eval_accuracy']:.1f} % @ {metrics['eval_nfe']:.1f} NFE.\n"
     if points:
-        text += "\n## Accuracy against NFE\n\n| sampler | accuracy % [95 %] | NFE |\n|---|---|---|\n"
+        text += (
+            "\n## Accuracy against NFE\n\n| sampler | accuracy % [95 %] | NFE |\n|---|---|---|\n"
+        )
         for p in points:
             interval = f"[{100 * p['accuracy_low']:.1f}, {100 * p['accuracy_high']:.1f}]"
             text += f"| {p['sampler']} | {100 * p['accuracy']:.1f} {interval} | {p['nfe']:.1f} |\n"
-    return text + USE.format(model=str(trained.get("model", "embedded/chain")), length=metadata.get("length", 48))
+    return text + USE.format(
+        model=str(trained.get("model", "embedded/chain")), length=metadata.get("length", 48)
+    )

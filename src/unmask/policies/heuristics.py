@@ -1,4 +1,5 @@
-"""The heuristic samplers of paper §2. Each rule is decided row by row, and each reveals at least one position."""
+"""The heuristic samplers of paper §2. Each rule is decided row by row, and each reveals at least
+one position."""
 
 from __future__ import annotations
 
@@ -15,8 +16,11 @@ from unmask.rng import ACTION, RowGenerator
 
 
 def order(score: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Tensor:
-    """Positions sorted by descending score, ineligible ones last; ties by position. int64 [B, L]."""
-    return score.masked_fill(~eligible, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+    """Positions sorted by descending score, ineligible ones last; ties by position. int64 [B,
+    L]."""
+    return (
+        score.masked_fill(~eligible, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+    )
 
 
 def first(n: Tensor | int, ranked: Tensor, eligible: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
@@ -25,7 +29,9 @@ def first(n: Tensor | int, ranked: Tensor, eligible: Bool[Tensor, "B L"]) -> Boo
     return torch.zeros_like(eligible).scatter(1, ranked, places < n) & eligible
 
 
-def _at_least(name: str, value: float | int, low: float | int, high: float | int = float("inf")) -> None:
+def _at_least(
+    name: str, value: float | int, low: float | int, high: float | int = float("inf")
+) -> None:
     if not low <= value <= high:
         accepted = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
         raise UnmaskError(f"{name} is {value:g}; give a value {accepted}")
@@ -59,12 +65,17 @@ class Confidence:
         _at_least("K of confidence", self.k, 1)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
-        return first(self.k, order(observation.confidence[..., 0], observation.eligible), observation.eligible)
+        return first(
+            self.k,
+            order(observation.confidence[..., 0], observation.eligible),
+            observation.eligible,
+        )
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Fast-dLLM's threshold λ: every confidence ≥ λ; if there is none, the largest (Wu et al. 2025)."""
+    """Fast-dLLM's threshold λ: every confidence ≥ λ; if there is none, the largest (Wu et al.
+    2025)."""
 
     threshold: float = 0.9
     local: ClassVar[bool] = True
@@ -80,7 +91,8 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Factor:
-    """Fast-dLLM's factor f: with c sorted descending, the largest n with (n + 1)(1 − c_n) < f; at least one."""
+    """Fast-dLLM's factor f: with c sorted descending, the largest n with (n + 1)(1 − c_n) < f; at
+    least one."""
 
     factor: float = 1.0
     local: ClassVar[bool] = True
@@ -109,12 +121,17 @@ class Margin:
         _at_least("K of margin", self.k, 1)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
-        return first(self.k, order(observation.features["margin"], observation.eligible), observation.eligible)
+        return first(
+            self.k,
+            order(observation.features["margin"], observation.eligible),
+            observation.eligible,
+        )
 
 
 @dataclass(frozen=True)
 class Entropy:
-    """Entropy bound γ, nats: by ascending entropy, the longest prefix whose sum less its largest is ≤ γ (Ben-Hamu et al. 2025)."""
+    """Entropy bound γ, nats: by ascending entropy, the longest prefix whose sum less its largest is
+    ≤ γ (Ben-Hamu et al. 2025)."""
 
     bound: float = 0.1
     local: ClassVar[bool] = True
@@ -133,10 +150,12 @@ class Entropy:
 
 @dataclass(frozen=True)
 class SemiAutoregressive:
-    """A policy in blocks of its own, inside the decoder's: in full diffusion, a semi-AR expert to learn from (paper §3.3).
+    """A policy in blocks of its own, inside the decoder's: in full diffusion, a semi-AR expert to
+    learn from (paper §3.3).
 
     Attributes:
-        policy: decides among the eligible positions of the row's leftmost own block that still holds masks.
+        policy: decides among the eligible positions of the row's leftmost own block that still
+            holds masks.
         block_length: BL ≥ 1 of these blocks.
     """
 

@@ -1,4 +1,5 @@
-"""A learned policy: the network, how its logits become actions at decode time, and its directory on disk."""
+"""A learned policy: the network, how its logits become actions at decode time, and its directory on
+disk."""
 
 from __future__ import annotations
 
@@ -36,10 +37,14 @@ class LearnedPolicy:
         network: maps an observation to logits b.
         action: the distribution of actions: "bernoulli" (§3.2), or "plackett-luce" (DPLS, App. E).
         temperature: τ_π > 0; the distribution's logits are b / τ_π.
-        beta: β > 0; at decode time a position is revealed with probability min(1, β·s). With Plackett–Luce it divides the weight of STOP.
-        fallback: an all-zero draw reveals the eligible position with the largest b. Off in the paper's training: it costs one NFE.
-        alpha: α > 0 that a conditioned network acts for where the observation says none; None for other networks.
-        zero: inputs that the network is not shown, of "time" and "mask" (the test-time ablation of paper Fig. 20).
+        beta: β > 0; at decode time a position is revealed with probability min(1, β·s). With
+            Plackett–Luce it divides the weight of STOP.
+        fallback: an all-zero draw reveals the eligible position with the largest b. Off in the
+            paper's training: it costs one NFE.
+        alpha: α > 0 that a conditioned network acts for where the observation says none; None for
+            other networks.
+        zero: inputs that the network is not shown, of "time" and "mask" (the test-time ablation of
+            paper Fig. 20).
         metadata: what the policy was trained on; written to and read from its directory.
     """
 
@@ -59,11 +64,16 @@ class LearnedPolicy:
         if self.action not in ACTIONS:
             raise UnmaskError(f"policy action is {self.action!r}; use {' or '.join(ACTIONS)}")
         if self.alpha is not None and not self.network.config.conditioned:
-            raise UnmaskError("policy alpha was given, but this policy was trained for one α; leave it out, or use beta")
+            raise UnmaskError(
+                "policy alpha was given, but this policy was trained for one α; leave it out, or "
+                "use beta"
+            )
         if self.alpha is not None and not 0 < self.alpha < float("inf"):
             raise UnmaskError(f"policy alpha is {self.alpha:g}; give a value above 0")
         if unknown := set(self.zero) - set(INPUTS):
-            raise UnmaskError(f"policy zero is {', '.join(sorted(unknown))}; use {' or '.join(INPUTS)}")
+            raise UnmaskError(
+                f"policy zero is {', '.join(sorted(unknown))}; use {' or '.join(INPUTS)}"
+            )
 
     @property
     def needs(self) -> frozenset[str]:
@@ -76,22 +86,38 @@ class LearnedPolicy:
         return self.network.config.inputs
 
     def logits(self, observation: Observation, most: int | None = None) -> Float[Tensor, "B L"]:
-        """b, fp32, at every position, before the temperature. With `most`, a bound of a row's eligible positions, only there.
+        """b, fp32, at every position, before the temperature. With `most`, a bound of a row's
+        eligible positions, only there.
 
         Raises:
-            UnmaskError: if the observation lacks what the network reads: probabilities, hidden states of its width, α.
+            UnmaskError: if the observation lacks what the network reads: probabilities, hidden
+                states of its width, α.
         """
         if observation.confidence.shape[-1] < self.inputs:
             given = observation.confidence.shape[-1]
-            raise UnmaskError(f"the policy reads the top {self.inputs} probabilities but was given {given}; give it {self.inputs}")
+            raise UnmaskError(
+                f"the policy reads the top {self.inputs} probabilities but was given {given}; give "
+                f"it {self.inputs}"
+            )
         width, hidden = self.network.config.hidden, observation.features.get("hidden")
         if width and (hidden is None or hidden.shape[-1] != width):
             found = "none" if hidden is None else f"states of width {hidden.shape[-1]}"
-            raise UnmaskError(f"the policy reads hidden states of width {width} but was given {found}; use the model it was trained on")
+            raise UnmaskError(
+                f"the policy reads hidden states of width {width} but was given {found}; use the "
+                "model it was trained on"
+            )
         if self.network.config.conditioned and observation.alpha is None:
             if self.alpha is None:
-                raise UnmaskError("the policy is one for every α and was given none; say which, for example DIR@alpha=1")
-            observation = replace(observation, alpha=torch.full(observation.step.shape, self.alpha, device=observation.step.device))
+                raise UnmaskError(
+                    "the policy is one for every α and was given none; say which, for example "
+                    "DIR@alpha=1"
+                )
+            observation = replace(
+                observation,
+                alpha=torch.full(
+                    observation.step.shape, self.alpha, device=observation.step.device
+                ),
+            )
         if "time" in self.zero:
             observation = replace(observation, step=torch.zeros_like(observation.step))
         if "mask" in self.zero:
@@ -99,8 +125,10 @@ class LearnedPolicy:
         return self.network(observation, most)
 
     def eligible_logits(self, observation: Observation) -> Float[Tensor, "B L"]:
-        """b at the eligible positions; elsewhere it means nothing. On CPUs, where looking costs no wait, rows with like numbers of them are
-        computed together: up to 16, 32, 64, … at a time, multiples of 16 for bits that do not depend on the batch."""
+        """b at the eligible positions; elsewhere it means nothing. On CPUs, where looking costs no
+        wait, rows with like numbers of them are
+        computed together: up to 16, 32, 64, … at a time, multiples of 16 for bits that do not
+            depend on the batch."""
         length = observation.length
         if observation.eligible.device.type != "cpu":
             return self.logits(observation, length)
@@ -112,14 +140,21 @@ class LearnedPolicy:
             logits[rows] = self.logits(observation[rows], min(sizes[i], length))
         return logits
 
-    def distribution(self, observation: Observation, most: int | None = None) -> Bernoulli | PlackettLuce:
-        """The action distribution at temperature τ_π, without β and fallback: what training's likelihoods are of. `most` as in `logits`."""
-        return ACTIONS[self.action](self.logits(observation, most) / self.temperature, observation.eligible)
+    def distribution(
+        self, observation: Observation, most: int | None = None
+    ) -> Bernoulli | PlackettLuce:
+        """The action distribution at temperature τ_π, without β and fallback: what training's
+        likelihoods are of. `most` as in `logits`."""
+        return ACTIONS[self.action](
+            self.logits(observation, most) / self.temperature, observation.eligible
+        )
 
     def alpha_for(self, nfe: float | int) -> float:
-        """The α that gives about `nfe` forward passes a prompt, from the front in `metadata["pareto"]` that training ends with.
+        """The α that gives about `nfe` forward passes a prompt, from the front in
+        `metadata["pareto"]` that training ends with.
 
-        Between two entries log α is linear in NFE; where noise makes the table rise, it is read as flat.
+        Between two entries log α is linear in NFE; where noise makes the table rise, it is read as
+        flat.
 
         Raises:
             UnmaskError: if the policy has no such table, or its range does not hold `nfe`.
@@ -128,51 +163,78 @@ class LearnedPolicy:
         table = sorted(entries, key=lambda entry: -entry["alpha"])
         if not table:
             raise UnmaskError(
-                "a target NFE was given, but this policy was not trained for a range of α; use one trained with --alpha-range"
+                "a target NFE was given, but this policy was not trained for a range of α; use one "
+                "trained with --alpha-range"
             )
         costs = np.maximum.accumulate([entry["nfe"] for entry in table])
         if not costs[0] <= nfe <= costs[-1]:
-            raise UnmaskError(f"target NFE is {nfe:g}; this policy was calibrated for {costs[0]:.1f} to {costs[-1]:.1f}")
+            raise UnmaskError(
+                f"target NFE is {nfe:g}; this policy was calibrated for {costs[0]:.1f} to "
+                f"{costs[-1]:.1f}"
+            )
         return float(np.exp(np.interp(nfe, costs, np.log([entry["alpha"] for entry in table]))))
 
     @torch.inference_mode()
-    def act(self, observation: Observation, generator: RowGenerator) -> Bool[Tensor, "B L"] | Int[Tensor, "B L"]:
-        distribution = ACTIONS[self.action](self.eligible_logits(observation) / self.temperature, observation.eligible)
-        action = distribution.sample(generator.uniform(observation.step, distribution.numbers, ACTION), self.beta)
+    def act(
+        self, observation: Observation, generator: RowGenerator
+    ) -> Bool[Tensor, "B L"] | Int[Tensor, "B L"]:
+        distribution = ACTIONS[self.action](
+            self.eligible_logits(observation) / self.temperature, observation.eligible
+        )
+        action = distribution.sample(
+            generator.uniform(observation.step, distribution.numbers, ACTION), self.beta
+        )
         if not self.fallback:
             return action
         best = first(1, order(distribution.logits, observation.eligible), observation.eligible)
         return torch.where(action.any(1, keepdim=True), action, best)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes `config.json`, `model.safetensors` and a model card, `README.md`; each file is replaced whole or not at all."""
+        """Writes `config.json`, `model.safetensors` and a model card, `README.md`; each file is
+        replaced whole or not at all."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         settings = {name: getattr(self, name) for name in SETTINGS}
-        config = {"format": "unmask policy 1", "network": asdict(self.network.config), **settings, "metadata": dict(self.metadata)}
+        config = {
+            "format": "unmask policy 1",
+            "network": asdict(self.network.config),
+            **settings,
+            "metadata": dict(self.metadata),
+        }
         write_tensors(directory / "model.safetensors", self.network.state_dict())
         write_json(directory / "config.json", config)
         write_text(directory / "README.md", model_card(settings, self.metadata))
 
     @staticmethod
-    def from_pretrained(directory: str | Path, *, device: str | torch.device = "cpu") -> LearnedPolicy:
+    def from_pretrained(
+        directory: str | Path, *, device: str | torch.device = "cpu"
+    ) -> LearnedPolicy:
         """Reads what `save_pretrained` wrote.
 
         Raises:
-            UnmaskError: if a file is missing, damaged, of another format, or does not fit the other.
+            UnmaskError: if a file is missing, damaged, of another format, or does not fit the
+                other.
         """
         directory = Path(directory)
         config = read_json(directory / "config.json")
         if not isinstance(config, dict) or config.get("format") != "unmask policy 1":
-            raise UnmaskError(f"{directory}/config.json does not describe an unmasking policy; give a directory that save_pretrained wrote")
+            raise UnmaskError(
+                f"{directory}/config.json does not describe an unmasking policy; give a directory "
+                "that save_pretrained wrote"
+            )
         weights = read_tensors(directory / "model.safetensors", device)
         try:
             network = PolicyNetwork(NetworkConfig(**config["network"])).to(device)
             network.load_state_dict(weights)
-            settings = {name: config[name] for name in (*SETTINGS, "metadata") if name in config}  # older files have fewer
+            settings = {
+                name: config[name] for name in (*SETTINGS, "metadata") if name in config
+            }  # older files have fewer
         except (KeyError, TypeError, RuntimeError) as error:
             reason = str(error).split("\n")[-1].strip()
-            raise UnmaskError(f"the weights in {directory} do not fit its config.json ({reason}); copy both from one source") from None
+            raise UnmaskError(
+                f"the weights in {directory} do not fit its config.json ({reason}); copy both from "
+                "one source"
+            ) from None
         network.requires_grad_(False)
         settings["zero"] = tuple(settings.get("zero", ()))
         return LearnedPolicy(network, **settings)

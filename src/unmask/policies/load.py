@@ -1,4 +1,5 @@
-"""Policies from short specs: `threshold:0.9`, or a directory or Hub repository with decode-time settings: `runs/a/best@beta=0.8`."""
+"""Policies from short specs: `threshold:0.9`, or a directory or Hub repository with decode-time
+settings: `runs/a/best@beta=0.8`."""
 
 from __future__ import annotations
 
@@ -21,11 +22,12 @@ def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") 
     """A policy from its spec.
 
     Args:
-        spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin, entropy; without `:value` its default),
-            optionally followed by `@block_length=…`, blocks of its own inside the decoder's; or
-            a directory that `LearnedPolicy.save_pretrained` wrote, or a repository `org/name` of the Hugging Face Hub with such files (two
-            files are downloaded, never code); both optionally followed by `@temperature=…,beta=…` and, where one policy serves every
-            trade-off, `alpha=…` or `nfe=…` (a target).
+        spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin,
+            entropy; without `:value` its default), optionally followed by `@block_length=…`, blocks
+            of its own inside the decoder's; or a directory that `LearnedPolicy.save_pretrained`
+            wrote, or a repository `org/name` of the Hugging Face Hub with such files (two files are
+            downloaded, never code); both optionally followed by `@temperature=…,beta=…` and, where
+            one policy serves every trade-off, `alpha=…` or `nfe=…` (a target).
         device: for a learned policy's weights.
 
     Raises:
@@ -55,12 +57,17 @@ def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
         policy = make(number(value)) if value else make()
     except ValueError:
         kind = "a whole number" if number is int else "a number"
-        raise UnmaskError(f"sampler {spec!r} has the value {value!r}; give {kind}, for example {name}:{number(1)}") from None
+        raise UnmaskError(
+            f"sampler {spec!r} has the value {value!r}; give {kind}, for example {name}:{number(1)}"
+        ) from None
     if not settings:
         return policy
     key, _, text = settings.partition("=")
     if key != "block_length" or not text.isascii() or not text.isdecimal():
-        raise UnmaskError(f"sampler {spec!r} has the setting {settings!r}; give a heuristic block_length=NUMBER or none")
+        raise UnmaskError(
+            f"sampler {spec!r} has the setting {settings!r}; give a heuristic block_length=NUMBER "
+            "or none"
+        )
     return SemiAutoregressive(policy, int(text))
 
 
@@ -84,21 +91,30 @@ def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPol
                 raise ValueError
         except ValueError:
             accepted = "temperature, beta, alpha or nfe=NUMBER, and zero=time, mask or time+mask"
-            raise UnmaskError(f"sampler {spec!r} has the setting {setting!r}; accepted are {accepted}") from None
+            raise UnmaskError(
+                f"sampler {spec!r} has the setting {setting!r}; accepted are {accepted}"
+            ) from None
     return replace(policy, **changes)
 
 
-REMASKING = {"low_confidence": "confidence", "maskgit_plus": "confidence", "random": "random", "topk_margin": "margin"}
+REMASKING = {
+    "low_confidence": "confidence",
+    "maskgit_plus": "confidence",
+    "random": "random",
+    "topk_margin": "margin",
+}
 
 
 def steps_spec(steps: int, length: int, remasking: str = "low_confidence") -> str:
-    """The spec of what LLaDA calls `remasking` and Dream `alg`, with their `steps`: L / steps positions at each pass.
+    """The spec of what LLaDA calls `remasking` and Dream `alg`, with their `steps`: L / steps
+    positions at each pass.
 
     Args:
         steps: of the whole buffer, 1 to L; must divide L, for then every pass reveals equally many.
         length: L.
-        remasking: LLaDA's low_confidence or random; Dream's maskgit_plus or topk_margin. (Dream's origin draws how many positions it
-            reveals and its entropy ranks them by entropy: no sampler here does the same.)
+        remasking: LLaDA's low_confidence or random; Dream's maskgit_plus or topk_margin. (Dream's
+            origin draws how many positions it reveals and its entropy ranks them by entropy: no
+            sampler here does the same.)
 
     Raises:
         UnmaskError: for another name, or steps that do not divide L.
@@ -108,9 +124,15 @@ def steps_spec(steps: int, length: int, remasking: str = "low_confidence") -> st
         'margin:2'
     """
     if remasking not in REMASKING:
-        raise UnmaskError(f"remasking {remasking!r} has no equal here; use one of {', '.join(REMASKING)}, or a policy such as entropy:0.1")
+        raise UnmaskError(
+            f"remasking {remasking!r} has no equal here; use one of {', '.join(REMASKING)}, or a "
+            "policy such as entropy:0.1"
+        )
     if steps < 1 or length % steps:
-        raise UnmaskError(f"steps is {steps}; give a divisor of the answers' length {length}, so that each pass reveals equally many")
+        raise UnmaskError(
+            f"steps is {steps}; give a divisor of the answers' length {length}, so that each pass "
+            "reveals equally many"
+        )
     return f"{REMASKING[remasking]}:{length // steps}"
 
 
@@ -124,11 +146,17 @@ def find_policy(directory: str, spec: str) -> Path:
         return Path(directory)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", directory):
         known = ", ".join(HEURISTICS)
-        raise UnmaskError(f"sampler {spec!r} is neither a policy directory, a Hub repository nor one of {known} (as in threshold:0.9)")
+        raise UnmaskError(
+            f"sampler {spec!r} is neither a policy directory, a Hub repository nor one of {known} "
+            "(as in threshold:0.9)"
+        )
     try:
-        return Path(snapshot_download(directory, allow_patterns=["config.json", "model.safetensors"]))
+        return Path(
+            snapshot_download(directory, allow_patterns=["config.json", "model.safetensors"])
+        )
     except Exception as error:  # the hub raises many kinds, down to those of its HTTP library
         reason = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
         raise UnmaskError(
-            f"policy {directory!r} is no directory and cannot be had from the Hugging Face Hub ({reason}); check name and network"
+            f"policy {directory!r} is no directory and cannot be had from the Hugging Face Hub "
+            f"({reason}); check name and network"
         ) from None

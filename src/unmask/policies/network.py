@@ -1,4 +1,5 @@
-"""The policy network (paper §3.2, App. H): one adaptive-layer-norm transformer block over the generation buffer."""
+"""The policy network (paper §3.2, App. H): one adaptive-layer-norm transformer block over the
+generation buffer."""
 
 from __future__ import annotations
 
@@ -8,12 +9,24 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import embedding, gelu, layer_norm, linear, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import (
+    embedding,
+    gelu,
+    layer_norm,
+    linear,
+    pad,
+    scaled_dot_product_attention,
+    silu,
+)
 
 from unmask.errors import UnmaskError
 from unmask.policies.base import Observation
 
-CHOICES = {"transform": ("probability", "log-odds"), "time": ("sinusoids", "released"), "modulation": ("silu", "linear")}
+CHOICES = {
+    "transform": ("probability", "log-odds"),
+    "time": ("sinusoids", "released"),
+    "modulation": ("silu", "linear"),
+}
 
 
 @dataclass(frozen=True)
@@ -26,16 +39,20 @@ class NetworkConfig:
         mlp: width of the feed-forward layer.
         inputs: k, how many of the largest probabilities it reads at each position.
         initial_bias: of the output; −2 starts with a reveal probability of 0.12 everywhere.
-        transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 − c)) / 4 with c cut to
-            [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
-        time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all frequencies are 1 (paper.md §7, 4).
-        context: the network reads, beside the probabilities at a position, the smallest confidence among the eligible positions before it
-            and among those behind it (1 if there are none). Attention could find these, but GRPO rarely gets it to (lab book).
-        joint: it reads the product of the confidences of all eligible positions that are more confident than this one: in the units of a
-            probability, what the entropy bound goes by.
-        hidden: width of the frozen model's hidden states, which the network reads too; 0 reads none (paper Fig. 20).
+        transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 −
+            c)) / 4 with c cut to [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
+        time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all
+            frequencies are 1 (paper.md §7, 4).
+        context: the network reads, beside the probabilities at a position, the smallest confidence
+            among the eligible positions before it and among those behind it (1 if there are none).
+            Attention could find these, but GRPO rarely gets it to (lab book).
+        joint: it reads the product of the confidences of all eligible positions that are more
+            confident than this one: in the units of a probability, what the entropy bound goes by.
+        hidden: width of the frozen model's hidden states, which the network reads too; 0 reads none
+            (paper Fig. 20).
         conditioned: the network is told α, through the modulators, and serves all of them.
-        modulation: what the modulators are a linear map of: "silu" of the condition (DiT), or "linear": the condition itself.
+        modulation: what the modulators are a linear map of: "silu" of the condition (DiT), or
+            "linear": the condition itself.
     """
 
     width: int = 128
@@ -54,14 +71,24 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         for name in ("width", "heads", "mlp", "inputs"):
             if getattr(self, name) < 1:
-                raise UnmaskError(f"{name} of the policy network is {getattr(self, name)}; give at least 1")
+                raise UnmaskError(
+                    f"{name} of the policy network is {getattr(self, name)}; give at least 1"
+                )
         for name, values in CHOICES.items():
             if getattr(self, name) not in values:
-                raise UnmaskError(f"{name} of the policy network is {getattr(self, name)!r}; use {' or '.join(values)}")
+                raise UnmaskError(
+                    f"{name} of the policy network is {getattr(self, name)!r}; use "
+                    f"{' or '.join(values)}"
+                )
         if self.hidden < 0:
-            raise UnmaskError(f"hidden of the policy network is {self.hidden}; give the model's width, or 0")
+            raise UnmaskError(
+                f"hidden of the policy network is {self.hidden}; give the model's width, or 0"
+            )
         if self.width % (2 * self.heads):
-            raise UnmaskError(f"policy width {self.width} cannot be cut into {self.heads} heads of even size; change one of them")
+            raise UnmaskError(
+                f"policy width {self.width} cannot be cut into {self.heads} heads of even size; "
+                "change one of them"
+            )
 
 
 class PolicyNetwork(nn.Module):
@@ -74,7 +101,11 @@ class PolicyNetwork(nn.Module):
         self.confidence = nn.Linear(config.inputs + 2 * config.context + config.joint, width)
         self.hidden = nn.Linear(config.hidden, width) if config.hidden else None
         self.mask = nn.Embedding(2, width)
-        self.tradeoff = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width)) if config.conditioned else None
+        self.tradeoff = (
+            nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
+            if config.conditioned
+            else None
+        )
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.modulation = nn.Linear(width, 6 * width)
         self.qkv = nn.Linear(width, 3 * width)
@@ -84,7 +115,9 @@ class PolicyNetwork(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 1)
         nn.init.normal_(self.mask.weight, std=0.02)
-        nn.init.zeros_(self.modulation.weight)  # with the bias: identity modulators (shift = scale = 0, gate = 1)
+        nn.init.zeros_(
+            self.modulation.weight
+        )  # with the bias: identity modulators (shift = scale = 0, gate = 1)
         nn.init.zeros_(self.modulation.bias)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.constant_(self.head.bias, config.initial_bias)
@@ -94,8 +127,9 @@ class PolicyNetwork(nn.Module):
 
         Args:
             observation: B rows.
-            most: no row has more eligible positions than this. Given, logits are computed at those alone and mean nothing elsewhere: every
-                position is attended to, but only they attend, which in semi-AR is most of the work spared.
+            most: no row has more eligible positions than this. Given, logits are computed at those
+                alone and mean nothing elsewhere: every position is attended to, but only they
+                    attend, which in semi-AR is most of the work spared.
         """
         batch, length = observation.masked.shape
         heads, width = self.config.heads, self.config.width
@@ -106,12 +140,17 @@ class PolicyNetwork(nn.Module):
             c = torch.cat([c, joint_ahead(c[..., 0], observation.eligible)[..., None]], -1)
         h = self.confidence(c.logit(1e-4) / 4 if self.config.transform == "log-odds" else c)
         if self.hidden is not None:
-            h = h + self.hidden(layer_norm(observation.features["hidden"].float(), (self.config.hidden,)))
+            h = h + self.hidden(
+                layer_norm(observation.features["hidden"].float(), (self.config.hidden,))
+            )
         by_bit = self.modulators(observation)
         angles = rotary_angles(length, width // heads, h.device)[None, None]
 
-        # Keys and values of all positions; queries and all that follows of the eligible ones, whose mask bit is the same in a row.
-        modulated = torch.where(observation.masked[..., None], by_bit[:, 1:, : 2 * width], by_bit[:, :1, : 2 * width])
+        # Keys and values of all positions; queries and all that follows of the eligible ones, whose
+        # mask bit is the same in a row.
+        modulated = torch.where(
+            observation.masked[..., None], by_bit[:, 1:, : 2 * width], by_bit[:, :1, : 2 * width]
+        )
         x = modulate(h, *modulated.chunk(2, -1))
         at = None
         if most is None:
@@ -120,7 +159,10 @@ class PolicyNetwork(nn.Module):
             q_angles = angles
         else:
             at = (~observation.eligible).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-            weights, biases = self.qkv.weight.split([width, 2 * width]), self.qkv.bias.split([width, 2 * width])
+            weights, biases = (
+                self.qkv.weight.split([width, 2 * width]),
+                self.qkv.bias.split([width, 2 * width]),
+            )
             k, v = linear(x, weights[1], biases[1]).chunk(2, -1)
             x, h = (y.gather(1, at[..., None].expand(-1, -1, width)) for y in (x, h))
             q = linear(x, weights[0], biases[0])
@@ -128,28 +170,41 @@ class PolicyNetwork(nn.Module):
             chosen = torch.where(bit[:, None, None], by_bit[:, 1:], by_bit[:, :1])
             q_angles = angles[0, 0, at][:, None]
         gate_1, shift_2, scale_2, gate_2 = chosen[..., 2 * width :].chunk(4, -1)
-        q, k, v = (y.reshape(*y.shape[:2], heads, width // heads).transpose(1, 2) for y in (q, k, v))
-        with torch.autocast(h.device.type, enabled=False):  # the kernel's bf16 backward is 7x slower than fp32 on CPUs (lab book)
-            x = scaled_dot_product_attention(rotate(q.float(), q_angles), rotate(k.float(), angles), v.float())
+        q, k, v = (
+            y.reshape(*y.shape[:2], heads, width // heads).transpose(1, 2) for y in (q, k, v)
+        )
+        with torch.autocast(
+            h.device.type, enabled=False
+        ):  # the kernel's bf16 backward is 7x slower than fp32 on CPUs (lab book)
+            x = scaled_dot_product_attention(
+                rotate(q.float(), q_angles), rotate(k.float(), angles), v.float()
+            )
         h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(h.shape))
         h = h + (1 + gate_2) * self.down(gelu(self.up(modulate(h, shift_2, scale_2))))
-        # As a sum, not a matrix-vector product: its bits then do not depend on how many rows there are (lab book).
+        # As a sum, not a matrix-vector product: its bits then do not depend on how many rows there
+        # are (lab book).
         logits = (self.norm(h) * self.head.weight[0]).float().sum(-1) + self.head.bias
         return logits if at is None else logits.new_zeros(batch, length).scatter(1, at, logits)
 
     def modulators(self, observation: Observation) -> Float[Tensor, "B 2 modulators"]:
-        """Shift, scale, gate, shift, scale, gate, of each row for the mask bits 0 and 1. The condition depends on these, the step
-        and the row's α only, so they are computed once for each step there is, and looked up."""
+        """Shift, scale, gate, shift, scale, gate, of each row for the mask bits 0 and 1. The
+        condition depends on these, the step and the row's α only, so they are computed once for
+        each step there is, and looked up."""
         length, width = observation.length, self.config.width
         several, time = None, torch.arange(length + 1, device=observation.step.device)
         row = observation.step.clamp(max=length)
         if self.tradeoff is not None:
-            # At least 8 rows: the products of fewer have other bits on CPUs, and a row's must not depend on the batch (lab book).
+            # At least 8 rows: the products of fewer have other bits on CPUs, and a row's must not
+            # depend on the batch (lab book).
             batch = len(row)
             several = torch.arange(max(batch, 8), device=row.device) % batch
             row, time = torch.arange(batch, device=row.device), row[several]
         time = time / length
-        embedded = self.time(sinusoids(time, width) if self.config.time == "sinusoids" else one_frequency(time, width))
+        embedded = self.time(
+            sinusoids(time, width)
+            if self.config.time == "sinusoids"
+            else one_frequency(time, width)
+        )
         if self.tradeoff is not None:
             assert observation.alpha is not None, "a conditioned network needs α in the observation"
             embedded = embedded + self.tradeoff(observation.alpha[several, None].log())
@@ -159,34 +214,44 @@ class PolicyNetwork(nn.Module):
         return embedding(row, table.flatten(1)).unflatten(1, (2, 6 * width))
 
 
-def modulate(h: Float[Tensor, "B n width"], shift: Tensor, scale: Tensor) -> Float[Tensor, "B n width"]:
+def modulate(
+    h: Float[Tensor, "B n width"], shift: Tensor, scale: Tensor
+) -> Float[Tensor, "B n width"]:
     """Adaptive layer norm: normalised without weights of its own, then scaled and shifted."""
     return layer_norm(h, h.shape[-1:]) * (1 + scale) + shift
 
 
-def smallest_beside(c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Float[Tensor, "B L 2"]:
-    """At each position the smallest c among the eligible positions before it, and among those behind it; 1 where there are none."""
+def smallest_beside(
+    c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]
+) -> Float[Tensor, "B L 2"]:
+    """At each position the smallest c among the eligible positions before it, and among those
+    behind it; 1 where there are none."""
     c = pad(c.masked_fill(~eligible, 1.0), (1, 1), value=1.0)
     before, behind = c.cummin(1).values[:, :-2], c.flip(1).cummin(1).values[:, :-2].flip(1)
     return torch.stack([before, behind], -1)
 
 
 def joint_ahead(c: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Float[Tensor, "B L"]:
-    """At each eligible position the product of all larger c of eligible positions (equal ones: the earlier); 1 for the largest."""
+    """At each eligible position the product of all larger c of eligible positions (equal ones: the
+    earlier); 1 for the largest."""
     ranked = c.masked_fill(~eligible, -1).argsort(dim=1, descending=True, stable=True)
     log_c = c.clamp(min=1e-6).log().masked_fill(~eligible, 0).gather(1, ranked)
     return torch.zeros_like(c).scatter(1, ranked, log_c.cumsum(1) - log_c).exp()
 
 
 def sinusoids(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]:
-    """Sine and cosine of the time in [0, 1] at width / 2 frequencies, geometric from 1000 down to 0.1 radians."""
-    frequencies = 1000.0 * torch.exp(torch.linspace(0, -math.log(10_000.0), width // 2, device=time.device))
+    """Sine and cosine of the time in [0, 1] at width / 2 frequencies, geometric from 1000 down to
+    0.1 radians."""
+    frequencies = 1000.0 * torch.exp(
+        torch.linspace(0, -math.log(10_000.0), width // 2, device=time.device)
+    )
     angles = time[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
 def one_frequency(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]:
-    """The released code's embedding: width / 2 cosines, then as many sines, of the time itself; it carries one number (paper.md §7, 4)."""
+    """The released code's embedding: width / 2 cosines, then as many sines, of the time itself; it
+    carries one number (paper.md §7, 4)."""
     angles = time[:, None].expand(-1, width // 2)
     return torch.cat([angles.cos(), angles.sin()], -1)
 
@@ -197,7 +262,9 @@ def rotary_angles(length: int, head_width: int, device: torch.device) -> Float[T
     return torch.arange(length, device=device)[:, None] * frequencies
 
 
-def rotate(x: Float[Tensor, "B heads L d"], angles: Float[Tensor, "*rows L half"]) -> Float[Tensor, "B heads L d"]:
+def rotate(
+    x: Float[Tensor, "B heads L d"], angles: Float[Tensor, "*rows L half"]
+) -> Float[Tensor, "B heads L d"]:
     """Turns each pair (x_i, x_{i + d/2}) by its position's angle."""
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x.chunk(2, -1)

@@ -1,4 +1,5 @@
-"""Dynamic Plackett–Luce sampling, DPLS (paper App. E): positions are drawn one after the other until STOP is drawn."""
+"""Dynamic Plackett–Luce sampling, DPLS (paper App. E): positions are drawn one after the other
+until STOP is drawn."""
 
 from __future__ import annotations
 
@@ -14,9 +15,11 @@ NEVER = -1e9  # utility of what cannot be drawn; finite, so that gradients stay 
 
 @dataclass(frozen=True)
 class PlackettLuce:
-    """The first position ~ softmax(logits) over the eligible; then, without replacement, softmax over the rest and STOP of utility 0.
+    """The first position ~ softmax(logits) over the eligible; then, without replacement, softmax
+    over the rest and STOP of utility 0.
 
-    An action is int64 [B, L]: the place of each position in the order drawn, from 1, and 0 where nothing is revealed.
+    An action is int64 [B, L]: the place of each position in the order drawn, from 1, and 0 where
+        nothing is revealed.
 
     Attributes:
         logits: fp32 [B, L], already divided by the policy temperature.
@@ -32,9 +35,11 @@ class PlackettLuce:
         return 2 * self.logits.shape[1] + 1
 
     def sample(self, uniform: Float[Tensor, "B n"], scale: float = 1.0) -> Int[Tensor, "B L"]:
-        """An action from uniform numbers, `numbers` for each row; `scale` = β divides the weight of STOP.
+        """An action from uniform numbers, `numbers` for each row; `scale` = β divides the weight of
+        STOP.
 
-        By the Gumbel-max trick: the largest of logits + noise is the first; with fresh noise, those above STOP follow in falling order.
+        By the Gumbel-max trick: the largest of logits + noise is the first; with fresh noise, those
+        above STOP follow in falling order.
         """
         length = self.logits.shape[1]
         noise = -(-(uniform + 2.0**-25).log()).log()
@@ -46,7 +51,8 @@ class PlackettLuce:
         return torch.where(drawn, place + 1, 0)
 
     def stages(self, action: Int[Tensor, "B L"]) -> tuple[Tensor, Tensor, Tensor]:
-        """The draws in order, for `log_prob` and `entropy`: utilities sorted by place, the rest behind; log of what is left; K."""
+        """The draws in order, for `log_prob` and `entropy`: utilities sorted by place, the rest
+        behind; log of what is left; K."""
         rank = torch.where(action > 0, action, action.shape[1] + 1)
         order = rank.argsort(dim=1, stable=True)
         utility = self.logits.masked_fill(~self.eligible, NEVER).gather(1, order)
@@ -54,22 +60,32 @@ class PlackettLuce:
         return utility, left, (action > 0).sum(1, keepdim=True)
 
     def log_prob(self, action: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
-        """Log-likelihood of the ordered draw; −∞ (about) for an empty one, which cannot be drawn."""
+        """Log-likelihood of the ordered draw; −∞ (about) for an empty one, which cannot be
+        drawn."""
         utility, left, count = self.stages(action)
-        with_stop = torch.cat([left[:, :1], torch.logaddexp(left[:, 1:], torch.zeros_like(left[:, 1:]))], 1)
+        with_stop = torch.cat(
+            [left[:, :1], torch.logaddexp(left[:, 1:], torch.zeros_like(left[:, 1:]))], 1
+        )
         stage = torch.arange(utility.shape[1], device=utility.device)
         chosen = ((utility - with_stop) * (stage < count)).sum(1)
-        behind = torch.cat([with_stop, torch.zeros_like(left[:, :1])], 1)  # after the last position only STOP is left
+        behind = torch.cat(
+            [with_stop, torch.zeros_like(left[:, :1])], 1
+        )  # after the last position only STOP is left
         return torch.where(count[:, 0] > 0, chosen - behind.gather(1, count)[:, 0], NEVER)
 
     def entropy(self, action: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
-        """The entropies of the draws along `action`, summed, in nats: over actions of this distribution its mean is the entropy."""
+        """The entropies of the draws along `action`, summed, in nats: over actions of this
+        distribution its mean is the entropy."""
         utility, _, count = self.stages(action)
         length = utility.shape[1]
         stage = torch.arange(length + 1, device=utility.device)
-        items = torch.cat([utility, torch.zeros_like(utility[:, :1])], 1)[:, None, :].expand(-1, length + 1, -1)
+        items = torch.cat([utility, torch.zeros_like(utility[:, :1])], 1)[:, None, :].expand(
+            -1, length + 1, -1
+        )
         item = torch.arange(length + 1, device=utility.device)
-        gone = (item < stage[:, None]) | ((stage[:, None] == 0) & (item == length))  # drawn before; STOP, at the first draw
+        gone = (item < stage[:, None]) | (
+            (stage[:, None] == 0) & (item == length)
+        )  # drawn before; STOP, at the first draw
         log_p = items.masked_fill(gone, NEVER).log_softmax(-1)
         entropies = -(log_p.exp() * log_p.clamp(min=-1e4)).sum(-1)
         return (entropies * (stage <= count)).sum(1)

@@ -21,18 +21,23 @@ NAMED = {"reasoning_gym": "reasoning_gym.task", "jsonl": "jsonl.task"}
 KNOWN = (*EMBEDDED, *DATA_SETS, "reasoning_gym:NAME", "jsonl:FILE", "mixtures like gsm8k:2+math:1")
 
 
-def load_task(name: str, *, data_dir: str | Path | None = None, allow_code_execution: bool = False) -> Task:
-    """The task called `name`, or a mixture: names joined by `+`, each perhaps with `:weight` behind it.
+def load_task(
+    name: str, *, data_dir: str | Path | None = None, allow_code_execution: bool = False
+) -> Task:
+    """The task called `name`, or a mixture: names joined by `+`, each perhaps with `:weight` behind
+    it.
 
     Args:
-        name: an embedded task (chain, sudoku), a benchmark (gsm8k, math, math500, humaneval, mbpp, kodcode), `reasoning_gym:NAME`,
-            `jsonl:FILE`.
-        data_dir: a directory with the benchmarks' files (`DIR/gsm8k/train.jsonl`, …); None loads them from the Hugging Face Hub.
-        allow_code_execution: whether model-written programs may run, in the sandbox (docs/security.md); humaneval, mbpp and kodcode need
-            it.
+        name: an embedded task (chain, sudoku), a benchmark (gsm8k, math, math500, humaneval, mbpp,
+            kodcode), `reasoning_gym:NAME`, `jsonl:FILE`.
+        data_dir: a directory with the benchmarks' files (`DIR/gsm8k/train.jsonl`, …); None loads
+            them from the Hugging Face Hub.
+        allow_code_execution: whether model-written programs may run, in the sandbox
+            (docs/security.md); humaneval, mbpp and kodcode need it.
 
     Raises:
-        UnmaskError: if there is no such task, a package that it needs is missing, or it needs code execution and that was not allowed.
+        UnmaskError: if there is no such task, a package that it needs is missing, or it needs code
+            execution and that was not allowed.
 
     Example:
         >>> unmask.load_task("chain").examples("test", 1)[0].prompt
@@ -40,14 +45,21 @@ def load_task(name: str, *, data_dir: str | Path | None = None, allow_code_execu
     """
     place = Place(None if data_dir is None else Path(data_dir), allow_code_execution)
     if place.data_dir is not None and not place.data_dir.is_dir():
-        raise UnmaskError(f"data directory {place.data_dir} does not exist; give a directory with one directory for each task")
+        raise UnmaskError(
+            f"data directory {place.data_dir} does not exist; give a directory with one directory "
+            "for each task"
+        )
     parts = [weighted(part) for part in name.split("+")]
     if len(parts) == 1 and parts[0][1] is None:
         return one(name, place)
     names = [part for part, _ in parts]
     if len(set(names)) < len(names):
         raise UnmaskError(f"mixture {name!r} names a task twice; name each once, with a weight")
-    return mixture(name, [one(part, place) for part in names], [1.0 if weight is None else weight for _, weight in parts])
+    return mixture(
+        name,
+        [one(part, place) for part in names],
+        [1.0 if weight is None else weight for _, weight in parts],
+    )
 
 
 def weighted(part: str) -> tuple[str, float | None]:

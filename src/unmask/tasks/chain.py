@@ -1,9 +1,12 @@
-"""Arithmetic chains: `7 a +5 b *3 =`, solved step by step modulo 10, each step in one of three phrasings.
+"""Arithmetic chains: `7 a +5 b *3 =`, solved step by step modulo 10, each step in one of three
+phrasings.
 
-Operations carry letters, so that a step can find its operation by name, and an operation with its number is one token: without the two, a
-model of this size learns the form of a solution in half an hour, but not its digits (lab book).
-The phrasing is free, so before a step is begun the best token of each of its positions may belong to a different phrasing:
-revealing them together spoils the step, and a low confidence may be harmless. Steps depend on the results before them.
+Operations carry letters, so that a step can find its operation by name, and an operation with its
+number is one token: without the two, a model of this size learns the form of a solution in half an
+    hour, but not its digits (lab book).
+The phrasing is free, so before a step is begun the best token of each of its positions may belong
+to a different phrasing: revealing them together spoils the step, and a low confidence may be
+    harmless. Steps depend on the results before them.
 """
 
 from __future__ import annotations
@@ -12,8 +15,16 @@ import random
 
 from unmask.tasks.base import Drawn, Example, Task
 
-OPERATIONS = {"+": lambda a, b: (a + b) % 10, "-": lambda a, b: (a - b) % 10, "*": lambda a, b: (a * b) % 10}
-PHRASINGS = ("{name} {a} {op}{b} = {r} ;", "{name} then {a} {op}{b} gives {r} .", "{name} so {r} is {a} {op}{b} !")
+OPERATIONS = {
+    "+": lambda a, b: (a + b) % 10,
+    "-": lambda a, b: (a - b) % 10,
+    "*": lambda a, b: (a * b) % 10,
+}
+PHRASINGS = (
+    "{name} {a} {op}{b} = {r} ;",
+    "{name} then {a} {op}{b} gives {r} .",
+    "{name} so {r} is {a} {op}{b} !",
+)
 NAMES = "abcdef"
 
 
@@ -53,7 +64,16 @@ TASK = Task(
     name="chain",
     source=Drawn(draw),
     score=score,
-    words=(*"0123456789", *(op + b for op in OPERATIONS for b in "0123456789"), *NAMES, *"=;.!#", "then", "gives", "so", "is"),
+    words=(
+        *"0123456789",
+        *(op + b for op in OPERATIONS for b in "0123456789"),
+        *NAMES,
+        *"=;.!#",
+        "then",
+        "gives",
+        "so",
+        "is",
+    ),
     max_new_tokens=48,
     max_prompt_tokens=14,
     block_length=16,

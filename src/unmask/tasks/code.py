@@ -1,4 +1,5 @@
-"""Programming tasks: HumanEval (Chen et al. 2021), MBPP (Austin et al. 2021), KodCode (Xu et al. 2025). Programs run in the sandbox."""
+"""Programming tasks: HumanEval (Chen et al. 2021), MBPP (Austin et al. 2021), KodCode (Xu et al.
+2025). Programs run in the sandbox."""
 
 from __future__ import annotations
 
@@ -17,12 +18,14 @@ FENCE = "```python\n"
 HUMANEVAL_TEMPLATE, MBPP_TEMPLATE, KODCODE_TEMPLATE = "humaneval@1", "mbpp@1", "kodcode@1"
 HUMANEVAL_USER = "Complete this Python function. Answer with the whole function in one code block.\n\n```python\n{prompt}```"
 MBPP_USER = "{text}\n\nThe code must pass these tests:\n{tests}\n\nAnswer with Python code in one code block."
-KODCODE_USER = "{question}\n\nThe code must define:\n{names}\n\nAnswer with Python code in one code block."
+KODCODE_USER = (
+    "{question}\n\nThe code must define:\n{names}\n\nAnswer with Python code in one code block."
+)
 
 
 def code_of(completion: str) -> str:
-    """The program in a completion of an answer that begins with a code fence: what stands before the fence closes, or in the first fence it
-    opens itself."""
+    """The program in a completion of an answer that begins with a code fence: what stands before
+    the fence closes, or in the first fence it opens itself."""
     opened = re.search(r"```(?:python|py)?[ \t]*\n", completion)
     if opened and (opened.group().strip() != "```" or not completion[: opened.start()].strip()):
         completion = completion[opened.end() :]
@@ -30,7 +33,8 @@ def code_of(completion: str) -> str:
 
 
 def defined(solution: str) -> tuple[str, ...]:
-    """The names that a right solution binds at its top, imports aside: what the tests of a program may see of it."""
+    """The names that a right solution binds at its top, imports aside: what the tests of a program
+    may see of it."""
     names = []
     for node in parsed(solution):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -41,11 +45,16 @@ def defined(solution: str) -> tuple[str, ...]:
 
 
 def imports(solution: str) -> str:
-    """The imports of Python's own modules at the top of a right solution, for tests that rely on them."""
+    """The imports of Python's own modules at the top of a right solution, for tests that rely on
+    them."""
     lines = []
     for node in parsed(solution):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            modules = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            modules = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [alias.name for alias in node.names]
+            )
             if all(module.split(".")[0] in sys.stdlib_module_names for module in modules):
                 lines.append(ast.unparse(node) + "\n")
     return "".join(lines)
@@ -59,20 +68,33 @@ def parsed(solution: str) -> list[ast.stmt]:
         return []
 
 
-def made(name: str, template: str, source: Listed, job: Callable[[str, Example], Job], place: Place) -> Task:
+def made(
+    name: str, template: str, source: Listed, job: Callable[[str, Example], Job], place: Place
+) -> Task:
     """A task whose answers are programs.
 
     Raises:
         UnmaskError: unless code execution was allowed and this machine can confine it.
     """
     if not place.allow_code_execution:
-        raise UnmaskError(f"task {name} runs code that the model wrote; read docs/security.md and say --allow-code-execution")
+        raise UnmaskError(
+            f"task {name} runs code that the model wrote; read docs/security.md and say "
+            "--allow-code-execution"
+        )
     require_sandbox()
 
     def score(completion: str, example: Example) -> float:
         return float(check(job(code_of(completion), example)).passed)
 
-    return Task(name=name, source=source, score=score, max_new_tokens=256, template=template, answer=code_of, waits=True)
+    return Task(
+        name=name,
+        source=source,
+        score=score,
+        max_new_tokens=256,
+        template=template,
+        answer=code_of,
+        waits=True,
+    )
 
 
 def humaneval(place: Place) -> Task:
@@ -83,22 +105,34 @@ def humaneval(place: Place) -> Task:
         rows = read_rows(place, "humaneval", "openai/openai_humaneval", split, columns)
         user = HUMANEVAL_USER.format
         return [
-            Example(user(prompt=r["prompt"]), r["prompt"] + r["canonical_solution"] + "```", system="", prefill=FENCE, data=r) for r in rows
+            Example(
+                user(prompt=r["prompt"]),
+                r["prompt"] + r["canonical_solution"] + "```",
+                system="",
+                prefill=FENCE,
+                data=r,
+            )
+            for r in rows
         ]
 
     def job(code: str, example: Example) -> Job:
         row = example.data
-        whole = re.search(rf"^(?:async\s+)?def\s+{re.escape(row['entry_point'])}\b", code, re.MULTILINE)
+        whole = re.search(
+            rf"^(?:async\s+)?def\s+{re.escape(row['entry_point'])}\b", code, re.MULTILINE
+        )
         program = (
             f"{row['prompt']}\n    pass\n\n{code}" if whole else row["prompt"] + code
         )  # a whole function may need the prompt's imports
-        return Job(program, row["test"], kind="humaneval", names=(row["entry_point"],), setup=row["prompt"])
+        return Job(
+            program, row["test"], kind="humaneval", names=(row["entry_point"],), setup=row["prompt"]
+        )
 
     return made("humaneval", HUMANEVAL_TEMPLATE, data_set(read, train=None), job, place)
 
 
 def mbpp(place: Place) -> Task:
-    """974 small programs with three assertions each, in the official splits (500 for tests). The prompt shows the assertions, as usual."""
+    """974 small programs with three assertions each, in the official splits (500 for tests). The
+    prompt shows the assertions, as usual."""
     columns = ("task_id", "text", "code", "test_list", "test_setup_code", "challenge_test_list")
 
     def read(split: str) -> list[Example]:
@@ -123,7 +157,8 @@ def mbpp(place: Place) -> Task:
 
 
 def kodcode(place: Place) -> Task:
-    """Synthetic programming problems with pytest files, for training; 1/8 of them, by the CRC of their prompts, are kept for tests."""
+    """Synthetic programming problems with pytest files, for training; 1/8 of them, by the CRC of
+    their prompts, are kept for tests."""
     columns = ("question_id", "question", "solution", "test", "test_info")
 
     def names(row: dict[str, Any]) -> str:
@@ -133,10 +168,18 @@ def kodcode(place: Place) -> Task:
         rows = read_rows(place, "kodcode", "KodCode/KodCode-V1", split, columns)
         user = KODCODE_USER.format
         prompts = [user(question=row["question"].strip(), names=names(row)) for row in rows]
-        return [Example(p, row["solution"] + "\n```", system="", prefill=FENCE, data=row) for p, row in zip(prompts, rows, strict=True)]
+        return [
+            Example(p, row["solution"] + "\n```", system="", prefill=FENCE, data=row)
+            for p, row in zip(prompts, rows, strict=True)
+        ]
 
     def job(code: str, example: Example) -> Job:
         names = [info["function_name"] for info in example.data["test_info"] or []]
-        return Job(code, example.data["test"], kind="pytest", names=tuple(dict.fromkeys([*names, *defined(example.data["solution"])])))
+        return Job(
+            code,
+            example.data["test"],
+            kind="pytest",
+            names=tuple(dict.fromkeys([*names, *defined(example.data["solution"])])),
+        )
 
     return made("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), job, place)

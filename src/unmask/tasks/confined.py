@@ -1,9 +1,10 @@
-"""The inside of the sandbox: run by `sandbox.py` as a script of its own, with the standard library alone. docs/security.md says what it
-stops.
+"""The inside of the sandbox: run by `sandbox.py` as a script of its own, with the standard library
+alone. docs/security.md says what it stops.
 
-Two processes check one program. `program` holds the model's code and nothing else; `checker` holds the tests and asks the first one to call
-its functions. What passes between them is plain data, so the model's code never sees an expected value, and no object of its making is ever
-compared with one.
+Two processes check one program. `program` holds the model's code and nothing else; `checker` holds
+the tests and asks the first one to call its functions. What passes between them is plain data, so
+the model's code never sees an expected value, and no object of its making is ever compared with
+one.
 """
 
 from __future__ import annotations
@@ -31,13 +32,16 @@ from typing import Any, cast
 MESSAGE_LIMIT = 16 * 2**20
 PRINTED_LIMIT = 64 * 2**10
 
-# Confinement. Everything below is inherited by threads and cannot be taken back by the process it was laid on.
+# Confinement. Everything below is inherited by threads and cannot be taken back by the process it
+# was laid on.
 
 libc = ctypes.CDLL(None, use_errno=True)
 
-# System calls refused with EPERM: new processes and programs, sockets, signals to and looks into other processes, limits, modes and owners
+# System calls refused with EPERM: new processes and programs, sockets, signals to and looks into
+# other processes, limits, modes and owners
 # of files, mounts and
-# namespaces, kernel interfaces that go around these rules (io_uring), System V and POSIX queues. x86-64, AArch64; 0 where there is none.
+# namespaces, kernel interfaces that go around these rules (io_uring), System V and POSIX queues.
+# x86-64, AArch64; 0 where there is none.
 REFUSED = {
     "fork": (57, 0), "vfork": (58, 0), "execve": (59, 221), "execveat": (322, 281),
     "socket": (41, 198), "socketpair": (53, 199), "connect": (42, 203), "bind": (49, 200), "sendto": (44, 206), "sendmsg": (46, 211),
@@ -72,7 +76,8 @@ CLONE_THREAD = 0x10000
 
 
 def must(result: int, what: str) -> int:
-    """The result of a C call; an `OSError` where it failed: the sandbox is whole or does not start."""
+    """The result of a C call; an `OSError` where it failed: the sandbox is whole or does not
+    start."""
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
@@ -80,8 +85,8 @@ def must(result: int, what: str) -> int:
 
 
 def filter_calls() -> None:
-    """Lays the seccomp filter: the calls of `REFUSED` fail with EPERM, new processes too, threads may be made; calls of another
-    architecture kill."""
+    """Lays the seccomp filter: the calls of `REFUSED` fail with EPERM, new processes too, threads
+    may be made; calls of another architecture kill."""
     machine = platform.machine()
     which = {"x86_64": 0, "aarch64": 1}.get(machine)
     if which is None:
@@ -89,9 +94,17 @@ def filter_calls() -> None:
     load, jump_eq, jump_ge, jump_set, give = 0x20, 0x15, 0x35, 0x45, 0x06
     allow, kill, eperm, enosys = 0x7FFF0000, 0x80000000, 0x00050000 | 1, 0x00050000 | 38
     arch = (0xC000003E, 0xC00000B7)[which]
-    program: list[tuple[int, int, int, int]] = [(load, 0, 0, 4), (jump_eq, 1, 0, arch), (give, 0, 0, kill), (load, 0, 0, 0)]
+    program: list[tuple[int, int, int, int]] = [
+        (load, 0, 0, 4),
+        (jump_eq, 1, 0, arch),
+        (give, 0, 0, kill),
+        (load, 0, 0, 0),
+    ]
     if which == 0:
-        program += [(jump_ge, 0, 1, 0x40000000), (give, 0, 0, kill)]  # the x32 numbers of the same calls
+        program += [
+            (jump_ge, 0, 1, 0x40000000),
+            (give, 0, 0, kill),
+        ]  # the x32 numbers of the same calls
     for numbers in REFUSED.values():
         if numbers[which]:
             program += [(jump_eq, 0, 1, numbers[which]), (give, 0, 0, eperm)]
@@ -99,8 +112,20 @@ def filter_calls() -> None:
         (jump_eq, 0, 1, CLONE3[which]),
         (give, 0, 0, enosys),
     ]  # its flags lie in memory, out of a filter's sight; libc falls back to clone
-    program += [(jump_eq, 0, 4, CLONE[which]), (load, 0, 0, 16), (jump_set, 1, 0, CLONE_THREAD), (give, 0, 0, eperm), (give, 0, 0, allow)]
-    program += [(jump_eq, 0, 4, TGKILL[which]), (load, 0, 0, 16), (jump_eq, 1, 0, os.getpid()), (give, 0, 0, eperm), (give, 0, 0, allow)]
+    program += [
+        (jump_eq, 0, 4, CLONE[which]),
+        (load, 0, 0, 16),
+        (jump_set, 1, 0, CLONE_THREAD),
+        (give, 0, 0, eperm),
+        (give, 0, 0, allow),
+    ]
+    program += [
+        (jump_eq, 0, 4, TGKILL[which]),
+        (load, 0, 0, 16),
+        (jump_eq, 1, 0, os.getpid()),
+        (give, 0, 0, eperm),
+        (give, 0, 0, allow),
+    ]
     program += [(give, 0, 0, allow)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in program))
 
@@ -112,18 +137,25 @@ def filter_calls() -> None:
 
 
 def confine_files(readable: list[str], writable: str) -> None:
-    """Lays Landlock rules: files below `readable` may be read, those below `writable` also written; every other file is out of reach. No
-    TCP where the kernel rules it."""
+    """Lays Landlock rules: files below `readable` may be read, those below `writable` also written;
+    every other file is out of reach. No TCP where the kernel rules it."""
     create, add, restrict = 444, 445, 446  # the same numbers on every architecture
     version = must(libc.syscall(create, None, ctypes.c_size_t(0), 1), "Landlock")
     every = (1 << {1: 13, 2: 14}.get(version, 15 if version < 5 else 16)) - 1
     read = 0b1101  # execute, read file, read directory
-    attributes = struct.pack("=QQQ", every, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0)[
-        : 8 if version < 4 else 16 if version < 6 else 24
-    ]
+    attributes = struct.pack(
+        "=QQQ", every, 0b11 if version >= 4 else 0, 0b11 if version >= 6 else 0
+    )[: 8 if version < 4 else 16 if version < 6 else 24]
     rules = must(libc.syscall(create, attributes, ctypes.c_size_t(len(attributes)), 0), "Landlock")
-    device = 0b110 | (every & 1 << 14)  # read, write, and truncate where the kernel has a right for it
-    paths = [(path, read) for path in readable] + [(writable, every), ("/dev/null", device), ("/dev/zero", 0b100), ("/dev/urandom", 0b100)]
+    device = 0b110 | (
+        every & 1 << 14
+    )  # read, write, and truncate where the kernel has a right for it
+    paths = [(path, read) for path in readable] + [
+        (writable, every),
+        ("/dev/null", device),
+        ("/dev/zero", 0b100),
+        ("/dev/urandom", 0b100),
+    ]
     for path, rights in paths:
         try:
             descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -131,7 +163,10 @@ def confine_files(readable: list[str], writable: str) -> None:
             continue
         if not os.path.isdir(path):
             rights &= 0b111 | 1 << 14
-        must(libc.syscall(add, rules, 1, struct.pack("=Qi", rights & every, descriptor), 0), f"Landlock, {path}")
+        must(
+            libc.syscall(add, rules, 1, struct.pack("=Qi", rights & every, descriptor), 0),
+            f"Landlock, {path}",
+        )
         os.close(descriptor)
     must(libc.syscall(restrict, rules, 0), "Landlock")
     os.close(rules)
@@ -149,22 +184,37 @@ def confine(limits: dict[str, int]) -> None:
     ):
         resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
     for capability in range(64):
-        libc.prctl(24, capability, 0, 0, 0)  # out of the bounding set; fails where there is none to drop
+        libc.prctl(
+            24, capability, 0, 0, 0
+        )  # out of the bounding set; fails where there is none to drop
     must(libc.prctl(38, 1, 0, 0, 0), "no_new_privs")
     must(libc.prctl(4, 0, 0, 0, 0), "dumpable")
     header, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
     must(libc.capset(header, none), "capset")
-    readable = sorted({sys.prefix, sys.base_prefix, sys.exec_prefix, "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime"})
+    readable = sorted(
+        {
+            sys.prefix,
+            sys.base_prefix,
+            sys.exec_prefix,
+            "/usr",
+            "/lib",
+            "/lib64",
+            "/etc/ld.so.cache",
+            "/etc/localtime",
+        }
+    )
     confine_files(readable, os.getcwd())
     filter_calls()
 
 
-# What passes between the two processes: lines of JSON. A value is null, a Boolean, a number, a string, or a list whose first entry says
+# What passes between the two processes: lines of JSON. A value is null, a Boolean, a number, a
+# string, or a list whose first entry says
 # what the rest is.
 
 
 class Broken(BaseException):
-    """The other process does not keep to the protocol, or is gone: the check ends without a pass, even where the tests catch this."""
+    """The other process does not keep to the protocol, or is gone: the check ends without a pass,
+    even where the tests catch this."""
 
     first = ""
 
@@ -173,12 +223,27 @@ class Broken(BaseException):
         Broken.first = Broken.first or what
 
 
-PLAIN_CLASSES = ("int", "float", "str", "bool", "list", "tuple", "dict", "set", "frozenset", "bytes", "bytearray", "complex", "range")
+PLAIN_CLASSES = (
+    "int",
+    "float",
+    "str",
+    "bool",
+    "list",
+    "tuple",
+    "dict",
+    "set",
+    "frozenset",
+    "bytes",
+    "bytearray",
+    "complex",
+    "range",
+)
 Maker = tuple[type, Callable[[Any], list[Any]], Callable[..., Any]]
 
 
 class Wire:
-    """One end of the two pipes. `Program` and `Checker` say what becomes of what is no plain data."""
+    """One end of the two pipes. `Program` and `Checker` say what becomes of what is no plain
+    data."""
 
     sent_by_name: tuple[type, ...] = (types.BuiltinFunctionType, type)
 
@@ -191,16 +256,28 @@ class Wire:
             "set": (set, each, lambda *v: set(every(v))),
             "frozenset": (frozenset, each, lambda *v: frozenset(every(v))),
             "deque": (deque, each, lambda *v: deque(every(v))),
-            "dict": (dict, lambda x: [each(pair) for pair in x.items()], lambda *v: dict(every(pair) for pair in v)),
+            "dict": (
+                dict,
+                lambda x: [each(pair) for pair in x.items()],
+                lambda *v: dict(every(pair) for pair in v),
+            ),
             "bytes": (bytes, lambda x: [x.hex()], bytes.fromhex),
             "bytearray": (bytearray, lambda x: [x.hex()], bytearray.fromhex),
             "complex": (complex, lambda x: [x.real, x.imag], complex),
             "range": (range, lambda x: [x.start, x.stop, x.step], range),
             "Decimal": (Decimal, lambda x: [str(x)], Decimal),
             "Fraction": (Fraction, lambda x: [x.numerator, x.denominator], Fraction),
-            "datetime": (datetime, lambda x: [x.isoformat(), x.fold], lambda text, fold: datetime.fromisoformat(text).replace(fold=fold)),
+            "datetime": (
+                datetime,
+                lambda x: [x.isoformat(), x.fold],
+                lambda text, fold: datetime.fromisoformat(text).replace(fold=fold),
+            ),
             "date": (date, lambda x: [x.isoformat()], date.fromisoformat),
-            "timedelta": (timedelta, lambda x: [x.days, x.seconds, x.microseconds], lambda *v: timedelta(*v)),
+            "timedelta": (
+                timedelta,
+                lambda x: [x.days, x.seconds, x.microseconds],
+                lambda *v: timedelta(*v),
+            ),
         }
         self.tag_of = {kind: tag for tag, (kind, _, _) in self.kinds.items()}
 
@@ -214,7 +291,9 @@ class Wire:
     def receive(self) -> list[Any]:
         line = self.reader.readline(MESSAGE_LIMIT)
         if not line.endswith(b"\n"):
-            raise Broken("the other process is gone" if len(line) < MESSAGE_LIMIT else "a value is too large")
+            raise Broken(
+                "the other process is gone" if len(line) < MESSAGE_LIMIT else "a value is too large"
+            )
         message = json.loads(line)
         if not isinstance(message, list) or not message:
             raise Broken("not a message")
@@ -227,7 +306,11 @@ class Wire:
         tag = self.tag_of.get(kind)
         if tag is not None:
             return [tag, *self.kinds[tag][1](value)]
-        if kind in self.sent_by_name and getattr(value, "__module__", "") in ("builtins", "math", "operator"):
+        if kind in self.sent_by_name and getattr(value, "__module__", "") in (
+            "builtins",
+            "math",
+            "operator",
+        ):
             module = value.__module__
             if getattr(importlib.import_module(module), value.__name__, None) is value:
                 return ["named", module, value.__name__]
@@ -254,7 +337,8 @@ BASES = (bool, int, float, str, list, tuple, set, frozenset, dict, deque)
 
 
 def base_value(value: Any) -> Any:
-    """An instance of a class that derives from a plain one, as the plain value; other objects as they are."""
+    """An instance of a class that derives from a plain one, as the plain value; other objects as
+    they are."""
     for base in BASES:
         if isinstance(value, base):
             return base(value)  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -262,10 +346,11 @@ def base_value(value: Any) -> Any:
 
 
 class Program(Wire):
-    """Runs the model's code and does what the checker asks. Nothing here is safe from that code, and nothing that decides a test is
-    here."""
+    """Runs the model's code and does what the checker asks. Nothing here is safe from that code,
+    and nothing that decides a test is here."""
 
-    sent_by_name = ()  # the tests get no function of Python's to call in its stead: f(x)(y) could be eval(y)
+    # the tests get no function of Python's to call in its stead: f(x)(y) could be eval(y)
+    sent_by_name = ()
 
     def __init__(self, read: int, write: int) -> None:
         super().__init__(read, write)
@@ -282,13 +367,41 @@ class Program(Wire):
             "instancecheck": lambda kind, value: isinstance(value, kind),
             "subclasscheck": lambda kind, value: issubclass(value, kind),
         }
-        for name in ("len", "iter", "next", "repr", "str", "int", "float", "abs", "round", "format", "reversed"):
+        for name in (
+            "len",
+            "iter",
+            "next",
+            "repr",
+            "str",
+            "int",
+            "float",
+            "abs",
+            "round",
+            "format",
+            "reversed",
+        ):
             self.operations[name] = getattr(builtins, name)
-        for name in ("getitem", "setitem", "delitem", "contains", "eq", "lt", "le", "gt", "ge", "neg", *ARITHMETIC):
+        for name in (
+            "getitem",
+            "setitem",
+            "delitem",
+            "contains",
+            "eq",
+            "lt",
+            "le",
+            "gt",
+            "ge",
+            "neg",
+            *ARITHMETIC,
+        ):
             self.operations[name] = getattr(operator, name + "_" if name in ("and", "or") else name)
 
     def pack_object(self, value: Any) -> Any:
-        if isinstance(value, type) and value.__module__ == "builtins" and value.__name__ in PLAIN_CLASSES:
+        if (
+            isinstance(value, type)
+            and value.__module__ == "builtins"
+            and value.__name__ in PLAIN_CLASSES
+        ):
             return ["named", "builtins", value.__name__]
         if isinstance(value, BASES) and type(value).__module__ != "solution":
             return self.pack(base_value(value))
@@ -301,10 +414,15 @@ class Program(Wire):
         return ["object", number]
 
     def lineage(self, kind: type) -> list[str]:
-        """The names of an exception class and of what it derives from, up to the first that the checker has too."""
+        """The names of an exception class and of what it derives from, up to the first that the
+        checker has too."""
         names = []
         for each in kind.__mro__:
-            names.append(each.__name__ if each.__module__ == "builtins" else f"{each.__module__}.{each.__name__}")
+            names.append(
+                each.__name__
+                if each.__module__ == "builtins"
+                else f"{each.__module__}.{each.__name__}"
+            )
             if each.__module__ == "builtins":
                 break
         return names
@@ -336,18 +454,31 @@ class Program(Wire):
             try:
                 answer = ["return", self.pack(self.operations[kind](*args, **named))]
             except BaseException as error:
-                answer = ["raise", self.pack(type(error)), self.pack(error), str(error), *[self.pack(a) for a in error.args]]
-            changed = [self.pack(a) if type(a) in (list, dict, set, deque, bytearray) else None for a in args]
+                answer = [
+                    "raise",
+                    self.pack(type(error)),
+                    self.pack(error),
+                    str(error),
+                    *[self.pack(a) for a in error.args],
+                ]
+            changed = [
+                self.pack(a) if type(a) in (list, dict, set, deque, bytearray) else None
+                for a in args
+            ]
             self.send(*answer[:1], printed.getvalue(), changed, *answer[1:])
 
     def run(self, source: str, wanted: list[str]) -> None:
-        """Runs the program's text as a module, shows those of its names that the tests may see, and serves."""
+        """Runs the program's text as a module, shows those of its names that the tests may see, and
+        serves."""
         module = types.ModuleType("solution")
         sys.modules["solution"] = module
         sys.stdout = Printed()
         try:
             exec(compile(source, "solution.py", "exec"), module.__dict__)
-            self.send("names", {name: self.pack(vars(module)[name]) for name in wanted if name in vars(module)})
+            self.send(
+                "names",
+                {name: self.pack(vars(module)[name]) for name in wanted if name in vars(module)},
+            )
         except BaseException as error:
             self.send("failed", type(error).__name__, str(error)[:500])
             return
@@ -363,7 +494,19 @@ class Printed(io.StringIO):
         return len(text)
 
 
-ARITHMETIC = ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
+ARITHMETIC = (
+    "add",
+    "sub",
+    "mul",
+    "matmul",
+    "truediv",
+    "floordiv",
+    "mod",
+    "pow",
+    "and",
+    "or",
+    "xor",
+)
 
 
 # The process with the tests.
@@ -388,8 +531,9 @@ STANDARD = frozenset(
 
 
 class Remote:
-    """An object of the program, for the tests: everything is asked of the program, but what it says to `==` with plain data. There the
-    program only shows a plain value, and the comparison is made here."""
+    """An object of the program, for the tests: everything is asked of the program, but what it says
+    to `==` with plain data. There the program only shows a plain value, and the comparison is made
+    here."""
 
     __slots__ = ("_checker", "_number")
 
@@ -461,10 +605,23 @@ def forward(what: str) -> Callable[..., Any]:
 
 
 def compared(what: str) -> Callable[..., Any]:
-    return lambda self, other: self._ask(what, other) is True if type(other) is Remote else NotImplemented
+    return lambda self, other: (
+        self._ask(what, other) is True if type(other) is Remote else NotImplemented
+    )
 
 
-for each in ("next", "abs", "round", "reversed", "getitem", "setitem", "delitem", "neg", "enter", *ARITHMETIC):
+for each in (
+    "next",
+    "abs",
+    "round",
+    "reversed",
+    "getitem",
+    "setitem",
+    "delitem",
+    "neg",
+    "enter",
+    *ARITHMETIC,
+):
     setattr(Remote, f"__{each}__", forward(each))
 for each in ("lt", "le", "gt", "ge"):
     setattr(Remote, f"__{each}__", compared(each))
@@ -503,15 +660,17 @@ class Checker(Wire):
         raise Broken(f"no value is called {tag!r}")
 
     def exception(self, lineage: tuple[str, ...]) -> type[BaseException]:
-        """The tests' own class for an exception class of the program: the same where Python has it, else a new one with the same
-        ancestors."""
+        """The tests' own class for an exception class of the program: the same where Python has it,
+        else a new one with the same ancestors."""
         if len(lineage) > 50:
             raise Broken("too many ancestors")
         own: list[str] = []
         for name in lineage:
             module, _, last = name.rpartition(".")
             found = (
-                getattr(importlib.import_module(module) if module in STANDARD else builtins, last, None)
+                getattr(
+                    importlib.import_module(module) if module in STANDARD else builtins, last, None
+                )
                 if module in {"", *STANDARD}
                 else None
             )
@@ -521,14 +680,17 @@ class Checker(Wire):
         else:
             return Broken
         kind: Any = found
-        shown = {"__str__": lambda self: self._text, "__getattr__": lambda self, name: getattr(self._object, name)}
+        shown = {
+            "__str__": lambda self: self._text,
+            "__getattr__": lambda self, name: getattr(self._object, name),
+        }
         for name in reversed(own):
             kind = type(name, (kind,), dict(shown))
         return kind
 
     def ask(self, what: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        """What the program answers; its exception, where it raises one. Lists and the like among the arguments are changed as the program
-        changed its copies.
+        """What the program answers; its exception, where it raises one. Lists and the like among
+        the arguments are changed as the program changed its copies.
 
         Raises:
             Broken: if the program is gone or talks nonsense.
@@ -549,7 +711,9 @@ class Checker(Wire):
             if kind == "return":
                 return self.unpack(rest[0])
             raised, thing, text, *values = rest
-            error = self.error(self.unpack(raised), self.unpack(thing), str(text), [self.unpack(v) for v in values])
+            error = self.error(
+                self.unpack(raised), self.unpack(thing), str(text), [self.unpack(v) for v in values]
+            )
         except Exception as error:
             raise Broken(f"nonsense from the program ({type(error).__name__}: {error})") from None
         raise error
@@ -571,7 +735,11 @@ class Checker(Wire):
             value = self.functions[operator.index(number)](*self.unpack(args), **self.unpack(named))
             message = ["return", self.pack(value)]
         except Exception as error:
-            message = ["raise", next(k.__name__ for k in type(error).__mro__ if k.__module__ == "builtins"), str(error)]
+            message = [
+                "raise",
+                next(k.__name__ for k in type(error).__mro__ if k.__module__ == "builtins"),
+                str(error),
+            ]
         self.send(*message)
 
     def names(self, wanted: list[str]) -> dict[str, Any]:
@@ -645,11 +813,16 @@ def run_pytest(names: dict[str, Any], text: str) -> str:
         f"--confcutdir={os.getcwd()}",
     ]
     code = int(pytest.main([*options, "test_solution.py"], plugins=[Count()]))
-    return "" if code == 0 and passed and not failed else f"failed: {', '.join(failed) or cast(Printed, sys.stdout).getvalue()[-300:]}"
+    return (
+        ""
+        if code == 0 and passed and not failed
+        else f"failed: {', '.join(failed) or cast(Printed, sys.stdout).getvalue()[-300:]}"
+    )
 
 
 def main() -> None:
-    """`confined.py program|checker READ WRITE [VERDICT]`: the job comes as JSON on standard input."""
+    """`confined.py program|checker READ WRITE [VERDICT]`: the job comes as JSON on standard
+    input."""
     role, read, write = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     job = json.loads(sys.stdin.buffer.read())
     sys.set_int_max_str_digits(0)

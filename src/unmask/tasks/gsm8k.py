@@ -11,16 +11,22 @@ USER = "{question}\n\nSolve the problem step by step. Put the final number in \\
 
 
 def task(place: Place) -> Task:
-    """Trains on the official train split without 1/16 for validation, tests on the official test split (1,319 problems)."""
+    """Trains on the official train split without 1/16 for validation, tests on the official test
+    split (1,319 problems)."""
 
     def read(split: str) -> list[Example]:
         rows = read_rows(place, "gsm8k", "openai/gsm8k", split, ("question", "answer"), ("main",))
-        return [Example(USER.format(question=row["question"].strip()), row["answer"], system="") for row in rows]
+        return [
+            Example(USER.format(question=row["question"].strip()), row["answer"], system="")
+            for row in rows
+        ]
 
     return Task(
         name="gsm8k",
         source=data_set(read),
-        score=lambda completion, example: float(same_number(completion, example.answer.rsplit("####", 1)[-1])),
+        score=lambda completion, example: float(
+            same_number(completion, example.answer.rsplit("####", 1)[-1])
+        ),
         max_new_tokens=256,
         template=TEMPLATE,
         answer=lambda completion: str(final_number(completion)),

@@ -1,4 +1,5 @@
-"""Run by `mathematics.py` as a process of its own: reads an answer and the truth from each line, says whether they are equal."""
+"""Run by `mathematics.py` as a process of its own: reads an answer and the truth from each line,
+says whether they are equal."""
 
 import json
 import logging
@@ -19,7 +20,11 @@ def same(truth: str, answer: str, found: bool) -> bool:
         gold = parse(f"\\boxed{{{truth}}}", parsing_timeout=no_limit)
         ours = parse(f"\\boxed{{{answer}}}" if found else answer, parsing_timeout=no_limit)
         return bool(gold and ours) and verify(gold, ours, timeout_seconds=None)
-    except (Exception, RecursionError, MemoryError):  # sympy raises anything on strange input; what cannot be read is not right
+    except (
+        Exception,
+        RecursionError,
+        MemoryError,
+    ):  # sympy raises anything on strange input; what cannot be read is not right
         return False
 
 

@@ -1,5 +1,5 @@
-"""Whether two mathematical answers are equal, by `math-verify` in processes of its own: with a time limit that nothing can outsit, and a
-memory limit."""
+"""Whether two mathematical answers are equal, by `math-verify` in processes of its own: with a time
+limit that nothing can outsit, and a memory limit."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ lock = threading.Lock()
 def same_mathematics(completion: str, truth: str, seconds: float = SECONDS) -> bool:
     r"""Whether a completion's answer equals `truth` (LaTeX or plain text) as mathematics.
 
-    The answer is what the last `<answer>` tag, else the last `\boxed{}`, else the last `####` holds, else what `math-verify` finds in the
-    text. Equal texts are equal at once. Everything that cannot be read, or not be decided in `seconds`, is wrong.
+    The answer is what the last `<answer>` tag, else the last `\boxed{}`, else the last `####`
+    holds, else what `math-verify` finds in the text. Equal texts are equal at once. Everything that
+    cannot be read, or not be decided in `seconds`, is wrong.
 
     Raises:
         UnmaskError: if math-verify is not installed.
@@ -37,7 +38,11 @@ def same_mathematics(completion: str, truth: str, seconds: float = SECONDS) -> b
     if answer is not None and plain(answer) == plain(truth) != "":
         return True
     needed("math_verify", "checking mathematics")
-    request = {"truth": truth[:2000], "answer": completion[-10_000:] if answer is None else answer[:2000], "found": answer is not None}
+    request = {
+        "truth": truth[:2000],
+        "answer": completion[-10_000:] if answer is None else answer[:2000],
+        "found": answer is not None,
+    }
     return bool(ask(request, seconds))
 
 
@@ -71,7 +76,11 @@ def start() -> subprocess.Popen[str]:
     """A new worker, ready to answer."""
     environment = {"PYTHONHASHSEED": "0"}
     command = [sys.executable, "-I", str(WORKER)]
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    pipes: dict[str, Any] = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.DEVNULL,
+    }
     worker = subprocess.Popen(command, text=True, env=environment, start_new_session=True, **pipes)
     with lock:
         working.add(worker)
@@ -79,7 +88,8 @@ def start() -> subprocess.Popen[str]:
     if worker.stdout.readline() != "ready\n":
         stop(worker)
         raise UnmaskError(
-            "the process that checks mathematics does not start; see that math-verify imports, with pip install 'unmask[tasks]'"
+            "the process that checks mathematics does not start; see that math-verify imports, "
+            "with pip install 'unmask[tasks]'"
         )
     return worker
 

@@ -1,5 +1,5 @@
-"""Checks programs that a model wrote, each in two confined processes (`confined.py`). docs/security.md says what this stops and what it
-does not."""
+"""Checks programs that a model wrote, each in two confined processes (`confined.py`).
+docs/security.md says what this stops and what it does not."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ class Job:
     Attributes:
         program: the model's text, run as the module `solution`.
         test: the tests' text.
-        kind: "asserts" is run as it is; "humaneval" defines `check(candidate)`; "pytest" is a test file that imports `solution`.
-        names: the names of the program that the tests may see, best those that a right solution defines; HumanEval's first is the
-            candidate.
+        kind: "asserts" is run as it is; "humaneval" defines `check(candidate)`; "pytest" is a test
+            file that imports `solution`.
+        names: the names of the program that the tests may see, best those that a right solution
+            defines; HumanEval's first is the candidate.
         setup: run before the tests (not for pytest).
     """
 
@@ -88,13 +89,17 @@ def require_sandbox() -> None:
     outcome = check(Job("def f(x): return x + 1", "assert f(1) == 2", names=("f",)))
     if not outcome.passed:
         raise UnmaskError(
-            f"programs cannot be confined on this machine ({outcome.reason}); the sandbox needs Linux 5.13 or later with Landlock and "
+            f"programs cannot be confined on this machine ({outcome.reason}); the sandbox needs "
+            "Linux 5.13 or later with Landlock and "
             "seccomp, on x86-64 or AArch64"
         )
 
 
-def check_all(jobs: Sequence[Job], limits: Limits = Limits(), workers: int | None = None) -> list[Outcome]:
-    """`check` for many jobs, `workers` at a time (None: as many as there are CPUs), in the order of the jobs."""
+def check_all(
+    jobs: Sequence[Job], limits: Limits = Limits(), workers: int | None = None
+) -> list[Outcome]:
+    """`check` for many jobs, `workers` at a time (None: as many as there are CPUs), in the order of
+    the jobs."""
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(lambda job: check(job, limits), jobs))
 
@@ -102,14 +107,16 @@ def check_all(jobs: Sequence[Job], limits: Limits = Limits(), workers: int | Non
 def check(job: Job, limits: Limits = Limits()) -> Outcome:
     """Runs a program's tests, the program and the tests in confined processes of their own.
 
-    Only the process with the tests can say that they hold, through a pipe that the model's code never sees.
+    Only the process with the tests can say that they hold, through a pipe that the model's code
+    never sees.
 
     Raises:
         UnmaskError: on a platform other than Linux.
     """
     if sys.platform != "linux":
         raise UnmaskError(
-            f"programs can be confined on Linux only, and this is {sys.platform}; run the code tasks in a Linux container or a "
+            f"programs can be confined on Linux only, and this is {sys.platform}; run the code "
+            "tasks in a Linux container or a "
             "virtual machine"
         )
     with Check(limits) as running:
@@ -121,7 +128,9 @@ class Check:
     """The processes, pipes and directories of one check, all gone at its end."""
 
     limits: Limits
-    directory: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="unmask-sandbox-")))
+    directory: Path = field(
+        default_factory=lambda: Path(tempfile.mkdtemp(prefix="unmask-sandbox-"))
+    )
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
 
@@ -148,7 +157,8 @@ class Check:
             os.close(end)
 
     def start(self, role: str, job: dict[str, object], *ends: int) -> None:
-        """Starts a process with only these ends of pipes and a directory of its own; its job comes from a file that is gone by then."""
+        """Starts a process with only these ends of pipes and a directory of its own; its job comes
+        from a file that is gone by then."""
         home = self.directory / role
         home.mkdir()
         environment = {
@@ -161,23 +171,42 @@ class Check:
         }
         environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         command = [sys.executable, "-I", "-B", str(CONFINED), role, *map(str, ends)]
-        limits = {"cpu": self.limits.cpu_seconds, "memory": self.limits.memory, "file": self.limits.file}
+        limits = {
+            "cpu": self.limits.cpu_seconds,
+            "memory": self.limits.memory,
+            "file": self.limits.file,
+        }
         with tempfile.TemporaryFile() as text:
             text.write(json.dumps(job | {"limits": limits}).encode())
             text.seek(0)
             null = subprocess.DEVNULL
             process = subprocess.Popen(
-                command, cwd=home, env=environment, stdin=text, stdout=null, stderr=null, pass_fds=ends, start_new_session=True, umask=0o077
+                command,
+                cwd=home,
+                env=environment,
+                stdin=text,
+                stdout=null,
+                stderr=null,
+                pass_fds=ends,
+                start_new_session=True,
+                umask=0o077,
             )
         self.processes.append(process)
 
     def outcome(self, job: Job) -> Outcome:
-        """Starts both processes and waits for the verdict, the end of either, or the end of the time."""
+        """Starts both processes and waits for the verdict, the end of either, or the end of the
+        time."""
         questions, answers, verdict = self.pipe(), self.pipe(), self.pipe()
         deadline = time.monotonic() + self.limits.wall_seconds
-        self.start("program", {"program": job.program, "names": job.names}, questions[0], answers[1])
         self.start(
-            "checker", {"test": job.test, "kind": job.kind, "names": job.names, "setup": job.setup}, answers[0], questions[1], verdict[1]
+            "program", {"program": job.program, "names": job.names}, questions[0], answers[1]
+        )
+        self.start(
+            "checker",
+            {"test": job.test, "kind": job.kind, "names": job.names, "setup": job.setup},
+            answers[0],
+            questions[1],
+            verdict[1],
         )
         self.close(*questions, *answers, verdict[1])
         said = b""
@@ -193,7 +222,10 @@ class Check:
             elif self.overfull():
                 return Outcome(False, "too much in its directory")
         if not said:
-            return Outcome(False, f"the process with the tests ended without a verdict ({self.processes[1].wait()})")
+            return Outcome(
+                False,
+                f"the process with the tests ended without a verdict ({self.processes[1].wait()})",
+            )
         failure = json.loads(said)["failure"]
         return Outcome(not failure, failure)
 
@@ -205,7 +237,10 @@ class Check:
             try:
                 with os.scandir(todo.pop()) as entries:
                     for entry in entries:
-                        count, size = count + 1, size + entry.stat(follow_symlinks=False).st_blocks * 512
+                        count, size = (
+                            count + 1,
+                            size + entry.stat(follow_symlinks=False).st_blocks * 512,
+                        )
                         if entry.is_dir(follow_symlinks=False):
                             todo.append(Path(entry.path))
                         if count > self.limits.files or size > self.limits.disk:

@@ -1,7 +1,9 @@
-"""6×6 sudoku with few clues: any valid completion counts, so there is no natural order and cells depend on each other.
+"""6×6 sudoku with few clues: any valid completion counts, so there is no natural order and cells
+depend on each other.
 
-Rows, columns and boxes of 2×3 cells hold each digit once. With 8 to 16 clues most puzzles have many solutions: each cell's own
-distribution is spread, and revealing cells together that exclude one another breaks the grid.
+Rows, columns and boxes of 2×3 cells hold each digit once. With 8 to 16 clues most puzzles have many
+solutions: each cell's own distribution is spread, and revealing cells together that exclude one
+    another breaks the grid.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def random_grid(rng: random.Random) -> list[str]:
         blanks = [cell for cell in range(CELLS) if grid[cell] == BLANK]
         if not blanks:
             return True
-        options = {cell: [d for d in DIGITS if all(grid[p] != d for p in peers(cell))] for cell in blanks}
+        options = {
+            cell: [d for d in DIGITS if all(grid[p] != d for p in peers(cell))] for cell in blanks
+        }
         cell = min(blanks, key=lambda c: len(options[c]))
         for digit in rng.sample(options[cell], len(options[cell])):
             grid[cell] = digit
@@ -53,7 +57,8 @@ def random_grid(rng: random.Random) -> list[str]:
 
 @cache
 def base_grids() -> tuple[tuple[str, ...], ...]:
-    """500 grids by backtracking; `draw` varies them by the symmetries of sudoku, which is 50 times as fast."""
+    """500 grids by backtracking; `draw` varies them by the symmetries of sudoku, which is 50 times
+    as fast."""
     rng = random.Random("sudoku base grids")
     return tuple(tuple(random_grid(rng)) for _ in range(500))
 
@@ -64,7 +69,11 @@ def draw(rng: random.Random) -> Example:
     rename = dict(zip(DIGITS, rng.sample(DIGITS, SIZE), strict=True))
 
     def shuffled(group: int) -> list[int]:  # permutes bands (stacks), and the lines inside each
-        return [b * group + i for b in rng.sample(range(SIZE // group), SIZE // group) for i in rng.sample(range(group), group)]
+        return [
+            b * group + i
+            for b in rng.sample(range(SIZE // group), SIZE // group)
+            for i in rng.sample(range(group), group)
+        ]
 
     rows, columns = shuffled(BOX_ROWS), shuffled(BOX_COLUMNS)
     solution = [rename[grid[r * SIZE + c]] for r in rows for c in columns]
@@ -78,7 +87,9 @@ def score(completion: str, example: Example) -> float:
     cells = completion.split()
     if len(cells) != CELLS or not set(cells) <= set(DIGITS):
         return 0.0
-    keeps = all(clue in (BLANK, cell) for clue, cell in zip(example.prompt.split(), cells, strict=False))
+    keeps = all(
+        clue in (BLANK, cell) for clue, cell in zip(example.prompt.split(), cells, strict=False)
+    )
     return float(keeps and all(cells[p] != cells[c] for c in range(CELLS) for p in peers(c)))
 
 

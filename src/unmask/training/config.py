@@ -24,13 +24,14 @@ class TrainConfig:
     model: str = "embedded/chain"
     """Frozen model: an embedded one or a directory."""
     task: str = "chain"
-    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture
-    (gsm8k:2+math:1)."""
+    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, mbpp, kodcode,
+    reasoning_gym:NAME, jsonl:FILE, or a mixture (gsm8k:2+math:1)."""
     data_dir: str | None = None
-    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out to load them from the Hugging Face
-    Hub."""
+    """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out
+    to load them from the Hugging Face Hub."""
     allow_code_execution: bool = False
-    """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp, kodcode."""
+    """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp,
+    kodcode."""
     block_length: int | None = None
     """Block length; leave out for full diffusion."""
     max_new_tokens: int | None = None
@@ -38,13 +39,17 @@ class TrainConfig:
     alpha: float = 1.0
     """α of the reward: larger is faster and less accurate."""
     alpha_start: float | None = None
-    """α of the first round; over the first half of the rounds it moves to `alpha` (log scale): first speed, then accuracy."""
+    """α of the first round; over the first half of the rounds it moves to `alpha` (log scale):
+    first speed, then accuracy."""
     alpha_range: tuple[float, float] | None = None
-    """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the policy is told. Default: `alpha`."""
+    """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the
+    policy is told. Default: `alpha`."""
     reward: str = "multiplicative"
-    """Reward of a rollout: multiplicative, r·speed^α (the method); additive, r − α·n/L (ablation); accuracy, r alone."""
+    """Reward of a rollout: multiplicative, r·speed^α (the method); additive, r − α·n/L (ablation);
+    accuracy, r alone."""
     dense: float = 0.0
-    """Weight of the frozen model's own mean log-probability of the tokens it commits, added to the reward step by step."""
+    """Weight of the frozen model's own mean log-probability of the tokens it commits, added to the
+    reward step by step."""
     rounds: int = 300
     """Rounds of rollouts and updates."""
     prompts: int = 16
@@ -56,13 +61,14 @@ class TrainConfig:
     minibatches: int = 4
     """Optimiser steps in each epoch."""
     experts: tuple[str, ...] = ()
-    """Heuristics that steer (threshold:0.9, or threshold:0.9@block_length=16 in blocks of its own): each adds one rollout to every group
-    (paper's expert steering)."""
+    """Heuristics that steer (threshold:0.9, or threshold:0.9@block_length=16 in blocks of its own):
+    each adds one rollout to every group (paper's expert steering)."""
     start: str | None = None
-    """Begin with the weights of this trained policy (directory or Hub repository), whose network must be of the same shape."""
+    """Begin with the weights of this trained policy (directory or Hub repository), whose network
+    must be of the same shape."""
     imitate: tuple[str, ...] = ()
-    """Warm start: first learn the decisions of this heuristic where it answers correctly; of several, of the one whose mean reward at the
-    prompt's α is best."""
+    """Warm start: first learn the decisions of this heuristic where it answers correctly; of
+    several, of the one whose mean reward at the prompt's α is best."""
     imitation_rounds: int = 8
     """Rounds of `rounds` that the warm start takes."""
     imitation_lr: float = 1e-3
@@ -74,29 +80,36 @@ class TrainConfig:
     epsilon: float = 0.2
     """ε of the clipped ratio."""
     scaled: bool = False
-    """Divide advantages by the standard deviation of their group's rewards: every prompt and α then pulls alike (not the paper's)."""
+    """Divide advantages by the standard deviation of their group's rewards: every prompt and α then
+    pulls alike (not the paper's)."""
     entropy_bonus: float = 0.0
     """Weight of the action's entropy (nats a decision) in the objective."""
     fallback: bool = False
-    """In rollouts too, an all-zero draw reveals the best position, as when the policy is used; the paper lets it cost a pass."""
+    """In rollouts too, an all-zero draw reveals the best position, as when the policy is used; the
+    paper lets it cost a pass."""
     weight_decay: float = 0.1
     """Weight decay of AdamW."""
     max_grad_norm: float = 0.2
     """The gradient's norm is clipped to this."""
     action: Literal["bernoulli", "plackett-luce"] = "bernoulli"
-    """Distribution of actions: independent reveals, or positions drawn in order until STOP (DPLS)."""
+    """Distribution of actions: independent reveals, or positions drawn in order until STOP
+    (DPLS)."""
     inputs: int = 1
     """k: the policy reads the k largest probabilities at each position."""
     context: bool = True
-    """The policy reads at each position also the smallest confidence before it and behind it, among those that may be revealed."""
+    """The policy reads at each position also the smallest confidence before it and behind it, among
+    those that may be revealed."""
     joint: bool = False
-    """The policy reads at each position also the product of the confidences that are larger, among those that may be revealed."""
+    """The policy reads at each position also the product of the confidences that are larger, among
+    those that may be revealed."""
     hidden: bool = False
     """The policy reads the frozen model's hidden states too."""
     width: int = 64
-    """Width of the policy network (the paper's is 128; beside models of a million parameters that costs as much as the model)."""
+    """Width of the policy network (the paper's is 128; beside models of a million parameters that
+    costs as much as the model)."""
     initial_bias: float = -1.0
-    """The policy's output starts here: −1 reveals each position with probability 0.27 (the paper's −2: 0.12, for longer buffers)."""
+    """The policy's output starts here: −1 reveals each position with probability 0.27 (the paper's
+    −2: 0.12, for longer buffers)."""
     transform: Literal["probability", "log-odds"] = "log-odds"
     """How the policy reads confidences; the paper's is probability."""
     eval_every: int = 10
@@ -122,19 +135,33 @@ class TrainConfig:
         if self.alpha_range is not None:
             low, high = self.alpha_range
             if not 0 < low < high < math.inf:
-                raise UnmaskError(f"alpha_range is {low:g} to {high:g}; give two values above 0, the smaller first")
+                raise UnmaskError(
+                    f"alpha_range is {low:g} to {high:g}; give two values above 0, the smaller "
+                    "first"
+                )
             if not low <= self.alpha <= high:
-                raise UnmaskError(f"alpha is {self.alpha:g}; with alpha_range it is the default α, so give {low:g} to {high:g}")
+                raise UnmaskError(
+                    f"alpha is {self.alpha:g}; with alpha_range it is the default α, so give "
+                    f"{low:g} to {high:g}"
+                )
         if self.alpha_start is not None:
             if self.alpha_range is not None:
                 raise UnmaskError("alpha_start and alpha_range were both given; give one of them")
             if not (0 < self.alpha_start < math.inf and self.alpha > 0):
-                raise UnmaskError(f"alpha_start is {self.alpha_start:g} and alpha {self.alpha:g}; give both above 0")
+                raise UnmaskError(
+                    f"alpha_start is {self.alpha_start:g} and alpha {self.alpha:g}; give both "
+                    "above 0"
+                )
         if self.reward not in REWARDS:
-            raise UnmaskError(f"reward {self.reward!r} is not known; use one of {', '.join(REWARDS)}")
+            raise UnmaskError(
+                f"reward {self.reward!r} is not known; use one of {', '.join(REWARDS)}"
+            )
         for name in ("experts", "imitate"):
             if isinstance(getattr(self, name), str):
-                raise UnmaskError(f"{name} is {getattr(self, name)!r}, a string; give a tuple of heuristics, ({getattr(self, name)!r},)")
+                raise UnmaskError(
+                    f"{name} is {getattr(self, name)!r}, a string; give a tuple of heuristics, "
+                    f"({getattr(self, name)!r},)"
+                )
         for spec in (*self.experts, *self.imitate):
             load_policy(spec)  # an unknown one is told now
         whole = (
@@ -152,8 +179,20 @@ class TrainConfig:
         )
         for name in whole:
             if getattr(self, name) < (2 if name == "rollouts" else 1):
-                raise UnmaskError(f"{name} is {getattr(self, name)}; give at least {2 if name == 'rollouts' else 1}")
-        for name in ("alpha", "dense", "lr", "imitation_lr", "epsilon", "entropy_bonus", "weight_decay", "warmup"):
+                raise UnmaskError(
+                    f"{name} is {getattr(self, name)}; give at least "
+                    f"{2 if name == 'rollouts' else 1}"
+                )
+        for name in (
+            "alpha",
+            "dense",
+            "lr",
+            "imitation_lr",
+            "epsilon",
+            "entropy_bonus",
+            "weight_decay",
+            "warmup",
+        ):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give 0 or more")
         if not 0 <= self.seed < 2**32:
@@ -166,7 +205,8 @@ class TrainConfig:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give a value above 0")
 
     def network(self, hidden: int = 1) -> NetworkConfig:
-        """The policy network's configuration, for a frozen model with hidden states of width `hidden`."""
+        """The policy network's configuration, for a frozen model with hidden states of width
+        `hidden`."""
         return NetworkConfig(
             width=self.width,
             mlp=4 * self.width,
@@ -181,27 +221,51 @@ class TrainConfig:
 
     def settings(self) -> dict[str, Any]:
         """What decides the result: everything but where it is written."""
-        saved = {name: value for name, value in asdict(self).items() if name not in ("out", "resume")}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in saved.items()}
+        saved = {
+            name: value for name, value in asdict(self).items() if name not in ("out", "resume")
+        }
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in saved.items()
+        }
 
 
 def resumed(config: TrainConfig) -> TrainConfig:
     """The configuration of the run directory `config.resume`.
 
     Raises:
-        UnmaskError: if it is not a run directory, or an option was given that differs from the run's.
+        UnmaskError: if it is not a run directory, or an option was given that differs from the
+            run's.
     """
     assert config.resume is not None
     saved = read_json(config.resume / "run.json")
     try:
-        settings: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in saved["settings"].items()}
-        if not isinstance(settings.get("imitate", ()), tuple):  # of runs from when it was one heuristic or None
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in saved["settings"].items()
+        }
+        if not isinstance(
+            settings.get("imitate", ()), tuple
+        ):  # of runs from when it was one heuristic or None
             settings["imitate"] = (settings["imitate"],) if settings["imitate"] else ()
         loaded = TrainConfig(**settings, out=config.resume, resume=config.resume)
     except (TypeError, KeyError, AttributeError):
-        raise UnmaskError(f"{config.resume}/run.json is not of this version's training runs; start a new run") from None
-    given = {f.name: getattr(config, f.name) for f in fields(config) if getattr(config, f.name) != f.default}
-    others = [name for name in given if name not in ("out", "resume") and given[name] != getattr(loaded, name)]
+        raise UnmaskError(
+            f"{config.resume}/run.json is not of this version's training runs; start a new run"
+        ) from None
+    given = {
+        f.name: getattr(config, f.name)
+        for f in fields(config)
+        if getattr(config, f.name) != f.default
+    }
+    others = [
+        name
+        for name in given
+        if name not in ("out", "resume") and given[name] != getattr(loaded, name)
+    ]
     if others:
-        raise UnmaskError(f"{config.resume} is a run of another configuration ({', '.join(others)} differ); leave those options out")
+        raise UnmaskError(
+            f"{config.resume} is a run of another configuration ({', '.join(others)} differ); "
+            "leave those options out"
+        )
     return loaded

@@ -7,16 +7,22 @@ from collections.abc import Callable
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Reward = Callable[[Float[Tensor, " N"], Int[Tensor, " N"], int, Float[Tensor, " N"] | float], Float[Tensor, " N"]]
+Reward = Callable[
+    [Float[Tensor, " N"], Int[Tensor, " N"], int, Float[Tensor, " N"] | float], Float[Tensor, " N"]
+]
 
 
 def speed(nfe: Int[Tensor, " N"], length: int) -> Float[Tensor, " N"]:
-    """(L − min(n, L) + 1) / L: 1 for one step, 1 / L for L steps, in the form of the paper's code."""
+    """(L − min(n, L) + 1) / L: 1 for one step, 1 / L for L steps, in the form of the paper's
+    code."""
     return (length - nfe.clamp(max=length) + 1) / length
 
 
 def multiplicative(
-    correctness: Float[Tensor, " N"], nfe: Int[Tensor, " N"], length: int, alpha: Float[Tensor, " N"] | float
+    correctness: Float[Tensor, " N"],
+    nfe: Int[Tensor, " N"],
+    length: int,
+    alpha: Float[Tensor, " N"] | float,
 ) -> Float[Tensor, " N"]:
     """r · speed^α: one step gives r itself, L steps still a little; a larger α prefers speed.
 
@@ -30,17 +36,28 @@ def multiplicative(
 
 
 def additive(
-    correctness: Float[Tensor, " N"], nfe: Int[Tensor, " N"], length: int, alpha: Float[Tensor, " N"] | float
+    correctness: Float[Tensor, " N"],
+    nfe: Int[Tensor, " N"],
+    length: int,
+    alpha: Float[Tensor, " N"] | float,
 ) -> Float[Tensor, " N"]:
-    """r − α · n / L (the ablation of paper Fig. 9: fast wrong answers beat slow ones, so it collapses to one step)."""
+    """r − α · n / L (the ablation of paper Fig. 9: fast wrong answers beat slow ones, so it
+    collapses to one step)."""
     return correctness - alpha * nfe / length
 
 
 def accuracy(
-    correctness: Float[Tensor, " N"], nfe: Int[Tensor, " N"], length: int, alpha: Float[Tensor, " N"] | float
+    correctness: Float[Tensor, " N"],
+    nfe: Int[Tensor, " N"],
+    length: int,
+    alpha: Float[Tensor, " N"] | float,
 ) -> Float[Tensor, " N"]:
     """r, whatever it costs."""
     return correctness
 
 
-REWARDS: dict[str, Reward] = {"multiplicative": multiplicative, "additive": additive, "accuracy": accuracy}
+REWARDS: dict[str, Reward] = {
+    "multiplicative": multiplicative,
+    "additive": additive,
+    "accuracy": accuracy,
+}

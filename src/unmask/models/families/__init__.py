@@ -1,4 +1,5 @@
-"""Which families of masked diffusion models can be loaded: one small file each, chosen by what `config.json` says."""
+"""Which families of masked diffusion models can be loaded: one small file each, chosen by what
+`config.json` says."""
 
 from unmask.models.families import a2d, dream, encoders, llada, llada_moe, plain
 from unmask.models.families.base import Family

@@ -1,11 +1,19 @@
-"""A2D: small autoregressive models (Qwen2, Qwen3, Llama) that were trained on as masked diffusion models; no shift."""
+"""A2D: small autoregressive models (Qwen2, Qwen3, Llama) that were trained on as masked diffusion
+models; no shift."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from unmask.models.families.base import CHATML, Family, required, supported
 from unmask.models.families.dream import stock_fields
@@ -22,7 +30,14 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 
 def family(config: Mapping[str, Any]) -> Family:
-    required(config, "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
+    required(
+        config,
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "vocab_size",
+    )
     supported(config, use_sliding_window=(False, None))
     network, config_class = CLASSES[config["model_type"]]
     stock = config_class.from_dict(stock_fields(config))

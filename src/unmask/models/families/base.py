@@ -11,7 +11,8 @@ from torch import Tensor
 from unmask.errors import UnmaskError
 
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}{% endfor %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] "
+    "+ '<|im_end|>\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
 PLAIN_TEMPLATE = "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}"
@@ -31,12 +32,14 @@ class Family:
         network: the stock class.
         config: its configuration, an instance of the class' own; bidirectional.
         renames: regular expressions of weight names and what replaces them, applied in this order.
-        ignored: regular expressions of weights in the checkpoint that the stock class has no use for.
+        ignored: regular expressions of weights in the checkpoint that the stock class has no use
+            for.
         shift: the logits at position i predict token i + 1.
         mask_id: the mask token, where config.json names it; None leaves it to the tokenizer.
         chat_template: used where the checkpoint ships none.
         head: takes the network, gives the map from hidden states to logits.
-        probe: check by a forward pass that attention is bidirectional (for classes that this package does not know).
+        probe: check by a forward pass that attention is bidirectional (for classes that this
+            package does not know).
     """
 
     name: str
@@ -58,12 +61,16 @@ def required(config: Mapping[str, Any], *names: str) -> list[Any]:
         UnmaskError: if one is missing.
     """
     if missing := [name for name in names if config.get(name) is None]:
-        raise UnmaskError(f"config.json of this {config.get('model_type')} checkpoint lacks {', '.join(missing)}; copy it from its source")
+        raise UnmaskError(
+            f"config.json of this {config.get('model_type')} checkpoint lacks "
+            f"{', '.join(missing)}; copy it from its source"
+        )
     return [config[name] for name in names]
 
 
 def supported(config: Mapping[str, Any], **accepted: tuple[Any, ...]) -> None:
-    """Refuses fields whose value changes the architecture into one that the stock class does not have; missing fields are fine.
+    """Refuses fields whose value changes the architecture into one that the stock class does not
+    have; missing fields are fine.
 
     Raises:
         UnmaskError: for the first such field.
@@ -72,5 +79,6 @@ def supported(config: Mapping[str, Any], **accepted: tuple[Any, ...]) -> None:
         if name in config and config[name] not in values:
             allowed = " or ".join(map(repr, values))
             raise UnmaskError(
-                f"this {config.get('model_type')} checkpoint has {name} = {config[name]!r}, which is not supported; supported is {allowed}"
+                f"this {config.get('model_type')} checkpoint has {name} = {config[name]!r}, which "
+                f"is not supported; supported is {allowed}"
             )

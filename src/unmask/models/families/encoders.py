@@ -1,4 +1,5 @@
-"""Masked-language-model encoders (BERT, RoBERTa, ModernBERT): bidirectional by birth, loaded as they are."""
+"""Masked-language-model encoders (BERT, RoBERTa, ModernBERT): bidirectional by birth, loaded as
+they are."""
 
 from __future__ import annotations
 
@@ -21,7 +22,13 @@ HEADS: dict[str, Callable[[Any], Callable[[Tensor], Tensor]]] = {
     "ModernBertForMaskedLM": lambda network: lambda hidden: network.decoder(network.head(hidden)),
 }
 # What pre-training left in published files, and older names of a head's bias that is stored twice.
-IGNORED = (r"pooler\.", r"cls\.seq_relationship\.", r"position_ids$", r"cls\.predictions\.decoder\.bias$", r"lm_head\.decoder\.bias$")
+IGNORED = (
+    r"pooler\.",
+    r"cls\.seq_relationship\.",
+    r"position_ids$",
+    r"cls\.predictions\.decoder\.bias$",
+    r"lm_head\.decoder\.bias$",
+)
 
 
 def architecture(config: Mapping[str, Any]) -> str | None:
@@ -37,6 +44,17 @@ def family(config: Mapping[str, Any]) -> Family:
     supported(config, is_decoder=(False, None))
     name = architecture(config)
     assert name is not None
-    fields = {key: value for key, value in config.items() if key not in ("architectures", "auto_map", "transformers_version", "model_type")}
+    fields = {
+        key: value
+        for key, value in config.items()
+        if key not in ("architectures", "auto_map", "transformers_version", "model_type")
+    }
     stock = AutoConfig.for_model(config["model_type"], **fields)
-    return Family(name.removesuffix("ForMaskedLM"), CLASSES[name], stock, ignored=IGNORED, chat_template=PLAIN_TEMPLATE, head=HEADS[name])
+    return Family(
+        name.removesuffix("ForMaskedLM"),
+        CLASSES[name],
+        stock,
+        ignored=IGNORED,
+        chat_template=PLAIN_TEMPLATE,
+        head=HEADS[name],
+    )

@@ -28,8 +28,10 @@ RENAMES = {
 
 CHAT = (
     "{{ '<|startoftext|>' }}{% for message in messages %}"
-    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | trim + '<|eot_id|>' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+    "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' + message['content'] | "
+    "trim + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% "
+    "endif %}"
 )
 
 
@@ -38,7 +40,8 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 
 def family(config: Mapping[str, Any]) -> Family:
-    """Raises UnmaskError for the variants that the format can express but no released checkpoint uses."""
+    """Raises UnmaskError for the variants that the format can express but no released checkpoint
+    uses."""
     supported(
         config,
         block_type=("llama",),
@@ -55,9 +58,13 @@ def family(config: Mapping[str, Any]) -> Family:
         block_group_size=(1,),
     )
     width, layers, heads = required(config, "d_model", "n_layers", "n_heads")
-    vocabulary, mask_id, eos_id = required(config, "embedding_size", "mask_token_id", "eos_token_id")
+    vocabulary, mask_id, eos_id = required(
+        config, "embedding_size", "mask_token_id", "eos_token_id"
+    )
     biases = bool(config.get("include_bias", False))
-    qkv_biases = biases if config.get("include_qkv_bias") is None else bool(config["include_qkv_bias"])
+    qkv_biases = (
+        biases if config.get("include_qkv_bias") is None else bool(config["include_qkv_bias"])
+    )
     common = {
         "vocab_size": vocabulary,
         "hidden_size": width,
@@ -66,7 +73,10 @@ def family(config: Mapping[str, Any]) -> Family:
         "num_attention_heads": heads,
         "num_key_value_heads": config.get("n_kv_heads") or heads,
         "rms_norm_eps": config.get("rms_norm_eps", 1e-5),
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.get("rope_theta", 10_000.0)},
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": config.get("rope_theta", 10_000.0),
+        },
         "max_position_embeddings": config.get("max_sequence_length", 4096),
         "tie_word_embeddings": bool(config.get("weight_tying", True)),
         "eos_token_id": eos_id,
@@ -74,10 +84,16 @@ def family(config: Mapping[str, Any]) -> Family:
         "bos_token_id": None,
     }
     if qkv_biases == biases:
-        network, stock = LlamaForCausalLM, LlamaConfig(**common, attention_bias=biases, mlp_bias=biases)
+        network, stock = (
+            LlamaForCausalLM,
+            LlamaConfig(**common, attention_bias=biases, mlp_bias=biases),
+        )
     elif qkv_biases:  # biases on q, k and v alone: what Qwen2 has
         network, stock = Qwen2ForCausalLM, Qwen2Config(**common)
     else:
-        raise UnmaskError("this llada checkpoint has include_bias without include_qkv_bias, which no stock class has; it cannot be loaded")
+        raise UnmaskError(
+            "this llada checkpoint has include_bias without include_qkv_bias, which no stock class "
+            "has; it cannot be loaded"
+        )
     stock.is_causal = False
     return Family("LLaDA", network, stock, renames=RENAMES, mask_id=mask_id, chat_template=CHAT)

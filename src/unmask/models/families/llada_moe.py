@@ -1,4 +1,5 @@
-"""LLaDA-MoE 7B-A1B: field by field a Qwen3-MoE without causal mask (norms on the heads of q and k, softmax routing, no shared expert)."""
+"""LLaDA-MoE 7B-A1B: field by field a Qwen3-MoE without causal mask (norms on the heads of q and k,
+softmax routing, no shared expert)."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from unmask.models.families.base import Family, required, supported
 
 CHAT = (
-    "{% for message in messages %}{% set role = 'HUMAN' if message['role'] == 'user' else message['role'] | upper %}"
+    "{% for message in messages %}{% set role = 'HUMAN' if message['role'] == 'user' else "
+    "message['role'] | upper %}"
     "{{ '<role>' + role + '</role>' + message['content'] + '<|role_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<role>ASSISTANT</role>' }}{% endif %}"
 )
@@ -18,7 +20,9 @@ CHAT = (
 
 def matches(config: Mapping[str, Any]) -> bool:
     names = ("LLaDAMoEModelLM", "LLaDAMoEModel")
-    return config.get("model_type") in ("llada_moe", "lladamoe") or any(name in names for name in config.get("architectures") or ())
+    return config.get("model_type") in ("llada_moe", "lladamoe") or any(
+        name in names for name in config.get("architectures") or ()
+    )
 
 
 def family(config: Mapping[str, Any]) -> Family:
@@ -36,14 +40,20 @@ def family(config: Mapping[str, Any]) -> Family:
         hidden_act=("silu",),
         use_sliding_window=(False, None),
     )
-    width, layers, heads, vocabulary = required(config, "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    experts, chosen, expert_width = required(config, "num_experts", "num_experts_per_tok", "expert_intermediate_size")
+    width, layers, heads, vocabulary = required(
+        config, "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"
+    )
+    experts, chosen, expert_width = required(
+        config, "num_experts", "num_experts_per_tok", "expert_intermediate_size"
+    )
     frequency = config.get("moe_layer_freq")
     routed = frequency if isinstance(frequency, list) else [1] * layers
     stock = Qwen3MoeConfig(
         vocab_size=vocabulary,
         hidden_size=width,
-        intermediate_size=config.get("dense_intermediate_size") or config.get("intermediate_size") or 4 * width,
+        intermediate_size=config.get("dense_intermediate_size")
+        or config.get("intermediate_size")
+        or 4 * width,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=config.get("num_key_value_heads") or heads,
@@ -64,4 +74,10 @@ def family(config: Mapping[str, Any]) -> Family:
     )
     stock.head_dim = config.get("head_dim") or width // heads
     stock.is_causal = False
-    return Family("LLaDA-MoE", Qwen3MoeForCausalLM, stock, mask_id=config.get("mask_token_id"), chat_template=CHAT)
+    return Family(
+        "LLaDA-MoE",
+        Qwen3MoeForCausalLM,
+        stock,
+        mask_id=config.get("mask_token_id"),
+        chat_template=CHAT,
+    )

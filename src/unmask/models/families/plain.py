@@ -1,4 +1,5 @@
-"""Any stock causal class whose config.json says `"is_causal": false`: what `unmask pretrain` writes."""
+"""Any stock causal class whose config.json says `"is_causal": false`: what `unmask pretrain`
+writes."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ def matches(config: Mapping[str, Any]) -> bool:
 
 def family(config: Mapping[str, Any]) -> Family:
     if config.get("model_type") not in CONFIG_MAPPING:
-        raise ValueError(f"this version of transformers has no model_type {config.get('model_type')!r}")
-    fields = {key: value for key, value in config.items() if key not in ("architectures", "auto_map", "transformers_version", "model_type")}
+        raise ValueError(
+            f"this version of transformers has no model_type {config.get('model_type')!r}"
+        )
+    fields = {
+        key: value
+        for key, value in config.items()
+        if key not in ("architectures", "auto_map", "transformers_version", "model_type")
+    }
     stock = AutoConfig.for_model(config["model_type"], **fields)
-    return Family("plain", AutoModelForCausalLM, stock, mask_id=config.get("mask_token_id"), probe=True)
+    return Family(
+        "plain", AutoModelForCausalLM, stock, mask_id=config.get("mask_token_id"), probe=True
+    )
