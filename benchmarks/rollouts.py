@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.models import random_policy
-from unmask.decoding import decode, encode_prompt
+from unmask.decoding import Recorder, decode, encode_prompt
 from unmask.models import load_model
 from unmask.tasks import load_task
 
@@ -21,7 +21,7 @@ def main() -> None:
     accelerator = Accelerator(cpu=True)
     model, policy = load_model("embedded/chain"), random_policy(64, bias=-1.0, fallback=False)
     stream = load_task("chain").stream("train", seed=accelerator.process_index)
-    options = {"max_new_tokens": 48, "batch_size": PROMPTS * G, "record": True}
+    options = {"max_new_tokens": 48, "batch_size": PROMPTS * G, "recorder": Recorder()}
 
     def round_(seed: int) -> None:
         rows = [

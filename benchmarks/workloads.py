@@ -28,7 +28,7 @@ from benchmarks.measure import (
     timed,
 )
 from benchmarks.models import random_llada, random_policy, random_prompts
-from unmask.decoding import decode, encode_prompt
+from unmask.decoding import Recorder, decode, encode_prompt
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, Policy, load_policy
 from unmask.tasks import load_task
@@ -231,7 +231,7 @@ def run_grpo(
         policy, optimizer = fresh("ours")
         began = time.process_time()
         options = {"max_new_tokens": length, "block_length": block_length, "batch_size": len(rows)}
-        generation = decode(model, rows, policy, **options, record=True)
+        generation = decode(model, rows, policy, **options, recorder=Recorder())
         rolled = time.process_time()
         batch = signal_batch(policy, generation, fake_rewards(generation.tokens), [], g, 0.0)
         update(policy, batch, optimizer, config, accelerator, 0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import unmask
 from tests.reference.decode import RULES, decode_row
 from unmask.decoding import decode, decode_steps, finish
-from unmask.decoding.decode import alike, current_block
+from unmask.decoding.loop import alike, current_block
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, load_policy
 
 SPECS = [

@@ -16,7 +16,7 @@ from tests.reference import plackett_luce as reference
 from tests.test_policies import generator, observation, perturbed
 from tests.test_training import tiny
 from unmask import LearnedPolicy, TrainConfig, UnmaskError, load_policy, train
-from unmask.decoding import decode
+from unmask.decoding import Recorder, decode
 from unmask.files import read_tensors
 from unmask.policies import Bernoulli, NetworkConfig, PlackettLuce, PolicyNetwork
 from unmask.rng import RowGenerator
@@ -134,7 +134,7 @@ def test_likelihood_to_go_equals_adding_it_up_backwards(tiny_model, seed, block_
         max_new_tokens=6,
         block_length=block_length,
         seed=seed,
-        record=True,
+        recorder=Recorder(),
     )
     whole, to_go = likelihood_to_go(generation)
     t = generation.transitions
@@ -159,14 +159,15 @@ def test_likelihood_to_go_equals_adding_it_up_backwards(tiny_model, seed, block_
 
 def test_advantages_are_taken_over_policy_and_experts_together(tiny_model):
     policy = LearnedPolicy(perturbed(), fallback=False)
-    rollouts = decode(tiny_model, [[5], [5], [6], [6]], policy, max_new_tokens=6, record=True)
+    rollouts = decode(
+        tiny_model, [[5], [5], [6], [6]], policy, max_new_tokens=6, recorder=Recorder()
+    )
     expert = decode(
         tiny_model,
         [[5], [6]],
         load_policy("entropy:0.5"),
         max_new_tokens=6,
-        record=True,
-        observer=policy,
+        recorder=Recorder(policy),
     )
     rewards, gained = torch.tensor([1.0, 0.0, 0.5, 0.5]), torch.tensor([0.5, 0.5])
     batch = signal_batch(policy, rollouts, rewards, [(expert, gained)], 2, 0.0)
@@ -186,7 +187,7 @@ def test_advantages_are_taken_over_policy_and_experts_together(tiny_model):
 
 def test_dense_reward_prefers_the_rollout_that_commits_what_the_model_believes(tiny_model):
     policy = LearnedPolicy(perturbed(), fallback=False)
-    rollouts = decode(tiny_model, [[5]] * 8, policy, max_new_tokens=6, seed=3, record=True)
+    rollouts = decode(tiny_model, [[5]] * 8, policy, max_new_tokens=6, seed=3, recorder=Recorder())
     batch = signal_batch(policy, rollouts, torch.zeros(8), [], 8, 1.0)
     whole, _ = likelihood_to_go(rollouts)
     first = torch.tensor([(rollouts.transitions.row == row).nonzero()[0, 0] for row in range(8)])
@@ -198,14 +199,13 @@ def test_dense_reward_prefers_the_rollout_that_commits_what_the_model_believes(t
 
 def test_an_experts_set_becomes_the_order_of_falling_confidence(tiny_model):
     policy = LearnedPolicy(perturbed(), "plackett-luce", fallback=False)
-    rollouts = decode(tiny_model, [[5], [5]], policy, max_new_tokens=6, record=True)
+    rollouts = decode(tiny_model, [[5], [5]], policy, max_new_tokens=6, recorder=Recorder())
     expert = decode(
         tiny_model,
         [[5]],
         load_policy("confidence:3"),
         max_new_tokens=6,
-        record=True,
-        observer=policy,
+        recorder=Recorder(policy),
     )
     batch = signal_batch(
         policy, rollouts, torch.tensor([1.0, 0.0]), [(expert, torch.tensor([0.5]))], 2, 0.0

@@ -1,28 +1,23 @@
-"""Decoding: the state, the loop, and the public `generate`."""
+"""Decoding: options and requests, the engine, and `generate`, `stream`, `infill` on top of it."""
 
-from unmask.decoding.caching import check_cache
-from unmask.decoding.decode import (
-    Generation,
-    Step,
-    Transitions,
-    check_arguments,
-    decode,
-    decode_steps,
-    finish,
+from unmask.lazy import lazy_names
+
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "DecodeOptions": "options",
+        "Generation": "loop",
+        "Prompt": "calls",
+        "Recorder": "loop",
+        "Step": "loop",
+        "Transitions": "loop",
+        "check_arguments": "loop",
+        "check_cache": "caching",
+        "decode": "loop",
+        "decode_steps": "loop",
+        "encode_prompt": "calls",
+        "finish": "loop",
+        "generate": "calls",
+        "stream": "calls",
+    },
 )
-from unmask.decoding.generate import Prompt, encode_prompt, generate, stream
-
-__all__ = [
-    "Generation",
-    "Prompt",
-    "Step",
-    "Transitions",
-    "check_arguments",
-    "check_cache",
-    "decode",
-    "decode_steps",
-    "encode_prompt",
-    "finish",
-    "generate",
-    "stream",
-]

@@ -20,6 +20,7 @@ from unmask.errors import UnmaskError
 from unmask.files import read_json
 from unmask.models.base import Model
 from unmask.models.families import FAMILIES, Family
+from unmask.processes import usable_device
 
 EMBEDDED = Path(__file__).parent / "embedded"
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|role_end|>")
@@ -31,21 +32,6 @@ def embedded_models() -> list[str]:
     return sorted(
         f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json")
     )
-
-
-def usable_device(device: str | torch.device) -> torch.device:
-    """The device, tried out.
-
-    Raises:
-        UnmaskError: if this machine has none of that name.
-    """
-    try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise UnmaskError(
-            f"device {str(device)!r} cannot be used here; give cpu, cuda or cuda:N of a device "
-            "that this machine has"
-        ) from None
 
 
 def load_model(

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from unmask.decoding import Generation, check_arguments, decode
+from unmask.decoding import Generation, Recorder, check_arguments, decode
 from unmask.errors import UnmaskError
 from unmask.evaluation import bootstrap
 from unmask.files import (
@@ -124,8 +124,7 @@ class Run:
             batch_size=self.config.batch_size,
             seed=seed,
             alpha=alpha,
-            observer=observer,
-            record=observer is not None,
+            recorder=Recorder(observer) if observer is not None else None,
         )
 
     def mean(self, sums: dict[str, float], count: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unmask.decoding.caching import Caching, check_cache
+from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.errors import UnmaskError
 from unmask.models import Model, Proposal
 from unmask.models.cache import KeyValues
@@ -88,11 +89,47 @@ class Step:
     finished: Bool[Tensor, " B"]
 
 
+@dataclass
+class Recorder:
+    """Keeps every decision of a decode, for training.
+
+    Attributes:
+        observer: what this policy reads is recorded too, although another one decides; used when an
+            expert's rollout trains it. None records what the deciding policy reads.
+    """
+
+    observer: Policy | None = None
+
+
 def decode(
-    model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    policy: Policy,
+    options: DecodeOptions | None = None,
+    *,
+    batch_size: int = 64,
+    keys: Sequence[int] | None = None,
+    alpha: Sequence[float] | Tensor | None = None,
+    recorder: Recorder | None = None,
+    **settings: Any,
 ) -> Generation:
-    """`decode_steps`, run to its end; takes the same arguments."""
-    return finish(decode_steps(model, prompts, policy, **options))
+    """Answers prompts of token ids with one policy (a stand-in until the engine is there)."""
+    chosen = vars(decode_options(options, settings)).copy()
+    for name in ("top_p", "top_k", "stop", "max_passes"):
+        chosen.pop(name)
+    rows = torch.as_tensor(alpha, dtype=torch.float32) if alpha is not None else None
+    steps = decode_steps(
+        model,
+        prompts,
+        policy,
+        batch_size=batch_size,
+        keys=keys,
+        alpha=rows,
+        record=recorder is not None,
+        observer=recorder.observer if recorder else None,
+        **chosen,
+    )
+    return finish(steps)
 
 
 def finish(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from unmask.decoding.decode import Generation, Step, decode_steps, finish
+from unmask.decoding.loop import Generation, Step, decode_steps, finish
 from unmask.errors import UnmaskError
 from unmask.models import Model
 from unmask.policies import Policy, load_policy

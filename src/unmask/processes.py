@@ -1,0 +1,135 @@
+"""Which rank, world and device this process is: joined before anything is loaded.
+
+`accelerate launch` or `torchrun` start the processes and set WORLD_SIZE, RANK and LOCAL_RANK. Every
+command that may run on several of them calls `Processes.join` first and loads its model onto
+`Processes.device`, so no process ever puts weights on the device of another one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from unmask.errors import UnmaskError
+
+T = TypeVar("T")
+# One slow rank (tests of programs, a large model) must not end a run: collectives wait this long.
+PATIENCE = timedelta(days=7)
+
+
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device, tried out.
+
+    Raises:
+        UnmaskError: if this machine has none of that name.
+    """
+    try:
+        return torch.zeros(1, device=device).device
+    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+        raise UnmaskError(
+            f"device {str(device)!r} cannot be used here; give cpu, cuda or cuda:N of a device "
+            "that this machine has"
+        ) from None
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The group of processes that share one run, seen from one of them.
+
+    Every collective method must be called by all of them. With one process each is the identity.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        world: how many processes there are.
+        device: where this process puts its model and its tensors.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @staticmethod
+    def join(device: str = "cpu", timeout: timedelta = PATIENCE) -> Processes:
+        """Joins the group that the launcher started, on a device of this process' own.
+
+        Args:
+            device: "cpu", "cuda" (each process takes the GPU of its LOCAL_RANK), or, for a single
+                process, a device such as "cuda:1".
+            timeout: how long a collective waits for the slowest process.
+
+        Raises:
+            UnmaskError: if this machine has no such device, or several processes are told to share
+                one GPU.
+        """
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world == 1:
+            return Processes(0, 1, usable_device(device))
+        if device != "cpu" and torch.device(device).index is not None:
+            raise UnmaskError(
+                f"device is {device!r} and there are {world} processes, which would share it; give "
+                f"{torch.device(device).type}, and each process takes its own"
+            )
+        from accelerate import PartialState
+
+        own = device
+        if device != "cpu":
+            own = f"{device}:{os.environ.get('LOCAL_RANK', '0')}"
+            usable_device(own)
+        state = PartialState(cpu=device == "cpu", timeout=timeout)
+        return Processes(state.process_index, state.num_processes, torch.device(own))
+
+    @property
+    def main(self) -> bool:
+        """Whether this is the process that writes files and prints."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Waits until every process is here."""
+        if self.world > 1:
+            from accelerate import PartialState
+
+            PartialState().wait_for_everyone()
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over all processes, on this process' device (the backend of GPUs has no other).
+
+        Args:
+            values: any shape, the same in every process.
+        """
+        values = values.to(self.device)
+        if self.world > 1:
+            values = values.clone()
+            torch.distributed.all_reduce(values)
+        return values
+
+    def mean_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replaces gradients by their mean over all processes, in one flat reduction.
+
+        A parameter without a gradient counts as zero.
+        """
+        if self.world == 1:
+            return
+        flat = torch.cat(
+            [(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters]
+        )
+        mean = self.total(flat) / self.world
+        for p, grad in zip(parameters, mean.split([p.numel() for p in parameters]), strict=True):
+            p.grad = grad.view_as(p).clone()
+
+    def share(self, items: Iterable[T]) -> list[T]:
+        """This process' part of some work: every `world`-th item, beginning with the `rank`-th."""
+        return list(items)[self.rank :: self.world]
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, in the order of their ranks; they must be picklable."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(found, value)
+        return found
