@@ -256,7 +256,7 @@ class Engine:
         if all(finite):
             return
         slot = self.schedule.active[list(finite).index(0)]
-        ticket, number = self.schedule.tickets[slot], self.canvas.passes[slot]
+        ticket, number = self.schedule.tickets[slot], self.canvas.passes[slot] + 1
         raise UnmaskError(
             f"the model's logits are not finite (NaN or infinite) in pass {number} of row "
             f"{ticket}; "

@@ -132,7 +132,7 @@ def restrict(logits: Float[Tensor, "m V"], sampling: Sampling) -> Float[Tensor, 
         least = scaled.topk(sampling.top_k).values[:, -1:]
         scaled = scaled.masked_fill(scaled < least, -torch.inf)
     if sampling.top_p < 1:
-        ranked, order = scaled.sort(-1, descending=True, stable=True)
+        ranked, order = scaled.sort(dim=-1, descending=True, stable=True)
         share = ranked.softmax(-1)
         beyond = share.cumsum(-1) - share >= sampling.top_p
         beyond[:, 0] = False
