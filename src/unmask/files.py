@@ -38,7 +38,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def decode_lines(data: bytes) -> list[str]:
-    r"""The lines of a UTF-8 file, without their `\n`; a byte-order mark at the beginning is dropped.
+    r"""The lines of a UTF-8 file without their `\n`; a byte-order mark at the start is dropped.
 
     Lines end at `\n` only. `str.splitlines` also splits at characters such as U+2028 and U+0085,
     which JSON allows inside a string.

@@ -118,7 +118,7 @@ def weight_dtype(dtype: str | torch.dtype) -> torch.dtype:
         UnmaskError: if it is another one.
     """
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in DTYPES.values():
+    if found is None or found not in DTYPES.values():
         raise UnmaskError(f"dtype is {dtype!r}; give {', '.join(DTYPES)} or a torch.dtype of these")
     return found
 
@@ -262,8 +262,8 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     # Absurd values make the configuration classes raise nearly any kind of error.
     except Exception as error:
         raise UnmaskError(
-            f"{directory} cannot be loaded: its config.json is not usable ({short_error(error)}); copy "
-            "it from its source"
+            f"{directory} cannot be loaded: its config.json is not usable ({short_error(error)}); "
+            "copy it from its source"
         ) from None
 
 

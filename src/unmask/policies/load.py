@@ -52,8 +52,8 @@ def load_policy(
     """
     if not isinstance(spec_or_dir, str | Path) or not str(spec_or_dir):
         raise UnmaskError(
-            f"policy is {spec_or_dir!r}; give a heuristic such as threshold:0.9, a policy directory "
-            "or a Hub repository"
+            f"policy is {spec_or_dir!r}; give a heuristic such as threshold:0.9, a policy "
+            "directory or a Hub repository"
         )
     spec = str(spec_or_dir)
     directory, _, settings = spec.partition("@")
