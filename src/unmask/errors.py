@@ -16,6 +16,9 @@ def short_error(error: BaseException) -> str:
 
 
 def short_text(text: str, length: int = 200) -> str:
-    """The text as one line, cut to `length` characters."""
+    """The text as one line of at most `length` characters, cut between two words if it can be."""
     line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 2] + " …"
+    if len(line) <= length:
+        return line
+    cut = line[: length - 2]
+    return cut[: max(cut.rfind(" "), length // 2)] + " …"
