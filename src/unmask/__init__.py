@@ -20,6 +20,7 @@ __getattr__, __dir__, _ = lazy_names(
         "embedded_models": "models",
         "evaluate": "evaluation",
         "generate": "decoding",
+        "infill": "decoding",
         "load_model": "models",
         "load_policy": "policies",
         "load_task": "tasks",
@@ -32,7 +33,15 @@ __getattr__, __dir__, _ = lazy_names(
 # The same names once more, for type checkers and editors.
 if TYPE_CHECKING:
     from unmask import analysis, decoding, evaluation, models, policies, tasks, training
-    from unmask.decoding import DecodeOptions, Generation, Step, Transitions, generate, stream
+    from unmask.decoding import (
+        DecodeOptions,
+        Generation,
+        Step,
+        Transitions,
+        generate,
+        infill,
+        stream,
+    )
     from unmask.errors import UnmaskError
     from unmask.evaluation import Point, evaluate
     from unmask.models import Model, embedded_models, load_model
@@ -56,6 +65,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "generate",
+    "infill",
     "load_model",
     "load_policy",
     "load_task",

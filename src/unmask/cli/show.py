@@ -13,10 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from unmask.decoding import DecodeOptions, Generation, Prompt, Step, finish, stream
-from unmask.decoding.options import decode_options
-from unmask.errors import UnmaskError
 from unmask.models import Model
-from unmask.policies import Policy, load_policy
+from unmask.policies import Policy
 
 
 def answer(
@@ -40,42 +38,10 @@ def answer(
         infill: fill the mask tokens of the prompts instead of writing behind them.
         delay: seconds between two steps of the canvas; None shows none.
     """
-    steps = decoding_steps(model, prompts, policy, options, batch_size, infill)
+    steps = stream(model, prompts, policy, options, batch_size=batch_size, infill=infill)
     if delay is not None:
         return finish_shown(steps, model, len(prompts), Console(), delay)
     return finish_with_bar(steps, model, len(prompts))
-
-
-# The one place that knows how the decoder is called with options; nothing else of the commands
-# `generate` and `demo` does.
-def decoding_steps(
-    model: Model,
-    prompts: Sequence[Prompt],
-    policy: Policy,
-    options: DecodeOptions,
-    batch_size: int,
-    infill: bool,
-) -> Generator[Step, None, Generation]:
-    """The steps of a decode with these options."""
-    known = ("max_new_tokens", "block_length", "temperature", "cfg_scale", "stop_at_eos")
-    known = (*known, "cache", "cache_refresh", "seed")
-    settings = {name: getattr(options, name) for name in known}
-    if infill:
-        settings["max_new_tokens"] = None
-    default = DecodeOptions()
-    for name in ("top_p", "top_k", "stop", "max_passes"):
-        if getattr(options, name) != getattr(default, name):
-            raise UnmaskError(f"{name} is not supported yet; leave it out")
-    return stream(
-        model,
-        prompts,
-        policy,
-        batch_size=batch_size,
-        infill=infill,
-        logits_eos_inf=options.eos == "never",
-        confidence_eos_eot_inf=options.eos == "last",
-        **settings,
-    )
 
 
 def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> Text:
@@ -118,9 +84,9 @@ def generate_shown(
         infill: fill the mask tokens of the prompts instead of writing behind them.
         settings: fields of `DecodeOptions`, which win over `options`.
     """
-    loaded = load_policy(policy, device=model.device) if isinstance(policy, str) else policy
-    options = decode_options(options, settings)
-    steps = decoding_steps(model, prompts, loaded, options, batch_size, infill)
+    steps = stream(
+        model, prompts, policy, options, batch_size=batch_size, infill=infill, **settings
+    )
     return finish_shown(steps, model, len(prompts), console, delay)
 
 

@@ -8,16 +8,26 @@ __getattr__, __dir__, _ = lazy_names(
     __name__,
     {
         "FEATURES": "base",
+        "Forward": "base",
         "Model": "base",
         "Proposal": "base",
+        "Sampling": "head",
         "embedded_models": "load",
         "load_model": "load",
-        "usable_device": "load",
     },
 )
 
 if TYPE_CHECKING:
-    from unmask.models.base import FEATURES, Model, Proposal
-    from unmask.models.load import embedded_models, load_model, usable_device
+    from unmask.models.base import FEATURES, Forward, Model, Proposal
+    from unmask.models.head import Sampling
+    from unmask.models.load import embedded_models, load_model
 
-__all__ = ["FEATURES", "Model", "Proposal", "embedded_models", "load_model", "usable_device"]
+__all__ = [
+    "FEATURES",
+    "Forward",
+    "Model",
+    "Proposal",
+    "Sampling",
+    "embedded_models",
+    "load_model",
+]

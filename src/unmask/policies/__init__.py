@@ -14,6 +14,7 @@ __getattr__, __dir__, _ = lazy_names(
         "Factor": "heuristics",
         "LearnedPolicy": "learned",
         "Margin": "heuristics",
+        "Needs": "base",
         "NetworkConfig": "network",
         "Observation": "base",
         "PlackettLuce": "plackett_luce",
@@ -24,12 +25,13 @@ __getattr__, __dir__, _ = lazy_names(
         "Threshold": "heuristics",
         "current_block": "base",
         "load_policy": "load",
+        "needs_of": "base",
         "steps_spec": "load",
     },
 )
 
 if TYPE_CHECKING:
-    from unmask.policies.base import Observation, Policy, current_block
+    from unmask.policies.base import Needs, Observation, Policy, current_block, needs_of
     from unmask.policies.bernoulli import Bernoulli
     from unmask.policies.heuristics import (
         HEURISTICS,
@@ -54,6 +56,7 @@ __all__ = [
     "Factor",
     "LearnedPolicy",
     "Margin",
+    "Needs",
     "NetworkConfig",
     "Observation",
     "PlackettLuce",
@@ -64,5 +67,6 @@ __all__ = [
     "Threshold",
     "current_block",
     "load_policy",
+    "needs_of",
     "steps_spec",
 ]
