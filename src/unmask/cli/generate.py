@@ -18,7 +18,7 @@ from unmask.errors import UnmaskError
 from unmask.files import decode_lines, write_text
 
 if TYPE_CHECKING:
-    from unmask.decoding import Generation, Prompt
+    from unmask.decoding import Generation, Prompt, Result
     from unmask.models import Model
 
 ALIASES = {"--gen-length": "--max-new-tokens"}
@@ -242,15 +242,23 @@ def run(config: Config) -> None:
     options, length = with_answer_length(config, options, model)
     policy = load_policy(policy_spec(config, length), device=model.device)
     began = time.perf_counter()
-    generation = answer(
-        model,
-        prompts,
-        policy,
-        options,
-        batch_size=config.batch_size,
-        infill=config.infill,
-        delay=config.delay if config.show else None,
-    )
+    done: list[Result] = []
+    try:
+        generation = answer(
+            model,
+            prompts,
+            policy,
+            options,
+            batch_size=config.batch_size,
+            infill=config.infill,
+            delay=config.delay if config.show else None,
+            done=done,
+        )
+    except KeyboardInterrupt:
+        if config.output is not None and done:
+            write_records(config.output, finished_records(model, prompts, done))
+            print(f"{len(done)} of {len(prompts)} answers are in {config.output}")
+        raise
     report(config, prompts, generation, time.perf_counter() - began)
 
 
@@ -278,19 +286,10 @@ def report(
     config: Config, prompts: Sequence[Prompt], generation: Generation, seconds: float
 ) -> None:
     """Writes or prints the answers, and a line that says what they cost."""
-    records = [
-        {"prompt": prompt, "text": text, "nfe": nfe, "tokens": tokens}
-        for prompt, text, nfe, tokens in zip(
-            prompts,
-            generation.text,
-            generation.nfe.tolist(),
-            generation.answer_tokens.tolist(),
-            strict=True,
-        )
-    ]
+    nfe, counts = generation.nfe.tolist(), generation.answer_tokens.tolist()
+    records = list(map(answer_record, prompts, generation.text, nfe, counts))
     if config.output is not None:
-        lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-        write_text(config.output, "".join(lines))
+        write_records(config.output, records)
     else:
         for record in records:
             print(answer_line(record))
@@ -305,6 +304,31 @@ def report(
         rest = generation.tokens.numel() - tokens
         line += f"; {rest} positions from the end of text on are not counted"
     print(line)
+
+
+def finished_records(
+    model: Model, prompts: Sequence[Prompt], done: Sequence[Result]
+) -> list[dict[str, Any]]:
+    """The records of the rows that are finished, in the order of the prompts."""
+    from unmask.decoding.generation import answer_of, row_text
+
+    records = []
+    for result in sorted(done, key=lambda result: result.ticket):
+        tokens = result.tokens.tolist()
+        text = row_text(model, result.request, tokens)
+        count = len(answer_of(model, tokens))
+        records.append(answer_record(prompts[result.ticket], text, result.nfe, count))
+    return records
+
+
+def answer_record(prompt: Prompt, text: str, nfe: int, tokens: int) -> dict[str, Any]:
+    """One line of the output file."""
+    return {"prompt": prompt, "text": text, "nfe": nfe, "tokens": tokens}
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Writes JSON lines."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def answer_line(record: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from unmask.decoding import DecodeOptions, Generation, Prompt, Step, finish, stream
+from unmask.decoding import DecodeOptions, Generation, Prompt, Result, Step, finish, stream
+from unmask.decoding.calls import Steps
 from unmask.models import Model
 from unmask.policies import Policy
 
@@ -26,6 +27,7 @@ def answer(
     batch_size: int,
     infill: bool,
     delay: float | None,
+    done: list[Result],
 ) -> Generation:
     """Decodes the prompts; shows the canvas if there is a `delay`, else a bar on a terminal.
 
@@ -37,11 +39,24 @@ def answer(
         batch_size: rows decoded side by side.
         infill: fill the mask tokens of the prompts instead of writing behind them.
         delay: seconds between two steps of the canvas; None shows none.
+        done: gets each row as soon as it is finished, so that an interrupt loses none.
     """
     steps = stream(model, prompts, policy, options, batch_size=batch_size, infill=infill)
+    steps = keep_results(steps, done)
     if delay is not None:
         return finish_shown(steps, model, len(prompts), Console(), delay)
     return finish_with_bar(steps, model, len(prompts))
+
+
+def keep_results(steps: Steps, done: list[Result]) -> Steps:
+    """The same steps; the rows that one finishes are added to `done`."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        done += step.results
+        yield step
 
 
 def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> Text:
@@ -91,7 +106,7 @@ def generate_shown(
 
 
 def finish_shown(
-    steps: Generator[Step, None, Generation],
+    steps: Steps,
     model: Model,
     rows: int,
     console: Console,
@@ -140,9 +155,7 @@ def canvas_lines(model: Model, step: Step) -> dict[int, Text]:
     return {row: canvas_line(model, tokens, fresh) for row, tokens, fresh in rows}
 
 
-def finish_with_bar(
-    steps: Generator[Step, None, Generation], model: Model, rows: int
-) -> Generation:
+def finish_with_bar(steps: Steps, model: Model, rows: int) -> Generation:
     """Takes all steps, with a bar on a terminal's standard error that says how many answer tokens a
     forward pass yields."""
     console = Console(stderr=True)
