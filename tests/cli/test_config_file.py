@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Literal
 
 import pytest
@@ -84,8 +83,7 @@ class Needing:
 def parsed(config_class, tmp_path, text, *arguments):
     file = tmp_path / "file.yaml"
     file.write_text(text, encoding="utf-8")
-    module = SimpleNamespace(Config=config_class)
-    return parse(module, "test", [*arguments, "--config", str(file)])
+    return parse(config_class, "test", [*arguments, "--config", str(file)])
 
 
 def test_flat_names_reach_nested_options(tmp_path):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -74,15 +73,12 @@ def test_options_that_were_given_are_known_by_name():
 
 
 def test_a_command_is_told_which_options_were_given(monkeypatch, tmp_path):
-    from unmask.cli import generate
-
     seen = []
-    module = SimpleNamespace(
-        Config=generate.Config,
-        ALIASES=generate.ALIASES,
-        run=lambda config, given: seen.append((config.decode.max_new_tokens, given)),
-    )
-    monkeypatch.setitem(sys.modules, "unmask.cli.generate", module)
+
+    def run(config, given):
+        seen.append((config.decode.max_new_tokens, given))
+
+    monkeypatch.setattr("unmask.cli.generate.run", run)
     file = tmp_path / "file.yaml"
     file.write_text("batch-size: 3\nmax_new_tokens: 8\n", encoding="utf-8")
     assert main(["generate", "x", "--gen-length", "16", "--seed=0", "--config", str(file)]) == 0

@@ -69,7 +69,8 @@ def run_command(name: str, arguments: list[str]) -> None:
     from unmask.files import running_command
 
     module = importlib.import_module(f"unmask.cli.{name.replace('-', '_')}")
-    config, given = parse(module, name, arguments)
+    aliases = getattr(module, "ALIASES", {})  # other names of flags
+    config, given = parse(module.Config, name, arguments, aliases)
     with running_command(["unmask", name, *arguments]):
         if len(inspect.signature(module.run).parameters) == 2:
             module.run(config, given)

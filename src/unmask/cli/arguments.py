@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-from types import ModuleType
-from typing import Any
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import tyro
 
 from unmask.cli import given_options
 from unmask.errors import UnmaskError
+
+C = TypeVar("C")
+NO_ALIASES: Mapping[str, str] = MappingProxyType({})
 
 
 def take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:
@@ -35,7 +39,7 @@ def take_config_file(arguments: list[str]) -> tuple[list[str], str | None]:
     return rest, path
 
 
-def replace_aliases(arguments: list[str], aliases: dict[str, str]) -> list[str]:
+def replace_aliases(arguments: list[str], aliases: Mapping[str, str]) -> list[str]:
     """The arguments with other names of options replaced by their own (`--gen-length=8` too)."""
     replaced = []
     for word in arguments:
@@ -44,35 +48,39 @@ def replace_aliases(arguments: list[str], aliases: dict[str, str]) -> list[str]:
     return replaced
 
 
-def parse(module: ModuleType, name: str, arguments: list[str]) -> tuple[Any, frozenset[str]]:
+def parse(
+    config_class: type[C], name: str, arguments: list[str], aliases: Mapping[str, str] = NO_ALIASES
+) -> tuple[C, frozenset[str]]:
     """The configuration of a subcommand, and the names of the options that were given.
 
     Args:
-        module: of the subcommand; it may have ALIASES, a mapping of flags to flags.
+        config_class: the subcommand's `Config`.
         name: of the subcommand.
         arguments: the words behind it.
+        aliases: other names of flags, and the flags that they stand for.
 
     Raises:
         UnmaskError: if they cannot be understood, or a value cannot be used.
         SystemExit: with the code 0 after `--help`.
     """
     rest, path = take_config_file(arguments)
-    rest = replace_aliases(rest, getattr(module, "ALIASES", {}))
-    default, in_file = None, frozenset()
+    rest = replace_aliases(rest, aliases)
+    default: Any = None
+    in_file: frozenset[str] = frozenset()
     if path is not None:
         from unmask.cli.config_file import read_config
 
-        default, in_file = read_config(module.Config, path)
+        default, in_file = read_config(config_class, path)
     epilogue = "--config FILE.yaml sets any of these options; the command line wins."
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
             config = tyro.cli(
-                module.Config,
+                config_class,
                 args=rest,
                 default=default,
                 prog=f"unmask {name}",
-                description=f"{module.Config.__doc__}\n\n{epilogue}",
+                description=f"{config_class.__doc__}\n\n{epilogue}",
             )
     except SystemExit as stop:
         if not stop.code:
@@ -84,7 +92,7 @@ def parse(module: ModuleType, name: str, arguments: list[str]) -> tuple[Any, fro
 
 def complaint_sentence(box: str) -> str:
     """The complaint inside tyro's box as one line."""
-    lines = [line.strip("│╭╮╰╯─- \t") for line in box.splitlines()]
+    lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()]
     text = [line for line in lines if line]
     behind = ("For full helptext", "Argument helptext", "Perhaps you meant")
     end = next((i for i, line in enumerate(text) if line.startswith(behind)), len(text))
