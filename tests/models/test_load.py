@@ -175,3 +175,35 @@ def test_a_model_that_lies_on_several_devices_is_refused(tiny_dir, monkeypatch):
     monkeypatch.setattr(load, "find_family", spread_family)
     with pytest.raises(UnmaskError, match="several devices"):
         load_model(tiny_dir, device_map="auto")
+
+
+DAMAGE = {
+    "a type that is no name": ("config.json", {"model_type": {}}, "config.json is not usable"),
+    "architectures that are no list": ("config.json", {"architectures": 3}, "config.json is not"),
+    "layers below 0": ("config.json", {"num_hidden_layers": -1}, "cannot be loaded|do not fit"),
+    "heads of text": ("config.json", {"num_attention_heads": "two"}, "config.json is not usable"),
+    "a length of 0": ("config.json", {"max_new_tokens": 0}, "max_new_tokens 0"),
+    "a length of text": ("config.json", {"max_new_tokens": "many"}, "max_new_tokens 'many'"),
+    "no template": ("tokenizer_config.json", {"chat_template": 3}, "chat template .* is no text"),
+    "an unknown token of no type": ("tokenizer_config.json", {"unk_token": {}}, "cannot be"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_absurd_values_are_refused_by_a_sentence(tiny_dir, tmp_path, name):
+    file, changes, message = DAMAGE[name]
+    directory = shutil.copytree(tiny_dir, tmp_path / "broken")
+    values = json.loads((directory / file).read_text(encoding="utf-8"))
+    (directory / file).write_text(json.dumps(values | changes), encoding="utf-8")
+    with pytest.raises(UnmaskError, match=message) as caught:
+        load_model(directory)
+    assert "\n" not in str(caught.value) and "broken" in str(caught.value)
+
+
+def test_a_length_limit_of_the_wrong_type_limits_nothing(tiny_dir, tmp_path):
+    directory = shutil.copytree(tiny_dir, tmp_path / "odd")
+    file = directory / "tokenizer_config.json"
+    values = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(values | {"model_max_length": {"a": 1}}), encoding="utf-8")
+    generation = unmask.generate(load_model(directory), ["7 a ="], "random:4", max_new_tokens=4)
+    assert generation.nfe.tolist() == [1]

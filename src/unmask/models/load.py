@@ -15,8 +15,9 @@ import torch
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers import logging as transformers_logging
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from unmask.errors import UnmaskError, short_error
+from unmask.errors import UnmaskError, short_error, short_text
 from unmask.files import read_json
 from unmask.models.base import Model
 from unmask.models.families import FAMILIES, Family
@@ -92,13 +93,13 @@ def load_model(
     if not isinstance(config, dict):
         raise UnmaskError(f"{directory}/config.json describes no model; copy it again")
     check_weights(directory)
-    family = find_family(config, directory)
     placement = {
         "attn_implementation": attn_implementation,
         "device_map": device_map,
         "quantization_config": quantization_config,
     }
     with quiet_transformers():
+        family = find_family(config, directory)
         network = load_network(family, directory, number, placement)
         if device_map is None and quantization_config is None:
             network = network.to(target)
@@ -108,7 +109,7 @@ def load_model(
                 "config says; it cannot be used here"
             )
         tokenizer = load_tokenizer(directory, family)
-        return assemble(family, network, tokenizer, str(name_or_path), config)
+        return assemble_model(family, network, tokenizer, str(name_or_path), config, directory)
 
 
 def weight_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -245,18 +246,10 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     Raises:
         UnmaskError: if none does.
     """
-    module = next((module for module in FAMILIES if module.matches(config)), None)
-    if module is None:
-        kind = (
-            f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
-        )
-        raise UnmaskError(
-            f"{directory} holds a causal model or one of an unknown architecture ({kind}); known "
-            "are LLaDA, Dream, A2D, LLaDA-MoE, "
-            'BERT-like masked LMs, and stock causal classes with "is_causal": false in config.json'
-        )
     try:
-        return module.family(config)
+        module = next((module for module in FAMILIES if module.matches(config)), None)
+        if module is not None:
+            return module.family(config)
     except UnmaskError:
         raise
     # Absurd values make the configuration classes raise nearly any kind of error.
@@ -265,6 +258,12 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
             f"{directory} cannot be loaded: its config.json is not usable ({short_error(error)}); "
             "copy it from its source"
         ) from None
+    kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
+    raise UnmaskError(
+        f"{directory} holds a causal model or one of an unknown architecture ({short_text(kind)}); "
+        "known are LLaDA, Dream, A2D, LLaDA-MoE, BERT-like masked LMs, and stock causal classes "
+        'with "is_causal": false in config.json'
+    )
 
 
 def check_weights(directory: Path) -> None:
@@ -386,7 +385,35 @@ def load_tokenizer(directory: Path, family: Family) -> Any:
         ) from None
     if not tokenizer.chat_template:
         tokenizer.chat_template = family.chat_template
+    if not isinstance(tokenizer.chat_template, str | dict):
+        raise UnmaskError(
+            f"the chat template in {directory} is no text but {tokenizer.chat_template!r}; copy "
+            "tokenizer_config.json again"
+        )
+    if not isinstance(tokenizer.model_max_length, int | float):
+        tokenizer.model_max_length = VERY_LARGE_INTEGER  # it only warns of long texts
     return tokenizer
+
+
+def assemble_model(
+    family: Family,
+    network: Any,
+    tokenizer: Any,
+    name: str,
+    config: Mapping[str, Any],
+    directory: Path,
+) -> Model:
+    """`assemble`, where errors of a damaged tokenizer become an `UnmaskError`."""
+    try:
+        return assemble(family, network, tokenizer, name, config)
+    except UnmaskError:
+        raise
+    # Special tokens of a wrong type make the tokenizer raise nearly any kind of error.
+    except Exception as error:
+        raise UnmaskError(
+            f"the special tokens in {directory} cannot be used ({short_error(error)}); copy its "
+            "tokenizer files again"
+        ) from None
 
 
 def assemble(
@@ -439,8 +466,23 @@ def assemble(
         eos_ids=tuple(ends),
         never_ids=tuple(sorted(token for token in never if token < vocabulary)),
         name=name,
-        max_new_tokens=config.get("max_new_tokens"),
+        max_new_tokens=trained_length(config, name),
         family=family.name,
         shift=family.shift,
         head=family.head(network),
+    )
+
+
+def trained_length(config: Mapping[str, Any], name: str) -> int | None:
+    """The length L of the answers that a model was trained on, if its config.json says so.
+
+    Raises:
+        UnmaskError: if it says something that is no length.
+    """
+    length = config.get("max_new_tokens")
+    if length is None or (isinstance(length, int) and not isinstance(length, bool) and length > 0):
+        return length
+    raise UnmaskError(
+        f"config.json of {name} has max_new_tokens {length!r}; correct it to a whole number, at "
+        "least 1"
     )
