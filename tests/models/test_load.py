@@ -182,8 +182,9 @@ DAMAGE = {
     "architectures that are no list": ("config.json", {"architectures": 3}, "config.json is not"),
     "layers below 0": ("config.json", {"num_hidden_layers": -1}, "cannot be loaded|do not fit"),
     "heads of text": ("config.json", {"num_attention_heads": "two"}, "config.json is not usable"),
-    "a length of 0": ("config.json", {"max_new_tokens": 0}, "max_new_tokens 0"),
-    "a length of text": ("config.json", {"max_new_tokens": "many"}, "max_new_tokens 'many'"),
+    "a length of 0": ("config.json", {"max_new_tokens": 0}, "cannot be loaded"),
+    "a length of text": ("config.json", {"max_new_tokens": "many"}, "cannot be loaded"),
+    "half a token": ("config.json", {"max_new_tokens": 1.5}, "has max_new_tokens 1.5"),
     "no template": ("tokenizer_config.json", {"chat_template": 3}, "chat template .* is no text"),
     "an unknown token of no type": ("tokenizer_config.json", {"unk_token": {}}, "cannot be"),
 }
@@ -195,6 +196,7 @@ def test_absurd_values_are_refused_by_a_sentence(tiny_dir, tmp_path, name):
     directory = shutil.copytree(tiny_dir, tmp_path / "broken")
     values = json.loads((directory / file).read_text(encoding="utf-8"))
     (directory / file).write_text(json.dumps(values | changes), encoding="utf-8")
+    (directory / "chat_template.jinja").unlink(missing_ok=True)
     with pytest.raises(UnmaskError, match=message) as caught:
         load_model(directory)
     assert "\n" not in str(caught.value) and "broken" in str(caught.value)
