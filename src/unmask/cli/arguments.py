@@ -71,6 +71,7 @@ def parse(
         from unmask.cli.config_file import read_config
 
         default, in_file = read_config(config_class, path)
+    purpose = " ".join((config_class.__doc__ or "").split())
     epilogue = "--config FILE.yaml sets any of these options; the command line wins."
     complaint = io.StringIO()
     try:
@@ -80,7 +81,7 @@ def parse(
                 args=rest,
                 default=default,
                 prog=f"unmask {name}",
-                description=f"{config_class.__doc__}\n\n{epilogue}",
+                description=f"{purpose}\n\n{epilogue}",
             )
     except SystemExit as stop:
         if not stop.code:
