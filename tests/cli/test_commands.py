@@ -17,6 +17,7 @@ import pytest
 
 import unmask
 from unmask.cli import COMMANDS, main
+from unmask.cli.config_file import nested_class, typed_fields
 
 PROMPT = "7 a +5 b *3 ="
 SUMMARY = {"model": "m", "task": "t", "split": "test", "max_new_tokens": 48}
@@ -328,14 +329,23 @@ def option_help(config_class):
     }
 
 
+def all_option_help(config_class):
+    """The same with the fields of nested dataclasses; every field must have a string."""
+    texts = option_help(config_class)
+    assert set(texts) == set(config_class.__dataclass_fields__)
+    for _, kind in typed_fields(config_class):
+        if nested := nested_class(kind):
+            texts |= all_option_help(nested)
+    return texts
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_option(run, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "240")
     code, out, error = run(command, "--help")
     assert (code, error) == (0, "")
     config_class = importlib.import_module(f"unmask.cli.{command.replace('-', '_')}").Config
-    texts = option_help(config_class)
-    assert set(texts) == set(config_class.__dataclass_fields__)
+    texts = all_option_help(config_class)
 
     def squeezed(text):
         return re.sub(r"[\W_]+", "", text)
@@ -387,8 +397,9 @@ def test_generate_shows_the_canvas(run):
 
 
 def test_config_file_sets_options_and_the_command_line_wins(run, tiny_dir):
-    text = f"model: {tiny_dir}\npolicy: confidence:4\nmax-new-tokens: 12\nblock_length: 6\nprompt: ['1 a +1 =']\n"
-    Path("file.yaml").write_text(text)
+    lines = ["policy: confidence:4", "max-new-tokens: 12", "block_length: 6"]
+    lines += [f"model: {tiny_dir}", "prompt: ['1 a +1 =']"]
+    Path("file.yaml").write_text("\n".join(lines))
     code, out, error = run("generate", "--config", "file.yaml")
     assert (code, error) == (0, "")
     assert (answer(out)[0], answer(out)[2]) == ("1 a +1 =", 4)
