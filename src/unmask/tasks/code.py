@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from unmask.errors import UnmaskError
+from unmask.sandbox import Job, check, defined_names, require_sandbox, standard_imports
 from unmask.tasks.base import Example, Listed, Task, data_set
 from unmask.tasks.data import Place, read_rows
-from unmask.tasks.sandbox import Job, check, require_sandbox
+
 
 FENCE = "```python\n"
 HUMANEVAL_TEMPLATE, MBPP_TEMPLATE, KODCODE_TEMPLATE = "humaneval@1", "mbpp@1", "kodcode@1"
@@ -30,42 +29,6 @@ def code_of(completion: str) -> str:
     if opened and (opened.group().strip() != "```" or not completion[: opened.start()].strip()):
         completion = completion[opened.end() :]
     return completion.split("```", 1)[0]
-
-
-def defined(solution: str) -> tuple[str, ...]:
-    """The names that a right solution binds at its top, imports aside: what the tests of a program
-    may see of it."""
-    names = []
-    for node in parsed(solution):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.append(node.name)
-        elif isinstance(node, ast.Assign):
-            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return tuple(names)
-
-
-def imports(solution: str) -> str:
-    """The imports of Python's own modules at the top of a right solution, for tests that rely on
-    them."""
-    lines = []
-    for node in parsed(solution):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            modules = (
-                [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else [alias.name for alias in node.names]
-            )
-            if all(module.split(".")[0] in sys.stdlib_module_names for module in modules):
-                lines.append(ast.unparse(node) + "\n")
-    return "".join(lines)
-
-
-def parsed(solution: str) -> list[ast.stmt]:
-    """The statements of a text; none where it does not parse."""
-    try:
-        return ast.parse(solution).body
-    except (SyntaxError, ValueError):
-        return []
 
 
 def made(
@@ -150,8 +113,8 @@ def mbpp(place: Place) -> Task:
 
     def job(code: str, example: Example) -> Job:
         row = example.data
-        setup = imports(row["code"]) + (row["test_setup_code"] or "")
-        return Job(code, "\n".join(row["test_list"]), names=defined(row["code"]), setup=setup)
+        setup = standard_imports(row["code"]) + (row["test_setup_code"] or "")
+        return Job(code, "\n".join(row["test_list"]), names=defined_names(row["code"]), setup=setup)
 
     return made("mbpp", MBPP_TEMPLATE, data_set(read, validation="validation"), job, place)
 
@@ -179,7 +142,7 @@ def kodcode(place: Place) -> Task:
             code,
             example.data["test"],
             kind="pytest",
-            names=tuple(dict.fromkeys([*names, *defined(example.data["solution"])])),
+            names=tuple(dict.fromkeys([*names, *defined_names(example.data["solution"])])),
         )
 
     return made("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), job, place)
