@@ -48,7 +48,7 @@ ATTACKS: list[tuple[str, str, str]] = [
     ("multiprocessing", tries("import multiprocessing\np = multiprocessing.Process(target=print); p.start(); p.join()"), TEST),
     ("thread bomb", "import threading, time\nwhile True:\n    try: threading.Thread(target=time.sleep, args=(99,)).start()\n    except Exception: pass\n", TEST),
     ("thread bomb by bare system calls", BARE_THREADS, TEST),
-    ("more threads than are allowed", tries("import threading, time\nfor _ in range(80): threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\ntime.sleep(0.5)"), TEST),
+    ("more threads than are allowed", tries("import threading, time\nthreading.stack_size(2**16)\nfor _ in range(80): threading.Thread(target=time.sleep, args=(1,), daemon=True).start()\ntime.sleep(0.5)"), TEST),
     ("memory bomb", tries("b = bytearray(4 * 2**30)"), TEST),
     ("memory bomb by growing", "x = []\nwhile True: x.append(bytearray(2**20))\n", TEST),
     ("memory bomb in the answer", "def f(x): return 'x' * (512 * 2**20)", TEST),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -27,7 +28,7 @@ from unmask.sandbox import Limits, Outcome, Stop, check_all
 LIMITS = Limits(cpu_seconds=1, wall_seconds=4)
 NOBODY = 65534
 VARIABLE = "UNMASK_TEST_SECRET"
-PACKAGES = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments", "numpy")
+PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "numpy")
 CHILD = Path(unmask.sandbox.__file__).parent / "child"
 
 
@@ -182,7 +183,11 @@ def copy_python(directory: Path) -> str:
             link_or_copy(origin, packages / origin.name)
     (root / "bin").mkdir()
     python = root / "bin" / version
-    link_or_copy(Path(sys.executable).resolve(), python)
+    # Where it looks for its own library is written in it, padded here to the same length.
+    old, new = str(base / "lib").encode(), b"$ORIGIN/../lib"
+    code = Path(sys.executable).resolve().read_bytes()
+    python.write_bytes(code.replace(old + b"\0", new.ljust(len(old) + 1, b"\0")))
+    python.chmod(0o755)
     return str(python)
 
 
@@ -212,11 +217,9 @@ def format_table(root: list[Outcome] | None, user: list[Outcome]) -> str:
 
 
 def short_reason(outcome: Outcome) -> str:
-    """What a check says, without the paths of this machine."""
-    reason = " ".join(outcome.reason.split()).replace(str(CHILD), "").replace("|", " ")
-    for part in reason.split():
-        if part.startswith("/") and part.count("/") > 1:
-            reason = reason.replace(part, part.rpartition("/")[2])
+    """What a check says, without the paths and addresses of this machine."""
+    reason = " ".join(outcome.reason.split()).replace("|", " ")
+    reason = re.sub(r"0x[0-9a-f]+", "0x…", re.sub(r"\S*/(\w+\.py)", r"\1", reason))
     if reason == "AssertionError:":
         return "its tests failed"
     return reason if len(reason) < 90 else "…" + reason[-80:]

@@ -1,214 +1,35 @@
-"""The sandbox: what it must stop, and what it must let pass."""
+"""What the sandbox must let pass, what ends a check, and what it needs of a machine."""
 
+import importlib
 import os
-import socket
-from pathlib import Path
+import shutil
+import subprocess
+import sys
+import time
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.attacks import ATTACKS, PYTEST_ATTACKS, PYTEST_WRONG, filled
+from tests.sandbox.programs import list_cases
+from tests.sandbox.runs import run_programs
 from unmask.errors import UnmaskError
-from unmask.tasks import sandbox
-from unmask.tasks.sandbox import Job, Limits, Outcome, check, check_all, require_sandbox
+from unmask.sandbox import Job, Limits, Stop, check, require_sandbox, worker_count
 
-LIMITS = Limits(cpu_seconds=1, wall_seconds=4)
-
-
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    """Every attack's outcome, with the things they are after put in place; all at once."""
-    outside = tmp_path_factory.mktemp("outside")
-    secret = outside / "secret"
-    secret.write_text("secret")
-    before = (secret.stat().st_mode, secret.stat().st_mtime_ns)
-    os.environ["UNMASK_TEST_SECRET"] = "1"
-    left = set(Path("/tmp").glob("unmask-sandbox-*"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        put = {
-            "outside": outside,
-            "secret": secret,
-            "port": listener.getsockname()[1],
-            "parent": os.getpid(),
-            "variable": "UNMASK_TEST_SECRET",
-        }
-        jobs = [Job(filled(program, put), test, names=("f",)) for _, program, test in ATTACKS]
-        jobs += [
-            Job(filled(program, put), PYTEST_WRONG, kind="pytest", names=("f",))
-            for _, program in PYTEST_ATTACKS
-        ]
-        found = check_all(jobs, LIMITS)
-    assert sorted(outside.iterdir()) == [secret]
-    assert secret.read_text() == "secret"
-    assert (secret.stat().st_mode, secret.stat().st_mtime_ns) == before
-    assert set(Path("/tmp").glob("unmask-sandbox-*")) == left
-    return dict(zip([name for name, *_ in (*ATTACKS, *PYTEST_ATTACKS)], found, strict=True))
+sandbox = importlib.import_module("unmask.sandbox.check")
 
 
-@pytest.mark.parametrize("name", [name for name, *_ in (*ATTACKS, *PYTEST_ATTACKS)])
-def test_no_attack_passes(outcomes: dict[str, Outcome], name: str):
-    assert not outcomes[name].passed
-    assert outcomes[name].reason
-
-
-def test_attacks_would_pass_if_they_worked():
-    """The programs that try something do pass where what they try is allowed: the table can
-    fail."""
-    from tests.attacks import TEST, tries
-
-    assert check(Job(tries("import os\nopen('own', 'w').write('x')"), TEST, names=("f",))).passed
-    assert not check(Job(tries("import os\n1 / 0"), TEST, names=("f",))).passed
-    working = [
-        program
-        for name, program, test in ATTACKS
-        if test is TEST and "done = False" in program and "fork" not in name and "kill" not in name
+def list_misjudged(outcomes):
+    """The jobs whose outcome is not what the tables say, with the reason."""
+    return [
+        (job, outcome.reason)
+        for (job, holds), outcome in zip(list_cases(), outcomes, strict=True)
+        if outcome.passed != holds
     ]
-    assert len(working) > 30
 
 
-COUNTER = "class Counter:\n    def __init__(self, n=0): self.n = n\n    def up(self, by=1):\n        self.n += by\n        return self\n    @property\n    def twice(self): return 2 * self.n\n    @staticmethod\n    def zero(): return Counter()\n"
-STACK = "class Empty(Exception):\n    pass\nclass Stack:\n    def __init__(self): self._items = []\n    def push(self, x): self._items.append(x)\n    def pop(self):\n        if not self._items: raise Empty('nothing to pop')\n        return self._items.pop()\n    def __len__(self): return len(self._items)\n    def __iter__(self): return iter(self._items)\n    def __contains__(self, x): return x in self._items\n    def __getitem__(self, i): return self._items[i]\n"
-VECTOR = "class V:\n    def __init__(self, x, y): self.x, self.y = x, y\n    def __add__(self, o): return V(self.x + o.x, self.y + o.y)\n    def __mul__(self, k): return V(self.x * k, self.y * k)\n    def __eq__(self, o): return isinstance(o, V) and (self.x, self.y) == (o.x, o.y)\n    def __lt__(self, o): return self.x < o.x\n    def __repr__(self): return f'V({self.x}, {self.y})'\n    def __neg__(self): return V(-self.x, -self.y)\n    def __abs__(self): return (self.x**2 + self.y**2) ** 0.5\n"
-TREE = "class Node:\n    def __init__(self, v):\n        self.v, self.left, self.right = v, None, None\ndef depth(n): return 0 if n is None else 1 + max(depth(n.left), depth(n.right))\n"
-
-# (program, tests, whether they hold); the tests see every name that the program defines.
-ASSERTS = [
-    ("def f(x): return x + 1", "assert f(1) == 2", True),
-    ("def f(x): return x + 2", "assert f(1) == 2", False),
-    ("def f(x): return [x, x]", "assert f(1) == [1, 1]", True),
-    ("def f(x): return (x, x)", "assert f(1) == [1, 1]", False),
-    ("def f(x): return [1, 2]", "assert f(1) == (1, 2)", False),
-    ("def f(x): print(x + 1)", "assert f(1) == 2", False),
-    ("def f(x): return str(x + 1)", "assert f(1) == 2", False),
-    ("def f(x): return x + 1.0", "assert f(1) == 2", True),
-    ("def f(x): return True", "assert f(1) == 1", True),
-    ("def f(x): return 1", "assert f(1) is True", False),
-    ("def f(x): return None", "assert f(1) is None", True),
-    ("def g(x): return x + 1", "assert f(1) == 2", False),
-    ("def f(x) return x + 1", "assert f(1) == 2", False),
-    ("", "assert f(1) == 2", False),
-    ("Here is the function you asked for.", "assert f(1) == 2", False),
-    ("def f(x): raise ValueError", "assert f(1) == 2", False),
-    ("def f(x): return 1 / 0", "assert f(1) == 2", False),
-    ("import nothing_of_this_name\ndef f(x): return x + 1", "assert f(1) == 2", False),
-    ("def f(x):\n    if x == 1: return 2", "assert f(1) == 2\nassert f(2) == 3", False),
-    ("def f(a): a.sort()", "a = [3, 1, 2]\nf(a)\nassert a == [1, 2, 3]", True),
-    ("def f(a): return sorted(a)", "a = [3, 1, 2]\nf(a)\nassert a == [1, 2, 3]", False),
-    ("def f(d): d['k'] = d.pop('j')", "d = {'j': 1}\nf(d)\nassert d == {'k': 1}", True),
-    ("def f(s): s.add(3)", "s = {1}\nf(s)\nassert s == {1, 3}", True),
-    ("def f(a): a[0][0] = 9", "a = [[1], [2]]\nf(a)\nassert a == [[9], [2]]", True),
-    ("def f(x): return 2 ** x", "assert f(5000) == 1 << 5000", True),
-    ("def f(x): return float('nan')", "assert f(1) != f(1)", True),
-    ("def f(x): return float('inf')", "assert f(1) == float('inf')", True),
-    ("def f(x): return 0.1 + 0.2", "assert f(1) == 0.3", False),
-    ("def f(x): return 0.1 + 0.2", "assert abs(f(1) - 0.3) < 1e-9", True),
-    ("def f(x): return {1, 2, x}", "assert f(3) == {3, 2, 1}", True),
-    ("def f(x): return frozenset([x])", "assert f(3) == {3}", True),
-    ("def f(x): return {'b': 1, 'a': 2}", "assert list(f(1)) == ['b', 'a']", True),
-    ("def f(x): return {1: 'a', (2, 3): None}", "assert f(1) == {1: 'a', (2, 3): None}", True),
-    ("def f(x): return b'\\x00' + x", "assert f(b'\\xff') == b'\\x00\\xff'", True),
-    ("def f(x): return complex(x, 2)", "assert f(1) == 1 + 2j", True),
-    ("def f(x): return range(x)", "assert list(f(3)) == [0, 1, 2]", True),
-    ("def f(x): return x[::-1]", "assert f('äß😀') == '😀ßä'", True),
-    ("def f(x): return '\\udc80'", "assert f(1) == '\\udc80'", True),
-    ("def f(*a, k=1, **n): return (a, k, n)", "assert f(1, 2, k=3, z=4) == ((1, 2), 3, {'z': 4})", True),
-    ("def f(x):\n    for i in range(x): yield i", "assert list(f(3)) == [0, 1, 2]", True),
-    ("def f():\n    i = 0\n    while True:\n        yield i\n        i += 1", "g = f()\nassert [next(g) for _ in range(3)] == [0, 1, 2]", True),
-    ("def f(x): return map(str, x)", "assert list(f([1, 2])) == ['1', '2']", True),
-    ("def f(g, x): return g(g(x))", "assert f(lambda v: v * 3, 2) == 18", True),
-    ("def f(g, x): return [g(v) for v in x]", "assert f(str, [1, 2]) == ['1', '2']", True),
-    ("def f(g):\n    try: g()\n    except ZeroDivisionError: return 'caught'", "assert f(lambda: 1 / 0) == 'caught'", True),
-    ("def f(n): return lambda x: x + n", "assert f(2)(3) == 5", True),
-    ("from functools import cache\n@cache\ndef f(n): return n if n < 2 else f(n - 1) + f(n - 2)", "assert f(50) == 12586269025", True),
-    ("def f(n): return n if n < 2 else f(n - 1) + f(n - 2)", "assert f(90) == 2880067194370816120", False),
-    ("from collections import OrderedDict, Counter, deque\ndef f(x): return OrderedDict(a=1), Counter(x), deque(x)", "from collections import deque\nassert f('aab') == ({'a': 1}, {'a': 2, 'b': 1}, deque('aab'))", True),
-    ("from collections import namedtuple\nP = namedtuple('P', 'x y')\ndef f(x): return P(x, 2)", "assert f(1) == (1, 2)\nassert f(1).y == 2\nassert not f(1) == (1, 3)", True),
-    ("from enum import Enum, IntEnum\nclass C(Enum):\n    R = 'r'\nclass N(IntEnum):\n    ONE = 1\ndef f(x): return C.R", "assert f(1) == C.R\nassert f(1).value == 'r'\nassert N.ONE == 1\nassert f(1) != 'r'", True),
-    ("from decimal import Decimal\nfrom fractions import Fraction\ndef f(x): return Decimal('0.10'), Fraction(x, 6)", "from decimal import Decimal\nfrom fractions import Fraction\nassert f(2) == (Decimal('0.1'), Fraction(1, 3))", True),
-    ("from datetime import date, timedelta\ndef f(d): return d + timedelta(days=1)", "from datetime import date\nassert f(date(2024, 2, 28)) == date(2024, 2, 29)", True),
-    ("from dataclasses import dataclass\n@dataclass\nclass P:\n    x: int\n    y: int = 2", "assert P(1) == P(1, 2)\nassert P(1) != P(2)\nassert P(1).y == 2\nassert repr(P(1)) == 'P(x=1, y=2)'", True),
-    (COUNTER, "c = Counter(1)\nassert c.up().up(by=3).n == 5\nassert c.twice == 10\nassert Counter.zero().n == 0\nassert c.up() is c\nc.n = 7\nassert c.twice == 14", True),
-    (COUNTER, "assert isinstance(Counter(), Counter)\nassert not isinstance(5, Counter)\nassert hasattr(Counter(), 'n')\nassert not hasattr(Counter(), 'm')", True),
-    (STACK, "s = Stack()\ns.push(1)\ns.push(2)\nassert len(s) == 2 and list(s) == [1, 2] and 2 in s and 3 not in s and s[0] == 1\nassert s.pop() == 2", True),
-    (STACK, "s = Stack()\ntry:\n    s.pop()\nexcept Empty as e:\n    assert str(e) == 'nothing to pop'\nelse:\n    assert False", True),
-    (STACK, "assert not Stack()", True),
-    (VECTOR, "assert V(1, 2) + V(3, 4) == V(4, 6)\nassert V(1, 2) * 3 == V(3, 6)\nassert repr(-V(1, 2)) == 'V(-1, -2)'\nassert abs(V(3, 4)) == 5\nassert sorted([V(2, 0), V(1, 0)])[0].x == 1", True),
-    (VECTOR, "assert V(1, 2) == V(1, 3)", False),
-    (TREE, "r = Node(1)\nr.left = Node(2)\nr.left.right = Node(3)\nassert depth(r) == 3\nassert r.left.right.v == 3\nassert r.right is None", True),
-    ("def f(p):\n    with open('file', 'w') as o: o.write(p)\n    return open('file').read()", "assert f('text') == 'text'", True),
-    ("class M:\n    def __enter__(self): return 'in'\n    def __exit__(self, *a): self.out = True", "m = M()\nwith m as v:\n    assert v == 'in'\nassert m.out is True", True),
-    ("def f(x): raise KeyError('k')", "try:\n    f(1)\nexcept KeyError as e:\n    assert e.args == ('k',)\nelse:\n    assert False", True),
-    ("import json\ndef f(x): return json.loads(x)", "import json\ntry:\n    f('{')\nexcept json.JSONDecodeError:\n    pass\nelse:\n    assert False", True),
-    ("def sum(a, b): return a + b", "assert sum(1, 2) == 3", True),
-    ("import numpy\ndef f(x): return float(numpy.mean(x))", "assert f([1, 2, 3]) == 2", True),
-    ("import threading\ndef f(x):\n    out = []\n    t = threading.Thread(target=lambda: out.append(x)); t.start(); t.join()\n    return out", "assert f(1) == [1]", True),
-    ("import random\nrandom.seed(0)\ndef f(x): return random.random()", "assert 0 <= f(1) < 1", True),
-    ("if __name__ == '__main__':\n    raise SystemExit\ndef f(x): return 1", "assert f(1) == 1", True),
-]  # fmt: skip
-
-HEADER = "import pytest\nfrom solution import *\n"
-PYTESTS = [
-    ("def f(x): return x + 1", "def test_f(): assert f(1) == 2", True),
-    ("def f(x): return x + 1", "def test_f(): assert f(1) == 2\ndef test_g(): assert f(1) == 3", False),
-    ("def f(x): return x + 1", "@pytest.mark.parametrize('a, b', [(1, 2), (3, 4)])\ndef test_f(a, b): assert f(a) == b", True),
-    ("def f(x): return 0.1 + 0.2", "def test_f(): assert f(1) == pytest.approx(0.3)", True),
-    ("def f(x):\n    if x < 0: raise ValueError('x must not be negative')", "def test_f():\n    with pytest.raises(ValueError, match='negative'): f(-1)", True),
-    ("def f(x): pass", "def test_f():\n    with pytest.raises(ValueError): f(-1)", False),
-    (STACK, "@pytest.fixture\ndef s(): return Stack()\ndef test_s(s):\n    with pytest.raises(Empty, match='nothing'): s.pop()", True),
-    ("class Bad(ValueError):\n    def __init__(self, code): super().__init__(f'code {code}'); self.code = code\ndef f(): raise Bad(7)", "def test_f():\n    with pytest.raises(Bad) as e: f()\n    assert e.value.code == 7 and str(e.value) == 'code 7'", True),
-    ("def f(x): print('hello', x)", "def test_f(capsys):\n    f(1)\n    assert capsys.readouterr().out == 'hello 1\\n'", True),
-    ("def f(x): return x", "class TestF:\n    def setup_method(self): self.x = 3\n    def test_f(self): assert f(self.x) == 3", True),
-    ("def f(x): return x", "import unittest\nclass TestF(unittest.TestCase):\n    def test_f(self): self.assertEqual(f([1]), [1])", True),
-    ("def f(x): return x", "import unittest\nclass TestF(unittest.TestCase):\n    def test_f(self): self.assertEqual(f([1]), [2])", False),
-    ("def f(x): return x", "value = 3", False),
-    ("def f(x) return x", "def test_f(): assert f(1) == 1", False),
-]  # fmt: skip
-
-HUMANEVAL_SETUP = (
-    'def double(x):\n    return 2 * x\n\ndef f(x: int) -> int:\n    """Four times."""\n'
-)
-HUMANEVAL = [
-    (
-        "def f(x): return 4 * x",
-        "def check(candidate):\n    assert candidate(1) == 4\n    assert candidate(2) == double(4)",
-        True,
-    ),
-    ("def f(x): return 3 * x", "def check(candidate):\n    assert candidate(1) == 4", False),
-    ("def g(x): return 4 * x", "def check(candidate):\n    assert candidate(1) == 4", False),
-    (
-        "def double(x): return x\ndef f(x): return x",
-        "def check(candidate):\n    assert candidate(2) == double(4)",
-        False,
-    ),
-    (
-        "def f(x): return 4 * x\ndef check(candidate): pass",
-        "def check(candidate):\n    assert candidate(1) == 5",
-        False,
-    ),
-]
-
-
-def cases():
-    from unmask.tasks.code import defined
-
-    for program, test, holds in ASSERTS:
-        yield Job(program, test, names=defined(program)), holds
-    for program, test, holds in PYTESTS:
-        yield Job(program, HEADER + test, kind="pytest", names=defined(program)), holds
-    for program, test, holds in HUMANEVAL:
-        yield Job(program, test, kind="humaneval", names=("f",), setup=HUMANEVAL_SETUP), holds
-
-
-@pytest.fixture(scope="module")
-def verdicts():
-    return check_all([job for job, _ in cases()], Limits(cpu_seconds=2))
-
-
-@pytest.mark.parametrize("number", range(len(list(cases()))))
-def test_programs(verdicts: list[Outcome], number: int):
-    job, holds = list(cases())[number]
-    assert verdicts[number].passed == holds, (job, verdicts[number].reason)
+def test_programs_are_judged_as_the_tables_say():
+    assert list_misjudged(run_programs()) == []
 
 
 scalars = (
@@ -249,11 +70,13 @@ def test_values_come_back_as_they_went(many: list):
 
 def test_nothing_runs_unconfined(monkeypatch, tmp_path):
     """Where a rule cannot be laid, no program starts."""
-    text = sandbox.CONFINED.read_text().replace(
-        "create, add, restrict = 444, 445, 446", "create, add, restrict = 4444, 445, 446"
-    )
-    (tmp_path / "confined.py").write_text(text)
-    monkeypatch.setattr(sandbox, "CONFINED", tmp_path / "confined.py")
+    child = tmp_path / "child"
+    shutil.copytree(sandbox.CHILD, child)
+    rule = "CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446"
+    text = (child / "jail.py").read_text(encoding="utf-8")
+    assert rule in text
+    (child / "jail.py").write_text(text.replace(rule, rule.replace("444", "4444")), "utf-8")
+    monkeypatch.setattr(sandbox, "CHILD", child)
     require_sandbox.cache_clear()
     try:
         with pytest.raises(UnmaskError, match="cannot be confined on this machine"):
@@ -270,8 +93,109 @@ def test_other_platforms_are_refused(monkeypatch):
         check(Job("", ""))
 
 
-def test_attacks_are_in_the_documents():
-    text = (Path(__file__).parents[1] / "docs/security.md").read_text()
-    assert [
-        name for name, *_ in (*ATTACKS, *PYTEST_ATTACKS) if f"| {name} | no |" not in text
-    ] == []
+def count_tries(monkeypatch):
+    """A list that gets the outcome of every try of a check."""
+    tries = []
+    once = sandbox.check_once
+
+    def counted(job, limits):
+        tries.append(once(job, limits))
+        return tries[-1]
+
+    monkeypatch.setattr(sandbox, "check_once", counted)
+    return tries
+
+
+SLOW_START = "import time\ntime.sleep(30)\ndef f(x): return x"
+IDENTITY = Job("def f(x): return x", "assert f(1) == 1", names=("f",))
+
+
+def test_no_verdict_in_time_is_said_and_tried_once_more(monkeypatch):
+    tries = count_tries(monkeypatch)
+    outcome = check(Job(SLOW_START, "assert f(1) == 1", names=("f",)), Limits(wall_seconds=1))
+    assert (outcome.passed, outcome.stop, outcome.timed_out) == (False, Stop.WALL, True)
+    assert len(tries) == 2
+
+
+def test_a_check_that_only_the_load_delayed_passes_at_its_second_try(monkeypatch):
+    first = [True]
+    start = sandbox.RunningCheck.start
+
+    def start_late(self, *args):
+        if first.pop() if first else False:
+            time.sleep(self.limits.wall_seconds)
+        start(self, *args)
+
+    monkeypatch.setattr(sandbox.RunningCheck, "start", start_late)
+    tries = count_tries(monkeypatch)
+    assert check(IDENTITY, Limits(wall_seconds=8)).passed
+    assert [outcome.stop for outcome in tries] == [Stop.WALL, None]
+
+
+def test_used_up_cpu_time_is_said_and_not_tried_again(monkeypatch):
+    tries = count_tries(monkeypatch)
+    job = Job("def f(x):\n    while True: pass", "assert f(1) == 1", names=("f",))
+    outcome = check(job, Limits(cpu_seconds=1, wall_seconds=30))
+    assert (outcome.passed, outcome.stop, outcome.timed_out) == (False, Stop.CPU, True)
+    assert len(tries) == 1
+
+
+def test_a_process_that_the_system_killed_is_tried_once_more(monkeypatch):
+    """A SIGKILL from outside, as the system sends when memory is short."""
+    first = [True]
+    start = sandbox.RunningCheck.start
+
+    def start_and_kill(self, role, *rest):
+        start(self, role, *rest)
+        if role == "checker" and (first.pop() if first else False):
+            self.children[0].process.kill()
+
+    monkeypatch.setattr(sandbox.RunningCheck, "start", start_and_kill)
+    tries = count_tries(monkeypatch)
+    assert check(IDENTITY).passed
+    assert [outcome.stop for outcome in tries] == [Stop.KILLED, None]
+
+
+@pytest.mark.parametrize("job", [IDENTITY, Job("def f(x): return 2", "assert f(1) == 1")])
+def test_other_outcomes_are_decided_by_no_limit(monkeypatch, job):
+    tries = count_tries(monkeypatch)
+    assert not check(job).timed_out and len(tries) == 1
+
+
+def test_more_threads_than_allowed_end_a_check():
+    """Also as root, whom the kernel's own limit does not bind."""
+    threads = "import threading, time\nthreading.stack_size(2**16)\n"
+    threads += "for _ in range({}): threading.Thread(target=time.sleep, args=(1,)).start()\n"
+    program = threads + "time.sleep(0.5)\ndef f(x): return x"
+    few, many = Job(program.format(20), "assert f(1) == 1", names=("f",)), program.format(80)
+    assert check(few).passed
+    outcome = check(Job(many, "assert f(1) == 1", names=("f",)))
+    assert (outcome.passed, outcome.reason) == (False, "too many threads")
+
+
+def test_hashes_are_the_same_in_every_check():
+    """Else the order of a set decided rewards, and a resumed run had others."""
+    command = [sys.executable, "-c", "print(hash('unmask'))"]
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    value = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    expected = int(value.stdout)
+    test = f"assert f('unmask') == {expected}\nassert hash('unmask') == {expected}"
+    assert check(Job("def f(x): return hash(x)", test, names=("f",))).passed
+
+
+@pytest.mark.parametrize(
+    ("variables", "share"),
+    [
+        ({}, 8),
+        ({"WORLD_SIZE": "4"}, 2),
+        ({"WORLD_SIZE": "16"}, 1),
+        ({"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "2"}, 4),
+    ],
+)
+def test_processes_of_a_run_share_the_cpus(monkeypatch, variables, share):
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sandbox.os, "sched_getaffinity", lambda _: set(range(8)))
+    assert worker_count() == share
