@@ -156,7 +156,6 @@ PYTEST_ATTACKS: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 
-
 def fill_places(program: str, places: dict) -> str:
     """A program of the tables with its places filled in."""
     for name, value in places.items():

@@ -128,7 +128,8 @@ def list_cases() -> list[tuple[Job, bool]]:
     """Every job of the tables, and whether its tests hold."""
     found = [(Job(p, t, names=defined_names(p)), holds) for p, t, holds in ASSERTS]
     found += [
-        (Job(p, HEADER + t, kind="pytest", names=defined_names(p)), holds) for p, t, holds in PYTESTS
+        (Job(p, HEADER + t, kind="pytest", names=defined_names(p)), holds)
+        for p, t, holds in PYTESTS
     ]
     found += [
         (Job(p, t, kind="humaneval", names=("f",), setup=HUMANEVAL_SETUP), holds)

@@ -205,7 +205,10 @@ def link_or_copy(source: str | Path, target: str | Path) -> None:
 
 def format_table(root: list[Outcome] | None, user: list[Outcome]) -> str:
     """The table of docs/security.md."""
-    lines = ["| attack | as root | as an ordinary user | what the check says |", "|---|---|---|---|"]
+    lines = [
+        "| attack | as root | as an ordinary user | what the check says |",
+        "|---|---|---|---|",
+    ]
     for i, name in enumerate(NAMES):
         first = "" if root is None else "**passed**" if root[i].passed else "no pass"
         second = "**passed**" if user[i].passed else "no pass"

@@ -55,7 +55,13 @@ values = st.recursive(
     ),
     max_leaves=8,
 )
-CONTENTS = "from datetime import date, datetime, timedelta\nimport datetime\nfrom decimal import Decimal\nfrom fractions import Fraction\ninf = float('inf')\ninfj = nanj = 0j\n"
+CONTENTS = """from datetime import date, datetime, timedelta
+import datetime
+from decimal import Decimal
+from fractions import Fraction
+inf = float('inf')
+infj = nanj = 0j
+"""
 
 
 @settings(max_examples=15, deadline=None)

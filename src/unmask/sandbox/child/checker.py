@@ -18,12 +18,10 @@ from jail import confine_process
 from wire import ARITHMETIC, PLAIN_CLASSES, PRINTED_LIMIT, Broken, Printed, Wire
 
 # Modules whose exception classes are the same in the tests as in the program.
-STANDARD = frozenset(
-    """
-    binascii copy csv dataclasses decimal enum fractions json.decoder queue re statistics struct
-    zlib
-    """.split()
-)
+STANDARD = {
+    "binascii", "copy", "csv", "dataclasses", "decimal", "enum", "fractions", "json.decoder",
+    "queue", "re", "statistics", "struct", "zlib",
+}  # fmt: skip
 
 
 class Remote:
@@ -111,7 +109,7 @@ def ask_comparison(what: str) -> Callable[..., Any]:
     )
 
 
-ASKED = "next abs round reversed getitem setitem delitem neg enter".split()
+ASKED = ("next", "abs", "round", "reversed", "getitem", "setitem", "delitem", "neg", "enter")
 for each in (*ASKED, *ARITHMETIC):
     setattr(Remote, f"__{each}__", ask_program(each))
 for each in ("lt", "le", "gt", "ge"):

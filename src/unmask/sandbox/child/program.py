@@ -7,7 +7,6 @@ that decides a test is here.
 import builtins
 import importlib
 import operator
-import os
 import sys
 import types
 from collections import deque
@@ -20,7 +19,9 @@ from wire import ARITHMETIC, PLAIN_CLASSES, Broken, Printed, Wire
 
 BASES = (bool, int, float, str, list, tuple, set, frozenset, dict, deque)
 CHANGEABLE = (list, dict, set, deque, bytearray)
-BUILTIN_OPERATIONS = "len iter next repr str int float abs round format reversed".split()
+BUILTIN_OPERATIONS = (
+    "len", "iter", "next", "repr", "str", "int", "float", "abs", "round", "format", "reversed",
+)  # fmt: skip
 OPERATORS = ("getitem", "setitem", "delitem", "contains", "eq", "lt", "le", "gt", "ge", "neg")
 
 

@@ -21,10 +21,13 @@ MESSAGE_LIMIT = 16 * 2**20  # bytes of one message
 PRINTED_LIMIT = 64 * 2**10  # characters that one call may print
 
 # Classes that may be sent by their name.
-PLAIN_CLASSES = frozenset(
-    "int float str bool list tuple dict set frozenset bytes bytearray complex range".split()
-)
-ARITHMETIC = tuple("add sub mul matmul truediv floordiv mod pow and or xor".split())
+PLAIN_CLASSES = {
+    "int", "float", "str", "bool", "list", "tuple", "dict", "set", "frozenset", "bytes",
+    "bytearray", "complex", "range",
+}  # fmt: skip
+ARITHMETIC = (
+    "add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor",
+)  # fmt: skip
 
 # A class, what is sent of an instance, and how one is made of what was sent.
 Codec = tuple[type, Callable[[Any], list[Any]], Callable[..., Any]]
