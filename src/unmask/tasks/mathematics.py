@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,8 +141,10 @@ def start_worker() -> subprocess.Popen[str]:
 
 
 def stop_worker(worker: subprocess.Popen[str]) -> None:
+    """Ends a worker and closes its pipes."""
     worker.kill()
-    worker.wait()
+    with suppress(OSError):
+        worker.communicate()
     with lock:
         all_workers.discard(worker)
 
