@@ -12,6 +12,7 @@ __getattr__, __dir__, _ = lazy_names(
         "SPLITS": "examples",
         "Split": "examples",
         "Task": "base",
+        "TimedScore": "base",
         "Verdict": "base",
         "answer_length": "prompts",
         "load_task": "load",
@@ -21,7 +22,7 @@ __getattr__, __dir__, _ = lazy_names(
 
 # The same names once more, for type checkers and editors.
 if TYPE_CHECKING:
-    from unmask.tasks.base import Task, Verdict
+    from unmask.tasks.base import Task, TimedScore, Verdict
     from unmask.tasks.examples import SPLITS, Example, Split
     from unmask.tasks.load import EMBEDDED, load_task
     from unmask.tasks.prompts import answer_length, prompt_tokens
@@ -32,6 +33,7 @@ __all__ = [
     "Example",
     "Split",
     "Task",
+    "TimedScore",
     "Verdict",
     "answer_length",
     "load_task",
