@@ -25,7 +25,7 @@ from tests.sandbox.attacks import NAMES, list_attacks
 from tests.sandbox.programs import list_cases
 from unmask.sandbox import Limits, Outcome, Stop, check_all
 
-LIMITS = Limits(cpu_seconds=1, wall_seconds=4)
+LIMITS = Limits(cpu_seconds=1, wall_seconds=4.0)
 NOBODY = 65534
 VARIABLE = "UNMASK_TEST_SECRET"
 PACKAGES = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "numpy")
@@ -42,9 +42,13 @@ def run_attacks() -> list[Outcome]:
     Raises:
         AssertionError: if one of them changed something outside, or a directory was left behind.
     """
-    left = set(Path("/tmp").glob("unmask-sandbox-*"))
-    with tempfile.TemporaryDirectory() as made, socket.create_server(("127.0.0.1", 0)) as listener:
-        outside = Path(made)
+    with (
+        tempfile.TemporaryDirectory(prefix="unmask-attacks-") as made,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
+        outside, scratch = Path(made) / "outside", Path(made) / "scratch"
+        outside.mkdir()
+        scratch.mkdir()
         secret = outside / "secret"
         secret.write_text("secret", encoding="utf-8")
         before = (secret.stat().st_mode, secret.stat().st_mtime_ns)
@@ -57,11 +61,16 @@ def run_attacks() -> list[Outcome]:
             "variable": VARIABLE,
             "child": CHILD,
         }
-        outcomes = check_all(list_attacks(places), LIMITS)
+        usual = tempfile.tempdir
+        tempfile.tempdir = str(scratch)  # where the checks have their directories
+        try:
+            outcomes = check_all(list_attacks(places), LIMITS)
+        finally:
+            tempfile.tempdir = usual
         assert sorted(outside.iterdir()) == [secret]
         assert secret.read_text(encoding="utf-8") == "secret"
         assert (secret.stat().st_mode, secret.stat().st_mtime_ns) == before
-    assert set(Path("/tmp").glob("unmask-sandbox-*")) == left
+        assert sorted(scratch.iterdir()) == []
     return outcomes
 
 

@@ -118,7 +118,7 @@ IDENTITY = Job("def f(x): return x", "assert f(1) == 1", names=("f",))
 
 def test_no_verdict_in_time_is_said_and_tried_once_more(monkeypatch):
     tries = count_tries(monkeypatch)
-    outcome = check(Job(SLOW_START, "assert f(1) == 1", names=("f",)), Limits(wall_seconds=1))
+    outcome = check(Job(SLOW_START, "assert f(1) == 1", names=("f",)), Limits(wall_seconds=1.0))
     assert (outcome.passed, outcome.stop, outcome.timed_out) == (False, Stop.WALL, True)
     assert len(tries) == 2
 
@@ -134,14 +134,14 @@ def test_a_check_that_only_the_load_delayed_passes_at_its_second_try(monkeypatch
 
     monkeypatch.setattr(sandbox.RunningCheck, "start", start_late)
     tries = count_tries(monkeypatch)
-    assert check(IDENTITY, Limits(wall_seconds=8)).passed
+    assert check(IDENTITY, Limits(wall_seconds=8.0)).passed
     assert [outcome.stop for outcome in tries] == [Stop.WALL, None]
 
 
 def test_used_up_cpu_time_is_said_and_not_tried_again(monkeypatch):
     tries = count_tries(monkeypatch)
     job = Job("def f(x):\n    while True: pass", "assert f(1) == 1", names=("f",))
-    outcome = check(job, Limits(cpu_seconds=1, wall_seconds=30))
+    outcome = check(job, Limits(cpu_seconds=1, wall_seconds=30.0))
     assert (outcome.passed, outcome.stop, outcome.timed_out) == (False, Stop.CPU, True)
     assert len(tries) == 1
 

@@ -2,9 +2,13 @@
 
 import inspect
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import unmask
 from unmask import UnmaskError, load_task
 from unmask.models.tokenizer import word_tokenizer
 from unmask.tasks import EMBEDDED, Example, Task
@@ -165,3 +169,26 @@ def test_unknown_splits_are_refused(name):
         next(
             inspect.unwrap(Task.stream)(EMBEDDED[name], "dev")
         )  # unwrapped: in tests, beartype would be first to complain
+
+
+CHEAP = """
+import sys, types
+package = types.ModuleType("unmask")
+package.__path__ = [sys.argv[1]]
+sys.modules["unmask"] = package
+from unmask.tasks import Example, Split
+heavy = {"torch", "transformers", "numpy", "datasets", "unmask.decoding", "unmask.models"}
+print(sorted(heavy & set(sys.modules)))
+from unmask.tasks import load_task
+load_task("chain+sudoku")
+print(sorted((heavy - {"numpy"}) & set(sys.modules)))
+"""
+
+
+def test_types_and_tasks_are_loaded_without_models():
+    """A command that only names a split must answer at once. The package itself is left out here:
+    what it imports is another matter."""
+    package = Path(unmask.__file__).parent
+    command = [sys.executable, "-c", CHEAP, str(package)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "[]"]
