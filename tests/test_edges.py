@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unmask import UnmaskError, evaluate, load_model, load_task
+from unmask.models import Forward, Sampling
 from unmask.models.tokenizer import word_tokenizer
 from unmask.rng import RowGenerator
 
@@ -90,9 +91,8 @@ def test_drawn_tokens_follow_the_tempered_distribution(tiny_model):
     logits = tiny_model.logits(tokens, mask)[0, 2].double()
     logits[list(tiny_model.never_ids)] = -torch.inf
     rows = [x.expand(n, -1).contiguous() for x in (tokens, mask, position)]
-    proposal = tiny_model.propose(
-        *rows, temperature=2.0, generator=RowGenerator(torch.arange(n) * 7919)
-    )
+    generator = RowGenerator(torch.arange(n) * 7919)
+    proposal = tiny_model.propose(Forward(*rows), Sampling(temperature=2.0), generator=generator)
     frequencies = torch.bincount(proposal.tokens[:, 0], minlength=len(logits)) / n
     assert not frequencies[list(tiny_model.never_ids)].any()
     torch.testing.assert_close(

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import unmask
+from unmask.models import Forward
 from unmask.models.load import EMBEDDED
 
 
@@ -73,7 +74,9 @@ def test_propose_equals_a_slow_restatement(tiny_model):
     tokens = torch.randint(4, 30, (3, 14), generator=torch.Generator().manual_seed(1))
     mask = torch.arange(14) < torch.tensor([14, 11, 9])[:, None]
     positions = torch.tensor([[3, 4, 8], [0, 9, 10], [1, 2, 5]])
-    proposal = tiny_model.propose(tokens, mask, positions, needs={"entropy", "margin"}, k=4)
+    proposal = tiny_model.propose(
+        Forward(tokens, mask, positions), needs={"entropy", "margin"}, k=4
+    )
     logits = tiny_model.logits(tokens, mask).double()
     for row in range(3):
         for place in range(3):

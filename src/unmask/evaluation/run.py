@@ -270,11 +270,10 @@ def measure(
     cost = {
         "seconds": decoded - began,
         "scoring_seconds": scored - decoded,
-        "model_calls": generation.model_calls,
+        "model_calls": generation.cost.model_calls,
     }
     return {
-        "cost": cost
-        | {"positions": generation.positions_forwarded, "padding": generation.padding_forwarded},
+        "cost": cost | {"positions": generation.cost.positions, "padding": generation.cost.padding},
         "records": records,
     }
 

@@ -73,7 +73,7 @@ def decisions(
     rows = generation.transitions.row[chosen]
     observation = generation.transitions.observation[chosen]
     observation = replace(
-        observation, features={name: observation.features[name] for name in policy.needs}
+        observation, features={name: observation.features[name] for name in policy.needs.features}
     )
     action = generation.transitions.action[chosen]
     if (

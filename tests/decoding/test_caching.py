@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
+from tests.decoding.test_thousand import SPECS, small_model
 from tests.reference.decode import RULES
-from tests.test_thousand import SPECS, small_model
 from unmask import UnmaskError, generate, load_policy
 from unmask.cli import main
 from unmask.decoding import decode

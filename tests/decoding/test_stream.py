@@ -69,8 +69,11 @@ def test_the_caller_is_not_in_inference_mode_between_steps(tiny_model):
 def test_infilling_streams_rows_under_their_own_numbers(tiny_model):
     mask = tiny_model.tokenizer.mask_token
     prompts = [f"7 a {mask} = {mask} {mask}", f"2 a {mask}"]
-    rows = [step.rows.tolist() for step in stream(tiny_model, prompts, "confidence:1", infill=True)]
-    assert sorted(map(tuple, rows)) == [(0,), (0,), (0,), (1,)]
+    steps = list(stream(tiny_model, prompts, "confidence:1", infill=True))
+    assert [step.rows.tolist() for step in steps] == [[0, 1], [0], [0]]
+    assert steps[0].tokens.shape == (2, 3) and steps[0].finished.tolist() == [False, True]
+    assert [result.ticket for step in steps for result in step.results] == [1, 0]
+    assert [len(result.tokens) for step in steps for result in step.results] == [1, 3]
 
 
 def test_bad_arguments_are_refused_at_the_call(tiny_model):
