@@ -11,7 +11,7 @@ from lm_eval.api.instance import Instance
 from unmask import UnmaskError, evaluate, load_model, load_task
 from unmask.cli import main
 from unmask.evaluation.lm_eval import CodeEval, UnmaskLM, job_of
-from unmask.tasks.sandbox import check
+from unmask.sandbox import check
 
 TASK = """task: {name}
 dataset_path: json

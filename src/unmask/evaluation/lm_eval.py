@@ -28,8 +28,7 @@ from unmask.evaluation.samples import pass_at_k
 from unmask.models import load_model
 from unmask.policies import load_policy
 from unmask.rng import row_keys
-from unmask.tasks.code import defined
-from unmask.tasks.sandbox import Job, check_all, require_sandbox
+from unmask.sandbox import Job, check_all, defined_names, require_sandbox
 
 UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature"}
 
@@ -324,11 +323,11 @@ def job_of(program: str, test: str) -> Job:
         used = {node.id for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
     except (SyntaxError, ValueError):
         used = set()
-    own = {*defined(test), *dir(builtins)}
+    own = {*defined_names(test), *dir(builtins)}
     return Job(
         program,
         test,
-        names=tuple(name for name in dict.fromkeys(defined(program)) if name in used - own),
+        names=tuple(name for name in dict.fromkeys(defined_names(program)) if name in used - own),
     )
 
 

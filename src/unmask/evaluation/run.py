@@ -261,7 +261,7 @@ def measure(
             "correct": right,
             "nfe": nfe,
             "answer_tokens": tokens,
-            "answer": task.answer(text),
+            "answer": task.answer(text, example),
         }
         if traces:
             record["reveal_step"] = generation.reveal_step[i].tolist()

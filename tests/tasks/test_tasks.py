@@ -1,13 +1,18 @@
 """Tasks: splits, lengths, verifiers."""
 
+import inspect
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+import unmask
 from unmask import UnmaskError, load_task
 from unmask.models.tokenizer import word_tokenizer
-from unmask.tasks import EMBEDDED, Example
-from unmask.tasks.base import SPLITS, split_of
+from unmask.tasks import EMBEDDED, Example, Task
+from unmask.tasks.examples import SPLITS, split_of
 from unmask.tasks.sudoku import CELLS, DIGITS, peers
 
 CHAIN = Example("9 a +7 b *2 =", "a 9 +7 = 6 ; b 6 *2 = 2 ; # 2")
@@ -105,3 +110,85 @@ def test_bad_requests():
     ):
         with pytest.raises(UnmaskError):
             call()
+
+
+# 6×6 grids that break one kind of unit only (found by a solver), so each of the three rules must be
+# checked by itself.
+ONE_RULE_BROKEN = {
+    "row": "315514624326563645142231456153231462",
+    "column": "315624426531241536536412651234324615",
+    "box": "315624536241264513123465641352452136",
+}
+NO_CLUES = Example(" ".join("_" * 36 + "="), "")
+
+
+def units():
+    """The rows, columns and boxes (2 rows of 3 cells) of a sudoku."""
+    rows = [[6 * r + c for c in range(6)] for r in range(6)]
+    columns = [[6 * r + c for r in range(6)] for c in range(6)]
+    boxes = [
+        [6 * (top + r) + left + c for r in range(2) for c in range(3)]
+        for top in (0, 2, 4)
+        for left in (0, 3)
+    ]
+    return {"row": rows, "column": columns, "box": boxes}
+
+
+@pytest.mark.parametrize("kind", ONE_RULE_BROKEN)
+def test_sudoku_checks_each_rule_by_itself(kind):
+    grid = ONE_RULE_BROKEN[kind]
+    assert {
+        name
+        for name, group in units().items()
+        if any(len({grid[c] for c in unit}) < 6 for unit in group)
+    } == {kind}
+    assert load_task("sudoku").score(" ".join(grid), NO_CLUES) == 0.0
+
+
+def test_sudoku_refuses_a_valid_grid_of_another_puzzle():
+    task = load_task("sudoku")
+    example = task.examples("train", 1)[0]
+    renamed = example.answer.translate(
+        str.maketrans("123456", "234561")
+    )  # valid, but no clue is kept
+    assert task.score(renamed, NO_CLUES) == 1.0
+    assert task.score(renamed, example) == 0.0
+
+
+def test_chain_answers_by_arithmetic():
+    for example in load_task("chain").examples("train", 100):
+        value, *rest = example.prompt.split()[:-1]
+        for operation in rest[1::2]:
+            value = str(eval(f"{value} {operation[0]} {operation[1:]}") % 10)
+        assert example.answer.split()[-2:] == ["#", value]
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_unknown_splits_are_refused(name):
+    with pytest.raises(UnmaskError, match="'dev' is not known"):
+        next(
+            inspect.unwrap(Task.stream)(EMBEDDED[name], "dev")
+        )  # unwrapped: in tests, beartype would be first to complain
+
+
+CHEAP = """
+import sys, types
+package = types.ModuleType("unmask")
+package.__path__ = [sys.argv[1]]
+sys.modules["unmask"] = package
+from unmask.tasks import Example, Split
+heavy = {"torch", "transformers", "numpy", "datasets", "unmask.decoding", "unmask.models"}
+print(sorted(heavy & set(sys.modules)))
+from unmask.tasks import load_task
+load_task("chain+sudoku")
+print(sorted((heavy - {"numpy"}) & set(sys.modules)))
+"""
+
+
+def test_types_and_tasks_are_loaded_without_models():
+    """A command that only names a split must answer at once. The package itself is left out here:
+    what it imports is another matter."""
+    package = Path(unmask.__file__).parent
+    command = [sys.executable, "-c", CHEAP, str(package)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "[]"]

@@ -15,10 +15,11 @@ import unmask.training.pretrain as pretraining
 from unmask import UnmaskError, load_task
 from unmask.models.tokenizer import learned_tokenizer
 from unmask.tasks import prompt_tokens
-from unmask.tasks.base import SPLITS, Listed, split_of
 from unmask.tasks.code import code_of
+from unmask.tasks.examples import SPLITS, split_of
+from unmask.tasks.sources import DatasetSource
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 TRAINED = ("gsm8k", "math", "mbpp", "kodcode")
 TESTED = (*TRAINED, "math500", "humaneval")
 CODE = ("humaneval", "mbpp", "kodcode")
@@ -47,7 +48,10 @@ def small_model(tmp_path_factory):
     directory.mkdir()
     texts = [e.prompt + e.prefill for name in TESTED for e in task(name).examples("test", 50)]
     tokenizer = learned_tokenizer(texts, 600)
-    tokenizer.chat_template = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}"
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}[assistant] {% endif %}"
+    )
     model = pretraining.new_model(
         pretraining.PretrainConfig(width=32, layers=1, heads=2), tokenizer, 200, 24
     )
@@ -93,7 +97,7 @@ def test_splits_are_the_official_ones_and_validation_is_not_trained_on():
 
 def test_training_goes_through_the_rows_in_epochs():
     found = task("gsm8k")
-    assert isinstance(found.source, Listed)
+    assert isinstance(found.source, DatasetSource)
     size = len(found.source.rows("train"))
     seen = [e.prompt for step in range(size) for e in found.batch(2, 7, step)]
     assert all(count == 2 for count in Counter(seen).values()) and len(set(seen)) == size

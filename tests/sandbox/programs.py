@@ -1,71 +1,6 @@
-"""The sandbox: what it must stop, and what it must let pass."""
+"""Programs with tests that must hold, or must not: what the sandbox has to let pass."""
 
-import os
-import socket
-from pathlib import Path
-
-import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from tests.attacks import ATTACKS, PYTEST_ATTACKS, PYTEST_WRONG, filled
-from unmask.errors import UnmaskError
-from unmask.tasks import sandbox
-from unmask.tasks.sandbox import Job, Limits, Outcome, check, check_all, require_sandbox
-
-LIMITS = Limits(cpu_seconds=1, wall_seconds=4)
-
-
-@pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    """Every attack's outcome, with the things they are after put in place; all at once."""
-    outside = tmp_path_factory.mktemp("outside")
-    secret = outside / "secret"
-    secret.write_text("secret")
-    before = (secret.stat().st_mode, secret.stat().st_mtime_ns)
-    os.environ["UNMASK_TEST_SECRET"] = "1"
-    left = set(Path("/tmp").glob("unmask-sandbox-*"))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        put = {
-            "outside": outside,
-            "secret": secret,
-            "port": listener.getsockname()[1],
-            "parent": os.getpid(),
-            "variable": "UNMASK_TEST_SECRET",
-        }
-        jobs = [Job(filled(program, put), test, names=("f",)) for _, program, test in ATTACKS]
-        jobs += [
-            Job(filled(program, put), PYTEST_WRONG, kind="pytest", names=("f",))
-            for _, program in PYTEST_ATTACKS
-        ]
-        found = check_all(jobs, LIMITS)
-    assert sorted(outside.iterdir()) == [secret]
-    assert secret.read_text() == "secret"
-    assert (secret.stat().st_mode, secret.stat().st_mtime_ns) == before
-    assert set(Path("/tmp").glob("unmask-sandbox-*")) == left
-    return dict(zip([name for name, *_ in (*ATTACKS, *PYTEST_ATTACKS)], found, strict=True))
-
-
-@pytest.mark.parametrize("name", [name for name, *_ in (*ATTACKS, *PYTEST_ATTACKS)])
-def test_no_attack_passes(outcomes: dict[str, Outcome], name: str):
-    assert not outcomes[name].passed
-    assert outcomes[name].reason
-
-
-def test_attacks_would_pass_if_they_worked():
-    """The programs that try something do pass where what they try is allowed: the table can
-    fail."""
-    from tests.attacks import TEST, tries
-
-    assert check(Job(tries("import os\nopen('own', 'w').write('x')"), TEST, names=("f",))).passed
-    assert not check(Job(tries("import os\n1 / 0"), TEST, names=("f",))).passed
-    working = [
-        program
-        for name, program, test in ATTACKS
-        if test is TEST and "done = False" in program and "fork" not in name and "kill" not in name
-    ]
-    assert len(working) > 30
-
+from unmask.sandbox import Job, defined_names
 
 COUNTER = "class Counter:\n    def __init__(self, n=0): self.n = n\n    def up(self, by=1):\n        self.n += by\n        return self\n    @property\n    def twice(self): return 2 * self.n\n    @staticmethod\n    def zero(): return Counter()\n"
 STACK = "class Empty(Exception):\n    pass\nclass Stack:\n    def __init__(self): self._items = []\n    def push(self, x): self._items.append(x)\n    def pop(self):\n        if not self._items: raise Empty('nothing to pop')\n        return self._items.pop()\n    def __len__(self): return len(self._items)\n    def __iter__(self): return iter(self._items)\n    def __contains__(self, x): return x in self._items\n    def __getitem__(self, i): return self._items[i]\n"
@@ -189,89 +124,15 @@ HUMANEVAL = [
 ]
 
 
-def cases():
-    from unmask.tasks.code import defined
-
-    for program, test, holds in ASSERTS:
-        yield Job(program, test, names=defined(program)), holds
-    for program, test, holds in PYTESTS:
-        yield Job(program, HEADER + test, kind="pytest", names=defined(program)), holds
-    for program, test, holds in HUMANEVAL:
-        yield Job(program, test, kind="humaneval", names=("f",), setup=HUMANEVAL_SETUP), holds
-
-
-@pytest.fixture(scope="module")
-def verdicts():
-    return check_all([job for job, _ in cases()], Limits(cpu_seconds=2))
-
-
-@pytest.mark.parametrize("number", range(len(list(cases()))))
-def test_programs(verdicts: list[Outcome], number: int):
-    job, holds = list(cases())[number]
-    assert verdicts[number].passed == holds, (job, verdicts[number].reason)
-
-
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.binary()
-    | st.complex_numbers(allow_nan=False)
-)
-scalars |= (
-    st.decimals(allow_nan=False) | st.fractions() | st.dates() | st.datetimes() | st.timedeltas()
-)
-values = st.recursive(
-    scalars,
-    lambda inner: (
-        st.lists(inner)
-        | st.tuples(inner, inner)
-        | st.frozensets(scalars)
-        | st.dictionaries(scalars, inner)
-        | st.sets(scalars)
-    ),
-    max_leaves=8,
-)
-CONTENTS = "from datetime import date, datetime, timedelta\nimport datetime\nfrom decimal import Decimal\nfrom fractions import Fraction\ninf = float('inf')\ninfj = nanj = 0j\n"
-
-
-@settings(max_examples=15, deadline=None)
-@given(st.lists(values, min_size=5, max_size=30))
-def test_values_come_back_as_they_went(many: list):
-    """Plain data passes to the program and back with its value and its class."""
-    many = [value for value in many if "infj" not in repr(value) and "nanj" not in repr(value)]
-    test = CONTENTS + f"for v in {many!r}:\n    assert f(v) == v and type(f(v)) is type(v)"
-    outcome = check(Job("def f(x): return x", test, names=("f",)))
-    assert outcome.passed, outcome.reason
-
-
-def test_nothing_runs_unconfined(monkeypatch, tmp_path):
-    """Where a rule cannot be laid, no program starts."""
-    text = sandbox.CONFINED.read_text().replace(
-        "create, add, restrict = 444, 445, 446", "create, add, restrict = 4444, 445, 446"
-    )
-    (tmp_path / "confined.py").write_text(text)
-    monkeypatch.setattr(sandbox, "CONFINED", tmp_path / "confined.py")
-    require_sandbox.cache_clear()
-    try:
-        with pytest.raises(UnmaskError, match="cannot be confined on this machine"):
-            require_sandbox()
-    finally:
-        require_sandbox.cache_clear()
-    marker = "open('ran', 'w')\ndef f(x): return 1"
-    assert not check(Job(marker, "assert f(1) == 1", names=("f",))).passed
-
-
-def test_other_platforms_are_refused(monkeypatch):
-    monkeypatch.setattr(sandbox.sys, "platform", "darwin")
-    with pytest.raises(UnmaskError, match="Linux only"):
-        check(Job("", ""))
-
-
-def test_attacks_are_in_the_documents():
-    text = (Path(__file__).parents[1] / "docs/security.md").read_text()
-    assert [
-        name for name, *_ in (*ATTACKS, *PYTEST_ATTACKS) if f"| {name} | no |" not in text
-    ] == []
+def list_cases() -> list[tuple[Job, bool]]:
+    """Every job of the tables, and whether its tests hold."""
+    found = [(Job(p, t, names=defined_names(p)), holds) for p, t, holds in ASSERTS]
+    found += [
+        (Job(p, HEADER + t, kind="pytest", names=defined_names(p)), holds)
+        for p, t, holds in PYTESTS
+    ]
+    found += [
+        (Job(p, t, kind="humaneval", names=("f",), setup=HUMANEVAL_SETUP), holds)
+        for p, t, holds in HUMANEVAL
+    ]
+    return found
