@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +54,7 @@ class Config:
     """Device of the model; under `accelerate launch`, cuda gives each process a GPU of its own."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Weights and activations of the frozen model."""
-    decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = DecodeOptions()
+    decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)
     """How prompts are answered."""
 
 
@@ -72,9 +72,7 @@ def run(config: Config) -> None:
     task = load_task(
         config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution
     )
-    model = load_model(
-        config.model, device=processes.device, dtype=getattr(torch, config.dtype)
-    )
+    model = load_model(config.model, device=processes.device, dtype=getattr(torch, config.dtype))
     points = evaluate(
         model,
         task,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +94,9 @@ def paired_bootstrap(differences: np.ndarray, resamples: int) -> list[float]:
     return values
 
 
-def average_by_prompt(records: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, tuple[float, float]]]:
+def average_by_prompt(
+    records: Iterable[Mapping[str, Any]],
+) -> dict[int, dict[str, tuple[float, float]]]:
     """Mean correctness and NFE of each prompt over seeds, by block length."""
     groups: dict[int, dict[str, list[tuple[float, float]]]] = {}
     for record in records:

@@ -122,8 +122,9 @@ def describe_value(value: Any, depth: int = 0) -> Any:
         return [describe_value(part, depth + 1) for part in value]
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
-    named = value if hasattr(value, "__qualname__") else type(value)  # functions, classes; objects
-    name = f"{named.__module__}.{named.__qualname__}"
+    named: Any = value if hasattr(value, "__qualname__") else type(value)  # function; or object
+    own = named.__module__.startswith("unmask.")  # modules of this package may be moved
+    name = named.__qualname__ if own else f"{named.__module__}.{named.__qualname__}"
     if named is value or depth == MOST_NESTED:
         return name
     if is_dataclass(value):

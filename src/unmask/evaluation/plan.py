@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class EvalPlan:
     seeds: tuple[int, ...] = (0,)
     prompts: int = 256
     split: Split = "test"
-    decode: DecodeOptions = DecodeOptions()
+    decode: DecodeOptions = field(default_factory=DecodeOptions)
     batch_size: int = 128
     traces: bool = False
 
@@ -171,7 +171,7 @@ class EvalPlan:
         }
 
 
-DECODE_KEYS = tuple(field.name for field in fields(DecodeOptions) if field.name not in OF_A_PIECE)
+DECODE_KEYS = tuple(each.name for each in fields(DecodeOptions) if each.name not in OF_A_PIECE)
 
 
 def check_list(name: str, values: Sequence[int], example: str) -> None:

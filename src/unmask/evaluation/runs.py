@@ -297,7 +297,12 @@ def piece_records(
 ) -> list[dict[str, Any]]:
     """A line of results.jsonl for each row of a piece."""
     records = []
-    columns = (generation.text, verdicts, generation.nfe.tolist(), generation.answer_tokens.tolist())
+    columns = (
+        generation.text,
+        verdicts,
+        generation.nfe.tolist(),
+        generation.answer_tokens.tolist(),
+    )
     for i, (example, text, verdict, nfe, tokens) in enumerate(zip(examples, *columns, strict=True)):
         correct, timed_out = verdict
         record = {
@@ -306,8 +311,8 @@ def piece_records(
             "seed": piece.seed,
             "prompt": example.prompt,
             "correct": correct,
-            "nfe": nfe,
-            "answer_tokens": tokens,
+            "nfe": nfe[i],
+            "answer_tokens": answer_tokens[i],
             "answer": task.answer(text),
         }
         if timed_out:
@@ -327,8 +332,9 @@ def score_answers(
     Raises:
         UnmaskError: if the task's verifier gives something else than a finite number.
     """
-    if hasattr(task, "verdicts"):
-        found = [(each.correct, each.timed_out) for each in task.verdicts(texts, examples)]
+    verdicts = getattr(task, "verdicts", None)
+    if verdicts is not None:
+        found = [(each.correct, each.timed_out) for each in verdicts(texts, examples)]
     else:
         found = [(correct, False) for correct in task.score_all(texts, examples)]
     for (correct, _), example in zip(found, examples, strict=True):

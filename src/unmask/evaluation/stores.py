@@ -123,9 +123,7 @@ class Ledger:
                 f"{error}; or give --resume to go on with an interrupted evaluation"
             ) from None
         partial.mkdir()
-        write_json(
-            partial / SETTINGS, {"settings": dict(settings), "provenance": dict(provenance)}
-        )
+        write_json(partial / SETTINGS, {"settings": dict(settings), "provenance": dict(provenance)})
 
     def check(self, settings: Mapping[str, Any], found: Mapping[str, Any]) -> None:
         """Refuses to go on unless the settings of the directory are the ones asked for.
