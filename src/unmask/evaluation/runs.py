@@ -297,14 +297,9 @@ def piece_records(
 ) -> list[dict[str, Any]]:
     """A line of results.jsonl for each row of a piece."""
     records = []
-    columns = (
-        generation.text,
-        verdicts,
-        generation.nfe.tolist(),
-        generation.answer_tokens.tolist(),
-    )
-    for i, (example, text, verdict, nfe, tokens) in enumerate(zip(examples, *columns, strict=True)):
-        correct, timed_out = verdict
+    nfe, answer_tokens = generation.nfe.tolist(), generation.answer_tokens.tolist()
+    for i, (example, text) in enumerate(zip(examples, generation.text, strict=True)):
+        correct, timed_out = verdicts[i]
         record = {
             "sampler": piece.sampler,
             "block_length": piece.block_length,

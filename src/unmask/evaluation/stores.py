@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError
@@ -21,6 +21,7 @@ DEFAULTS = json.loads(json.dumps(vars(DecodeOptions())))
 UNKNOWN_BEFORE = ("policies", "model_contents")
 
 
+@runtime_checkable
 class Store(Protocol):
     """Finished pieces of an evaluation, and in the end its results."""
 
