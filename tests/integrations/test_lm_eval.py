@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 
 from unmask import UnmaskError, evaluate, load_model, load_task
 from unmask.cli import main
-from unmask.evaluation.lm_eval import CodeEval, UnmaskLM, job_of
+from unmask.integrations.lm_eval import CodeEval, UnmaskLM, job_of, sandboxed_code_eval
 from unmask.tasks.sandbox import check
 
 TASK = """task: {name}
@@ -138,7 +138,7 @@ def test_limit_fewshot_and_chat_template(tasks, tmp_path):
 
 
 def test_the_harness_own_command_has_the_model(tasks, tmp_path):
-    code = "import unmask.evaluation.lm_eval; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
+    code = "import unmask.integrations.lm_eval; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
     arguments = (
         "--model",
         "unmask",
