@@ -352,5 +352,7 @@ def test_cells_are_complete_when_their_last_piece_is_done():
     missing = CellsMissing(work, dict.fromkeys(before))
     complete = [missing.remove(number) for number in after]
     last = {work[number].cell: i for i, number in enumerate(after)}
-    assert all((cell is not None) == (last[work[n].cell] == i) for i, (cell, n) in
-               enumerate(zip(complete, after, strict=True)))
+    assert all(
+        (cell is not None) == (last[work[n].cell] == i)
+        for i, (cell, n) in enumerate(zip(complete, after, strict=True))
+    )
