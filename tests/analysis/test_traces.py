@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask import UnmaskError
 from unmask.analysis import (
     Trace,
     adjacent_share,

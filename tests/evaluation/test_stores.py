@@ -133,10 +133,8 @@ def test_a_model_that_was_trained_on_is_another_model(tiny_dir, tmp_path):
 
 
 # What evaluations wrote before they knew other decode options and hashes.
-OLD = (
-    "model task template split max_new_tokens seeds temperature cache samplers block_lengths "
-    "prompts batch_size traces dtype"
-).split()
+OLD = ["model", "task", "template", "split", "max_new_tokens", "seeds", "temperature", "cache"]
+OLD += ["samplers", "block_lengths", "prompts", "batch_size", "traces", "dtype"]
 
 
 def test_older_directories_go_on_and_stay_readable(begun, tiny_model):

@@ -68,6 +68,16 @@ def tasks(chain, tmp_path, monkeypatch):
     return directory
 
 
+def read_json(*parts):
+    """A file's contents."""
+    return json.loads(Path(*parts).read_text(encoding="utf-8"))
+
+
+def read_lines(*parts):
+    """The contents of a file with a JSON value on each line."""
+    return [json.loads(line) for line in Path(*parts).read_text(encoding="utf-8").splitlines()]
+
+
 def context(sample):
     """The prompt that a sample was answered for."""
     return sample["arguments"][0][0]
@@ -90,7 +100,7 @@ def test_the_command_agrees_with_unmask_evaluate(tasks, tmp_path, capsys):
     )
     assert lm_eval("--tasks", "chain_local,chain_short", *options, "--out", tmp_path / "out") == 0
     printed = capsys.readouterr().out
-    report = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    report = read_json(tmp_path, "out", "results.json")
     model, task = load_model("embedded/chain"), load_task("chain")
     for name, length in (("chain_local", 48), ("chain_short", 24)):
         (expected,) = evaluate(
@@ -144,14 +154,14 @@ def test_limit_fewshot_and_chat_template(tasks, tmp_path):
         .splitlines()
     ]
     assert context(sample) == sample["doc"]["question"] + " "  # the embedded model's template
-    report = json.loads((tmp_path / "chat" / "results.json").read_text(encoding="utf-8"))
+    report = read_json(tmp_path, "chat", "results.json")
     assert (
         report["costs"]["chain_local"]["nfe"] == 6 and "message.content" in report["chat_template"]
     )
 
 
 def test_the_harness_own_command_has_the_model(tasks, tmp_path):
-    code = "import unmask.integrations.lm_eval; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
+    code = "import unmask.integrations.lm_eval, lm_eval.__main__ as it; it.cli_evaluate()"
     arguments = (
         "--model",
         "unmask",
@@ -212,10 +222,7 @@ def test_two_processes_answer_as_one(tasks, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert lm_eval(*options[1:], "--out", tmp_path / "one") == 0
-    one, two = (
-        json.loads((tmp_path / name / "results.json").read_text(encoding="utf-8"))
-        for name in ("one", "two")
-    )
+    one, two = (read_json(tmp_path, name, "results.json") for name in ("one", "two"))
     assert (one["provenance"]["processes"], two["provenance"]["processes"]) == (1, 2)
     assert two["results"]["chain_local"]["exact_match,last"] == pytest.approx(
         one["results"]["chain_local"]["exact_match,last"]

@@ -51,11 +51,11 @@ def model_contents(model: Model) -> str:
 def tensor_digest(tensor: Tensor) -> bytes:
     """32 bytes that depend on a tensor's shape, dtype and every byte of it, but not on its device.
 
-    The bytes are read as 64-bit words w_i, and of each half megabyte the sum Σ mix(w_i ⊕ k_i) is taken
-    modulo 2^64, with a random constant k_i for each place. That runs on the tensor's own device, at
-    a few times the cost of reading it once. A change of one word always changes the sum; tensors
-    that differ in more have equal sums with a probability of about 2^-64. (It is no defence against
-    an attacker.)
+    The bytes are read as 64-bit words w_i, and of each half megabyte the sum Σ mix(w_i ⊕ k_i) is
+    taken modulo 2^64, with a random constant k_i for each place. That runs on the tensor's own
+    device, at a few times the cost of reading it once. A change of one word always changes the sum;
+    tensors that differ in more have equal sums with a probability of about 2^-64. (It is no defence
+    against an attacker.)
     """
     found = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
     if tensor.device.type == "meta":  # offloaded: there are no bytes to read

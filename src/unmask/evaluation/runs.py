@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections import Counter
@@ -308,7 +307,7 @@ def piece_records(
             "correct": correct,
             "nfe": nfe[i],
             "answer_tokens": answer_tokens[i],
-            "answer": task.answer(text),
+            "answer": find_answer(task, text, example),
         }
         if timed_out:
             record["timed_out"] = True
@@ -325,7 +324,7 @@ def score_answers(
     """For each answer its correctness, and whether a time limit decided that.
 
     Raises:
-        UnmaskError: if the task's verifier gives something else than a finite number.
+        UnmaskError: if the task's verifier gives something else than a number from 0 to 1.
     """
     verdicts = getattr(task, "verdicts", None)
     if verdicts is not None:
@@ -333,12 +332,17 @@ def score_answers(
     else:
         found = [(correct, False) for correct in task.score_all(texts, examples)]
     for (correct, _), example in zip(found, examples, strict=True):
-        if not isinstance(correct, int | float) or not math.isfinite(correct):
+        if not isinstance(correct, int | float) or not 0 <= correct <= 1:
             raise UnmaskError(
                 f"task {task.name} scored an answer to {example.prompt!r} as {correct!r}; its "
                 "verifier must give a number from 0 to 1"
             )
     return found
+
+
+def find_answer(task: Task, text: str, example: Example) -> str:
+    """The part of an answer that several samples vote on."""
+    return task.answer(text)
 
 
 def forward_cost(generation: Generation) -> dict[str, int]:
