@@ -1,6 +1,16 @@
 """Frozen masked diffusion language models."""
 
-from unmask.models.base import FEATURES, Model, Proposal
-from unmask.models.load import embedded_models, load_model, usable_device
+from unmask.lazy import lazy_names
 
-__all__ = ["FEATURES", "Model", "Proposal", "embedded_models", "load_model", "usable_device"]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "FEATURES": "base",
+        "Forward": "base",
+        "Model": "base",
+        "Proposal": "base",
+        "Sampling": "head",
+        "embedded_models": "load",
+        "load_model": "load",
+    },
+)

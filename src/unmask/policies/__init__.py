@@ -1,6 +1,6 @@
 """Policies: which of the model's proposals to accept."""
 
-from unmask.policies.base import Observation, Policy, current_block
+from unmask.policies.base import Needs, Observation, Policy, current_block, needs_of
 from unmask.policies.bernoulli import Bernoulli
 from unmask.policies.heuristics import (
     HEURISTICS,
@@ -25,6 +25,7 @@ __all__ = [
     "Factor",
     "LearnedPolicy",
     "Margin",
+    "Needs",
     "NetworkConfig",
     "Observation",
     "PlackettLuce",
@@ -35,5 +36,6 @@ __all__ = [
     "Threshold",
     "current_block",
     "load_policy",
+    "needs_of",
     "steps_spec",
 ]
