@@ -13,7 +13,13 @@ from unmask.evaluation.contents import (
     policy_contents,
     tensor_digest,
 )
-from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, load_policy
+from unmask.policies import (
+    LearnedPolicy,
+    Needs,
+    NetworkConfig,
+    PolicyNetwork,
+    load_policy,
+)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.int64, torch.bool])
@@ -92,7 +98,7 @@ def test_a_revision_is_that_of_the_local_snapshot(tiny_model, tmp_path, monkeypa
 class Custom:
     """A policy with weights, a table and a function."""
 
-    needs = frozenset()
+    needs = Needs()
 
     def __init__(self, scale, table):
         self.net = torch.nn.Linear(2, 2)

@@ -19,7 +19,7 @@ from unmask.decoding.options import DecodeOptions
 from unmask.evaluation import EvalPlan, MemoryStore, evaluate_plan
 from unmask.evaluation.plan import Piece
 from unmask.evaluation.runs import CellsMissing, open_store
-from unmask.policies import Threshold
+from unmask.policies import Needs, Threshold
 from unmask.processes import Processes
 from unmask.tasks import Task
 
@@ -141,7 +141,7 @@ def test_what_an_evaluation_costs_is_reported(tiny_model, tmp_path):
 WRONG = """
 import unmask
 from unmask import UnmaskError
-from unmask.policies import Threshold
+from unmask.policies import Needs, Threshold
 
 model, task = unmask.load_model("embedded/chain"), unmask.load_task("chain")
 good = {"model": model, "task": task, "samplers": ["confidence:16"], "block_lengths": [16]}
@@ -245,7 +245,7 @@ class Named(NamedTuple):
     """A user's own policy: reveals everything at once."""
 
     name: str
-    needs: frozenset = frozenset()
+    needs: Needs = Needs()
 
     def act(self, observation, generator):
         return observation.eligible

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.decoding.options import DecodeOptions, check_whole
+from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_contents, policy_contents, weights_digest
 from unmask.models import Model
@@ -190,13 +191,16 @@ def check_switch(name: str, value: Any) -> None:
         raise UnmaskError(f"{name} is {value!r}; give True or False")
 
 
-def check_model_takes(model: Model, decode: DecodeOptions) -> None:
-    """Refuses options that this model cannot be decoded with, before anything is written."""
-    if decode.cache is not None and not model.full_attention:
-        raise UnmaskError(
-            f"cache needs full attention by the sdpa kernel; {model.name} has another, so leave it "
-            "out"
-        )
+def check_requests(model: Model, plan: EvalPlan, prompts: Prompts) -> None:
+    """Refuses what this model cannot be asked, before anything is decoded or written.
+
+    Raises:
+        UnmaskError: if the longest prompt is too long, a policy reads more than there is, or the
+            model cannot be decoded with a cache.
+    """
+    longest = tuple(max(prompts.ids, key=len))
+    for policy in plan.samplers.values():
+        check_request(model, Request(longest, policy, plan.decode))
 
 
 def number_list(name: str, values: Any) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unmask.decoding import Generation, decode
+from unmask.decoding import Cost, Generation, decode
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_revision
@@ -19,7 +19,7 @@ from unmask.evaluation.plan import (
     EvalPlan,
     Piece,
     Prompts,
-    check_model_takes,
+    check_requests,
     check_switch,
     load_samplers,
     number_list,
@@ -102,7 +102,6 @@ def evaluate(
         batch_size=batch_size,
         traces=traces,
     )
-    check_model_takes(model, plan.decode)
     processes = processes or join_processes(model)
     if out is None and (processes.world > 1 or resume):
         raise UnmaskError(
@@ -160,6 +159,7 @@ def evaluate_plan(
         The points; none on processes but the first.
     """
     prompts = plan.load_prompts(model, task)
+    check_requests(model, plan, prompts)
     work = plan.pieces([len(row) for row in prompts.ids])
     settings = plan.settings(model, task, prompts)
     open_store(store, settings, model, processes)
@@ -280,7 +280,7 @@ def measure(
     scored = time.perf_counter()
     cost = {"seconds": decoded - began, "scoring_seconds": scored - decoded}
     return {
-        "cost": cost | forward_cost(generation),
+        "cost": cost | forward_cost(generation.cost),
         "records": piece_records(model, task, plan, piece, examples, generation, verdicts),
     }
 
@@ -345,12 +345,12 @@ def find_answer(task: Task, text: str, example: Example) -> str:
     return task.answer(text)
 
 
-def forward_cost(generation: Generation) -> dict[str, int]:
-    """What a decode's forward passes were: batches, positions in them, and padding among these."""
+def forward_cost(cost: Cost) -> dict[str, int]:
+    """What results say of forward passes: batches, positions in them, and padding among these."""
     return {
-        "model_calls": generation.model_calls,
-        "positions": generation.positions_forwarded,
-        "padding": generation.padding_forwarded,
+        "model_calls": cost.model_calls,
+        "positions": cost.positions,
+        "padding": cost.padding,
     }
 
 

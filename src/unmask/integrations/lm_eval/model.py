@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from unmask.decoding import decode, encode_prompt
 from unmask.decoding.options import DecodeOptions, decode_options
+from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
-from unmask.evaluation.plan import check_model_takes
 from unmask.models import load_model
 from unmask.policies import load_policy
 from unmask.processes import Processes
@@ -89,8 +89,9 @@ class UnmaskLM(LM):
         self._rank, self._world_size = self.processes.rank, self.processes.world
         self._device = self.processes.device
         self.model = load_model(model, device=self._device, dtype=getattr(torch, dtype))
-        check_model_takes(self.model, self.options)
         self.policy = load_policy(policy, device=self.model.device)
+        shortest = (self.model.eos_ids[0],)  # the tasks' prompts are not known yet
+        check_request(self.model, Request(shortest, self.policy, self.options.with_length(1)))
         self.batch_size = int(batch_size)
         self.described = {
             "unmask_model": str(model),
