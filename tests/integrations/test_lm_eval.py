@@ -229,17 +229,7 @@ def test_two_processes_answer_as_one(tasks, tmp_path):
     )
     assert [report["costs"]["chain_local"]["prompts"] for report in (one, two)] == [8, 8]
     texts = [
-        sorted(
-            map(
-                str,
-                (
-                    json.loads(line)["resps"]
-                    for line in (tmp_path / n / "samples-chain_local.jsonl")
-                    .read_text(encoding="utf-8")
-                    .splitlines()
-                ),
-            )
-        )
+        sorted(str(row["resps"]) for row in read_lines(tmp_path, n, "samples-chain_local.jsonl"))
         for n in ("one", "two")
     ]
     assert texts[0] == texts[1]
