@@ -4,13 +4,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from lm_eval.api.instance import Instance
 
 from unmask import UnmaskError, evaluate, load_model, load_task
 from unmask.cli import main
-from unmask.evaluation.lm_eval import CodeEval, UnmaskLM, job_of
+from unmask.decoding import DecodeOptions, decode, encode_prompt
+from unmask.integrations.lm_eval import CodeEval, UnmaskLM, job_of, sandboxed_code_eval
 from unmask.sandbox import check
 
 TASK = """task: {name}
@@ -66,6 +68,16 @@ def tasks(chain, tmp_path, monkeypatch):
     return directory
 
 
+def read_json(*parts):
+    """A file's contents."""
+    return json.loads(Path(*parts).read_text(encoding="utf-8"))
+
+
+def read_lines(*parts):
+    """The contents of a file with a JSON value on each line."""
+    return [json.loads(line) for line in Path(*parts).read_text(encoding="utf-8").splitlines()]
+
+
 def context(sample):
     """The prompt that a sample was answered for."""
     return sample["arguments"][0][0]
@@ -88,7 +100,7 @@ def test_the_command_agrees_with_unmask_evaluate(tasks, tmp_path, capsys):
     )
     assert lm_eval("--tasks", "chain_local,chain_short", *options, "--out", tmp_path / "out") == 0
     printed = capsys.readouterr().out
-    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    report = read_json(tmp_path, "out", "results.json")
     model, task = load_model("embedded/chain"), load_task("chain")
     for name, length in (("chain_local", 48), ("chain_short", 24)):
         (expected,) = evaluate(
@@ -102,7 +114,14 @@ def test_the_command_agrees_with_unmask_evaluate(tasks, tmp_path, capsys):
             and cost["seconds"] > 0
         )
         assert f"{name}: {expected.nfe:.1f} NFE" in printed
-        assert len((tmp_path / "out" / f"samples-{name}.jsonl").read_text().splitlines()) == 12
+        assert (
+            len(
+                (tmp_path / "out" / f"samples-{name}.jsonl")
+                .read_text(encoding="utf-8")
+                .splitlines()
+            )
+            == 12
+        )
     assert report["results"]["chain_local"]["exact_match,last"] > 0.5
     assert report["config"]["unmask_policy"] == "threshold:0.7" and "commit" in report["provenance"]
 
@@ -121,24 +140,28 @@ def test_limit_fewshot_and_chat_template(tasks, tmp_path):
     assert lm_eval(*common, "--num-fewshot", 2, "--out", tmp_path / "few") == 0
     samples = [
         json.loads(line)
-        for line in (tmp_path / "few" / "samples-chain_local.jsonl").read_text().splitlines()
+        for line in (tmp_path / "few" / "samples-chain_local.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
     ]
     assert len(samples) == 3
     assert all(context(sample).count("=") == 3 for sample in samples)
     assert lm_eval(*common, "--apply-chat-template", "--out", tmp_path / "chat") == 0
     (sample, *_) = [
         json.loads(line)
-        for line in (tmp_path / "chat" / "samples-chain_local.jsonl").read_text().splitlines()
+        for line in (tmp_path / "chat" / "samples-chain_local.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
     ]
     assert context(sample) == sample["doc"]["question"] + " "  # the embedded model's template
-    report = json.loads((tmp_path / "chat" / "results.json").read_text())
+    report = read_json(tmp_path, "chat", "results.json")
     assert (
         report["costs"]["chain_local"]["nfe"] == 6 and "message.content" in report["chat_template"]
     )
 
 
 def test_the_harness_own_command_has_the_model(tasks, tmp_path):
-    code = "import unmask.evaluation.lm_eval; from lm_eval.__main__ import cli_evaluate; cli_evaluate()"
+    code = "import unmask.integrations.lm_eval, lm_eval.__main__ as it; it.cli_evaluate()"
     arguments = (
         "--model",
         "unmask",
@@ -163,7 +186,7 @@ def test_the_harness_own_command_has_the_model(tasks, tmp_path):
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     (file,) = (tmp_path / "own").rglob("results_*.json")
-    report = json.loads(file.read_text())
+    report = json.loads(file.read_text(encoding="utf-8"))
     assert report["config"]["costs"]["chain_local"]["nfe"] == 12
     assert "exact_match,last" in report["results"]["chain_local"]
 
@@ -199,26 +222,14 @@ def test_two_processes_answer_as_one(tasks, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert lm_eval(*options[1:], "--out", tmp_path / "one") == 0
-    one, two = (
-        json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")
-    )
+    one, two = (read_json(tmp_path, name, "results.json") for name in ("one", "two"))
     assert (one["provenance"]["processes"], two["provenance"]["processes"]) == (1, 2)
     assert two["results"]["chain_local"]["exact_match,last"] == pytest.approx(
         one["results"]["chain_local"]["exact_match,last"]
     )
     assert [report["costs"]["chain_local"]["prompts"] for report in (one, two)] == [8, 8]
     texts = [
-        sorted(
-            map(
-                str,
-                (
-                    json.loads(line)["resps"]
-                    for line in (tmp_path / n / "samples-chain_local.jsonl")
-                    .read_text()
-                    .splitlines()
-                ),
-            )
-        )
+        sorted(str(row["resps"]) for row in read_lines(tmp_path, n, "samples-chain_local.jsonl"))
         for n in ("one", "two")
     ]
     assert texts[0] == texts[1]
@@ -262,6 +273,72 @@ def test_sampled_answers_to_the_same_prompt_differ(chain):
         )
         == 1
     )
+
+
+def test_options_hold_for_every_task_and_the_rest_is_the_tasks(chain):
+    own = UnmaskLM("embedded/chain", "confidence:2", block_length=16, temperature=0.5, top_p=0.9)
+    wishes = {"max_gen_toks": 12, "temperature": 0.0, "top_p": 0.5, "top_k": 7, "until": []}
+    chosen = own.options_for(wishes)
+    assert (chosen.max_new_tokens, chosen.block_length) == (12, 12)
+    assert (chosen.temperature, chosen.top_p, chosen.top_k) == (0.5, 0.9, 7)
+    plain = UnmaskLM("embedded/chain", "confidence:2", DecodeOptions(stop_at_eos=True))
+    assert plain.options_for(wishes) == DecodeOptions(12, 12, stop_at_eos=True)
+    sampled = plain.options_for(wishes | {"temperature": 0.7, "top_k": -1})
+    assert (sampled.temperature, sampled.top_p, sampled.top_k) == (0.7, 0.5, 0)
+    ids = [encode_prompt(plain.model, example.prompt) for example in chain]
+    expected = decode(
+        plain.model, ids, plain.policy, DecodeOptions(48, 8, stop_at_eos=True), batch_size=8
+    )
+    plain = UnmaskLM("embedded/chain", "confidence:2", block_length=8, stop_at_eos=True)
+    plain.generate_until(requests(*((example.prompt, {}) for example in chain)))
+    assert plain.costs["task"].nfe == int(expected.nfe.sum()) < 24 * len(chain)
+
+
+def test_the_evaluate_library_is_as_before_afterwards(monkeypatch):
+    import evaluate as library
+
+    def original(*args, **options):
+        return args, options
+
+    monkeypatch.setattr(library, "load", original)
+    with sandboxed_code_eval(True):
+        assert isinstance(library.load("code_eval"), CodeEval)
+        assert library.load("rouge", x=1) == (("rouge",), {"x": 1})
+    assert library.load is original
+    with pytest.raises(UnmaskError, match="allow-code-execution"), sandboxed_code_eval(False):
+        library.load("code_eval")
+    assert library.load is original
+
+
+def test_an_error_of_the_harness_is_not_hidden(tmp_path, monkeypatch):
+    """Also where files lie in the new directory already, so that it cannot be removed."""
+    from lm_eval import evaluator
+
+    import unmask.cli.lm_eval
+
+    index = SimpleNamespace(match_tasks=lambda names: names)
+    monkeypatch.setattr(unmask.cli.lm_eval, "load_tasks", lambda *names: index)
+
+    def fails(*args, **options):
+        (tmp_path / "new" / "out" / "log.txt").write_text("begun", encoding="utf-8")
+        raise KeyError("the real error")
+
+    monkeypatch.setattr(evaluator, "simple_evaluate", fails)
+    options = ("--tasks", "chain_local", "--out", tmp_path / "new" / "out")
+    with pytest.raises(KeyError, match="the real error"):
+        lm_eval(*options)
+    (tmp_path / "new" / "out" / "log.txt").unlink()
+    (tmp_path / "new" / "out").rmdir()
+    (tmp_path / "new").rmdir()
+    assert lm_eval(*options, "--policy", "nonsense") == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path):
+    from unmask.cli.lm_eval import valid_json
+
+    found = valid_json({"a": float("nan"), "b": [1.0, float("inf")], "c": tmp_path})
+    assert found == {"a": None, "b": [1.0, None], "c": str(tmp_path)}
 
 
 def test_code_eval_runs_in_the_sandbox(tmp_path):
@@ -348,7 +425,9 @@ def test_tasks_that_run_code_need_the_flag_and_get_the_sandbox(tasks, tmp_path, 
     assert done.returncode == 0, done.stderr[-2000:]
     samples = [
         json.loads(line)
-        for line in (tmp_path / "yes" / "samples-code_local.jsonl").read_text().splitlines()
+        for line in (tmp_path / "yes" / "samples-code_local.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
     ]
     assert [sample["passes"] for sample in samples] == [
         float(len(sample["filtered_resps"][0]) % 2) for sample in samples

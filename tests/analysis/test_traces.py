@@ -1,26 +1,26 @@
-"""Measures of reveal orders against a plain statement of them, several samples a prompt, and the
-commands for both."""
+"""Measures of reveal orders against a plain statement of them, and the command for them."""
 
 import json
 import math
 import random
-from itertools import combinations, pairwise
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask import UnmaskError
 from unmask.analysis import (
+    Trace,
     adjacent_share,
+    analyse,
     mean_reveal_time,
     nfe_per_block,
     order_correlation,
+    plot_order,
     read_traces,
 )
 from unmask.cli import main
-from unmask.evaluation import majority, pass_at_k, sampling
 
 
 def steps(seed, rows=4, length=9):
@@ -69,30 +69,30 @@ def test_positions_never_revealed_do_not_count():
     assert nfe_per_block(a, 3).tolist() == [2.0]
 
 
-@pytest.mark.parametrize("n", [1, 4, 6])
-def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(n):
-    for c in range(n + 1):
-        for k in range(1, n + 1):
-            subsets = list(combinations([1] * c + [0] * (n - c), k))
-            assert math.isclose(pass_at_k(n, c, k), sum(any(s) for s in subsets) / len(subsets))
-    for bad in ((n, 0, n + 1), (n, n + 1, 1), (n, 0, 0)):
-        with pytest.raises(UnmaskError, match="cannot be estimated"):
-            pass_at_k(*bad)
+def strict_json(path):
+    """A file's contents; nan, which JSON has not, is an error."""
+
+    def refuse(name):
+        raise AssertionError(f"{path} holds {name}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
 
 
-def test_majority_and_sampling():
-    assert majority(["4", "5", "4"], [0.0, 1.0, 0.0]) == 0
-    assert majority(["5", "5", "4"], [1.0, 1.0, 0.0]) == 1
-    assert majority(["4", "5"], [0.0, 1.0]) == 0.5, "a tie is worth its mean"
-    base = {"sampler": "x", "block_length": 3, "nfe": 2}
-    records = [
-        base | {"prompt": p, "answer": a, "correct": float(a == "5")}
-        for p in "ab"
-        for a in ("5", "5", "4")
-    ]
-    (row,) = sampling(records, (1, 2))
-    assert row["samples"] == 3 and row["majority"]["mean"] == 1
-    assert math.isclose(row["pass@1"]["mean"], 2 / 3) and row["pass@2"]["mean"] == 1
+def test_what_is_not_defined_is_null(tmp_path, tiny_dir):
+    """A block that is revealed in one pass has no order; one position has no neighbour."""
+    common = ["evaluate", "--model", str(tiny_dir), "--prompts", "2", "--traces"]
+    common += ["--samplers", "confidence:9", "confidence:2"]
+    for length in ("9", "1"):
+        where, out = tmp_path / f"results-{length}", tmp_path / f"analysis-{length}"
+        assert main([*common, "--max-new-tokens", length, "--out", str(where)]) == 0
+        assert main(["analyze", "--results", str(where), "--out", str(out)]) == 0
+        one, _ = strict_json(out / "analysis.json")
+        assert set(one["order_correlation"][f"confidence:2 BL {length}"]) == {None}
+        assert (one["adjacent_share"] is None) == (length == "1")
+    never = Trace("a", 3, ["p"], np.array([[0, -1, 1]]), [["x"] * 3], np.array([1.0]))
+    (row,) = analyse([never])
+    assert row["mean_reveal_time"] == [0.0, None, 1.0]
+    assert plot_order([row], tmp_path / "order.png").exists()
 
 
 def test_evaluate_with_samples_and_traces_then_analyze(tmp_path, tiny_dir, capsys):
@@ -126,16 +126,23 @@ def test_evaluate_with_samples_and_traces_then_analyze(tmp_path, tiny_dir, capsy
         "--traces",
     ]
     assert main(command) == 0
-    rows = json.loads((tmp_path / "results" / "sampling.json").read_text())
+    rows = json.loads((tmp_path / "results" / "sampling.json").read_text(encoding="utf-8"))
     assert len(rows) == 4 and {"pass@1", "pass@2", "majority"} <= set(rows[0])
-    assert json.loads((tmp_path / "results" / "summary.json").read_text())["temperature"] == 0.7
+    assert (
+        json.loads((tmp_path / "results" / "summary.json").read_text(encoding="utf-8"))[
+            "temperature"
+        ]
+        == 0.7
+    )
     assert main(["analyze", "--results", where, "--out", str(out), "--prompt", "2"]) == 0
-    found = json.loads((out / "analysis.json").read_text())
+    found = json.loads((out / "analysis.json").read_text(encoding="utf-8"))
     assert len(found) == 4 and len(found[0]["order_correlation"]) == 3
     assert {path.name for path in out.iterdir()} == {"analysis.json", "order.png", "tokens.png"}
     lines = [
         json.loads(line)
-        for line in (tmp_path / "results" / "results.jsonl").read_text().splitlines()
+        for line in (tmp_path / "results" / "results.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
     ]
     assert math.isclose(found[0]["nfe"], np.mean([line["nfe"] for line in lines[:6]]))
     trace = read_traces(where)[0]

@@ -1,5 +1,5 @@
 """An evaluation that is killed (SIGKILL) at random moments and resumed each time: `python
-tests/kills.py [KILLS] [SEED]`.
+tests/evaluation/kills.py [KILLS] [SEED]`.
 
 The final results.jsonl must be that of an uninterrupted evaluation, byte for byte.
 """
