@@ -8,7 +8,7 @@ command that may run on several of them calls `Processes.join` first and loads i
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -107,6 +107,19 @@ class Processes:
             values = values.clone()
             torch.distributed.all_reduce(values)
         return values
+
+    def means(self, sums: Mapping[str, float], count: float) -> dict[str, float]:
+        """Means over what all processes have, rounded to six digits.
+
+        Args:
+            sums: of this process, by name; the same names in every process.
+            count: how many things of this process they are sums over, perhaps 0.
+        """
+        values = torch.tensor([*sums.values(), count], dtype=torch.float64)
+        *totals, everything = self.total(values).tolist()
+        return {
+            name: round(total / everything, 6) for name, total in zip(sums, totals, strict=True)
+        }
 
     def mean_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replaces gradients by their mean over all processes, in one flat reduction.
