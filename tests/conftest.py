@@ -6,16 +6,16 @@ os.environ.setdefault(
 
 from jaxtyping import install_import_hook
 
-with install_import_hook(
-    "unmask", "beartype.beartype"
-):  # shapes and dtypes of every annotated function are checked in every test
-    import unmask
-    import unmask.decoding
-    import unmask.training.pretrain as pretraining
+# Shapes and dtypes of every annotated function are checked in every test. The hook stays, because
+# the package imports its modules when they are first used.
+install_import_hook("unmask", "beartype.beartype")
 
 import hypothesis
 import pytest
 import torch
+
+import unmask
+import unmask.training.pretrain as pretraining
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unmask", deadline=None, max_examples=25, derandomize=True)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 import unmask
 from tests.reference.decode import RULES, decode_row
-from unmask.decoding import decode, decode_steps, finish
-from unmask.decoding.loop import alike, current_block
-from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, load_policy
+from unmask.decoding import Recorder, decode, decode_steps, finish
+from unmask.decoding.proposer import group_by_width
+from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, current_block, load_policy
 
 SPECS = [
     "random:1",
@@ -113,7 +113,7 @@ def test_a_step_reveals_eligible_positions_only_and_nothing_revealed_changes(
         "seed": seed,
     }
     generation = finish(
-        decode_steps(tiny_model, prompts, policy_of(spec), record=True, **options), check
+        decode_steps(tiny_model, prompts, policy_of(spec), recorder=Recorder(), **options), check
     )
     assert (generation.tokens != tiny_model.mask_id).all()
     assert (generation.nfe >= 1).all() and (generation.nfe <= length).all()
@@ -152,13 +152,13 @@ def test_without_fallback_an_empty_step_costs_one_nfe_but_no_forward(tiny_model)
     assert generation.nfe.tolist() == [6, 6, 6]
     assert (generation.tokens == tiny_model.mask_id).all() and (generation.reveal_step == -1).all()
     assert generation.text == ["", "", ""]
-    assert generation.rows_forwarded == 1  # three equal rows, never changed
+    assert generation.cost.rows == 1  # three equal rows, never changed
 
 
 def test_equal_rows_are_forwarded_once_and_counted_each(tiny_model):
     generation = decode(tiny_model, [[5, 6, 7]] * 8, load_policy("confidence:1"), max_new_tokens=5)
     assert generation.nfe.tolist() == [5] * 8
-    assert generation.rows_forwarded == 5
+    assert generation.cost.rows == 5
 
 
 def test_finished_rows_leave_and_waiting_rows_take_their_place(tiny_model):
@@ -169,7 +169,7 @@ def test_finished_rows_leave_and_waiting_rows_take_their_place(tiny_model):
     assert len(set(generation.nfe.tolist())) > 1, (
         "the rows must differ for this test to mean anything"
     )
-    assert generation.model_calls <= ideal + 10  # only the last rows leave places empty
+    assert generation.cost.model_calls <= ideal + 10  # only the last rows leave places empty
 
 
 def test_same_seed_same_result_other_seed_other_result(tiny_model):
@@ -271,7 +271,7 @@ def test_bad_arguments_get_one_clear_sentence(tiny_model, change, says):
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=12))
 def test_rows_of_like_width_are_forwarded_together(sizes):
     widths = sorted((16 * size for size in sizes), reverse=True)
-    parts = alike(range(len(widths)), widths)
+    parts = group_by_width(range(len(widths)), widths)
     assert [row for part in parts for row in part] == list(range(len(widths)))
     assert all(
         widths[before[-1]] > widths[after[0]] for before, after in pairwise(parts)
@@ -279,7 +279,7 @@ def test_rows_of_like_width_are_forwarded_together(sizes):
     assert all(widths[part[0]] * len(part) >= 512 for part in parts[:-1])
     padded = sum(widths[part[0]] - widths[row] for part in parts for row in part)
     assert padded <= sum(widths[0] - width for width in widths)
-    assert alike([3, 1, 2], [0, 512, 496, 528]) == [
+    assert group_by_width([3, 1, 2], [0, 512, 496, 528]) == [
         [3, 1, 2]
     ]  # 16 and 32 positions are not worth a pass
-    assert alike(range(4), [528, 528, 256, 256]) == [[0, 1], [2, 3]]
+    assert group_by_width(range(4), [528, 528, 256, 256]) == [[0, 1], [2, 3]]

@@ -90,7 +90,7 @@ def test_guidance_is_the_formula(tiny_model):
         tiny_model, [prompt], f"confidence:{length}", max_new_tokens=length, cfg_scale=w
     )
     assert generation.tokens[0].tolist() == expected.argmax(-1).tolist()
-    assert (generation.nfe.tolist(), generation.rows_forwarded) == ([1], 2)
+    assert (generation.nfe.tolist(), generation.cost.rows) == ([1], 2)
     plain = unmask.generate(tiny_model, [prompt], "confidence:1", max_new_tokens=length)
     assert torch.equal(
         plain.tokens,

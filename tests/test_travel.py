@@ -139,7 +139,7 @@ def test_policies_come_from_the_hubs_cache(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", command], env=environment, capture_output=True, text=True
     )
-    assert "cannot be had from the Hugging Face Hub" in result.stderr.splitlines()[-1]
+    assert "could not be downloaded from the Hugging Face Hub" in result.stderr.splitlines()[-1]
 
 
 def test_model_cards_say_what_is_known_and_nothing_else(tmp_path, tiny_dir):

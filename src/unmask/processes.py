@@ -27,11 +27,14 @@ def usable_device(device: str | torch.device) -> torch.device:
     """The device, tried out.
 
     Raises:
-        UnmaskError: if this machine has none of that name.
+        UnmaskError: if this machine has none of that name, or it holds no data (`meta`).
     """
     try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+        found = torch.zeros(1, device=device).device
+        if not isinstance(device, str | torch.device) or found.type == "meta":
+            raise ValueError
+        return found
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError):
         raise UnmaskError(
             f"device {str(device)!r} cannot be used here; give cpu, cuda or cuda:N of a device "
             "that this machine has"

@@ -304,7 +304,7 @@ def test_unknown_hub_names_are_refused_without_a_network(monkeypatch):
     monkeypatch.setattr(
         "huggingface_hub.constants.HF_HUB_OFFLINE", True
     )  # the variable was read at import
-    with pytest.raises(unmask.UnmaskError, match="cannot be had from the Hugging Face Hub"):
+    with pytest.raises(unmask.UnmaskError, match="could not be downloaded from the Hugging Face Hub"):
         unmask.load_model("no-such-organisation/no-such-model")
 
 

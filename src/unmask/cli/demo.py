@@ -17,7 +17,7 @@ from rich.table import Table
 
 from unmask.analysis import plot_pareto
 from unmask.cli.show import generate_shown
-from unmask.decoding import check_arguments
+from unmask.decoding import DecodeOptions, check_arguments
 from unmask.errors import UnmaskError
 from unmask.evaluation import Point, evaluate
 from unmask.files import new_directory, provenance, write_json
@@ -232,8 +232,8 @@ def run(config: Config) -> None:
             f"\n[bold]{example.prompt}[/bold]  {label} ({sampler}), block length "
             f"{task.block_length}"
         )
-        options = {"max_new_tokens": length, "block_length": task.block_length}
-        generation = generate_shown(model, [example.prompt], sampler, console, **options)
+        options = DecodeOptions(max_new_tokens=length, block_length=task.block_length)
+        generation = generate_shown(model, [example.prompt], sampler, console, options=options)
         verdict = "right" if task.score(generation.text[0], example) else "wrong"
         console.print(
             f"      {generation.text[0]}  [bold]{verdict}[/bold] after {int(generation.nfe[0])} "

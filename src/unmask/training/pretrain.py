@@ -33,8 +33,8 @@ from unmask.files import (
     write_tensors,
     write_text,
 )
-from unmask.models import usable_device
 from unmask.models.tokenizer import learned_tokenizer, word_tokenizer
+from unmask.processes import usable_device
 from unmask.tasks import Example, Task, load_task
 
 
