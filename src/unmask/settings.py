@@ -1,4 +1,4 @@
-"""Settings in groups whose options are all named flat: on the command line, in YAML files, in calls.
+"""Settings in groups whose options are named flat: on the command line, in files and in calls.
 
 A configuration is a frozen dataclass whose fields are options or groups; a group is a frozen
 dataclass again. No two options of a configuration have the same name, so the name alone says which
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import types
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import Field, field, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
@@ -94,13 +94,6 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
             raise UnmaskError(f"option {name!r} is not known; {hint}")
 
 
-def given_options(config_class: type, words: Iterable[str]) -> set[str]:
-    """The options of a configuration that are named among the words of a command line."""
-    names = {word[2:].split("=", 1)[0].replace("-", "_") for word in words if word[:2] == "--"}
-    names |= {name.removeprefix("no_") for name in names}
-    return names & option_types(config_class).keys()
-
-
 def check_settings(config: Any) -> None:
     """Checks the type and the bounds of every field of a group; for its `__post_init__`.
 
@@ -173,19 +166,3 @@ def describe_type(kind: Any) -> str:
             else " and ".join(map(describe_type, inside))
         )
     return WORDS.get(kind, f"a {getattr(kind, '__name__', kind)}".lower())
-
-
-def build_settings(
-    config_class: type[T], values: Mapping[str, Any], convert: Callable[[str, Any, Any], Any]
-) -> T:
-    """A configuration from flat names and values of a file.
-
-    Args:
-        config_class: a dataclass all of whose options have defaults.
-        values: option values by flat name.
-        convert: (name, type, value) → a value of that type; may raise `UnmaskError`.
-    """
-    kinds = option_types(config_class)
-    check_names(values, kinds)
-    converted = {name: convert(name, kinds[name], value) for name, value in values.items()}
-    return change_settings(config_class(), converted)

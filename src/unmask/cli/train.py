@@ -8,8 +8,8 @@ from unmask.training.config import TrainConfig
 Config = tyro.conf.configure(tyro.conf.OmitArgPrefixes)(TrainConfig)
 
 
-def run(config: TrainConfig) -> None:
+def run(config: TrainConfig, given: frozenset[str]) -> None:
     from unmask.training.trainer import train
 
-    out = train(config)
+    out = train(config.with_given(given))
     print(f"policies written to {out / 'best'} and {out / 'last'}")

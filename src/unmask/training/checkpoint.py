@@ -180,9 +180,7 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
             f"{directory}/run.json is not of this version's training runs; start a new run"
         ) from None
     wanted, has = flat_settings(config), flat_settings(loaded)
-    others = sorted(
-        name for name in config.given if name not in FREE and wanted[name] != has[name]
-    )
+    others = sorted(name for name in config.given if name not in FREE and wanted[name] != has[name])
     if others:
         raise UnmaskError(
             f"{directory} is a run of another configuration ({', '.join(others)} differ); leave "
@@ -190,8 +188,8 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
         )
     if "out" in config.given and config.run.out.absolute() != directory.absolute():
         raise UnmaskError(
-            f"out is {config.run.out}, but a resumed run goes on in its own directory, {directory}; "
-            "leave out out"
+            f"out is {config.run.out}, but a resumed run goes on in its own directory "
+            f"({directory}); leave out the option"
         )
     check_reward(saved, custom, directory)
     changed = {name: wanted[name] for name in config.given if name in FREE}

@@ -159,8 +159,7 @@ class PolicyConfig:
         check_settings(self)
         if self.width % 4:
             raise UnmaskError(
-                f"width is {self.width}; give a multiple of 4, for two attention heads of even "
-                "size"
+                f"width is {self.width}; give a multiple of 4, for two attention heads of even size"
             )
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unmask.decoding import Generation, Transitions
+from unmask.decoding import Generation, Recorder, Transitions
 from unmask.policies import LearnedPolicy, Observation
 from unmask.training.grpo import group_advantages
 
@@ -52,29 +52,62 @@ class Decisions:
         )
 
 
+@dataclass
+class HeldRecorder(Recorder):
+    """Holds the decisions of a decode back until rewards say which rows carry signal. Those of the
+    other rows are never put together."""
+
+    order: Int[Tensor, " N"] | None = None
+
+    def transitions(
+        self, order: Int[Tensor, " N"] | None = None, kept: Bool[Tensor, " N"] | None = None
+    ) -> None:
+        """Called at the end of the decode, with the prompt number of each recorded row."""
+        self.order = order
+
+    def release(self, kept: Bool[Tensor, " N"]) -> Transitions | None:
+        """The decisions of the rows `kept`, by prompt number; None if there are none. Nothing is
+        held any more."""
+        assert self.order is not None, "decisions are released after the decode"
+        wanted = None if bool(kept.all()) else kept[self.order]
+        found = super().transitions(self.order, wanted)
+        return None if found is None or not len(found.row) else found
+
+
 @dataclass(frozen=True)
 class Source:
     """Rollouts of one policy, and which of their decisions are to be learned from.
 
     Attributes:
-        generation: N rows with their transitions.
+        transitions: T decisions of some of the N rollouts.
+        nfe: int64 [N].
         kept: bool [N], the rows whose decisions are taken.
-        advantage: fp32 [T], of every decision.
+        advantage: fp32 [T].
         steered: whether an expert decided.
         copies: how many rows next to each other are of the same prompt.
     """
 
-    generation: Generation
+    transitions: Transitions
+    nfe: Int[Tensor, " N"]
     kept: Bool[Tensor, " N"]
     advantage: Float[Tensor, " T"]
     steered: bool
     copies: int = 1
 
-    @property
-    def transitions(self) -> Transitions:
-        """The recorded decisions."""
-        assert self.generation.transitions is not None, "rollouts are decoded with a recorder"
-        return self.generation.transitions
+
+def make_source(
+    generation: Generation,
+    kept: Bool[Tensor, " N"],
+    advantage: Float[Tensor, " N"],
+    steered: bool,
+    copies: int = 1,
+) -> list[Source]:
+    """Rollouts all of whose decisions have the advantage of their row, as a list of one source; an
+    empty list if no decision was recorded."""
+    found = generation.transitions
+    if found is None:
+        return []
+    return [Source(found, generation.nfe, kept, advantage[found.row], steered, copies)]
 
 
 def collect_decisions(
@@ -82,8 +115,8 @@ def collect_decisions(
 ) -> Decisions | None:
     """The kept decisions of all sources, one source after the other; None if there are none.
 
-    Each tensor is allocated once, at its final size, and filled source by source: beside what the
-    decoder recorded, memory holds the kept decisions once and nothing else.
+    Each tensor is allocated once, at its final size, and filled source by source. A single source
+    whose decisions are all kept is taken as it is, without a copy.
 
     Args:
         policy: whose likelihoods will be asked for; features that it does not read are left out.
@@ -94,11 +127,16 @@ def collect_decisions(
     total = sum(map(len, chosen))
     if not total:
         return None
+    parts = list(zip(sources, chosen, strict=True))
+    whole = len(parts) == 1 and bool((chosen[0] == torch.arange(total).to(chosen[0])).all())
+    whole = whole and total == len(sources[0].transitions.row)
 
     def gather(read: Callable[[Transitions], Tensor]) -> Tensor:
         first = read(sources[0].transitions)
+        if whole:
+            return first
         out, end = first.new_empty(total, *first.shape[1:]), 0
-        for source, index in zip(sources, chosen, strict=True):
+        for source, index in parts:
             begin, end = end, end + len(index)
             torch.index_select(read(source.transitions), 0, index, out=out[begin:end])
         return out
@@ -106,21 +144,19 @@ def collect_decisions(
     observation = sources[0].transitions.observation
     given = {
         name: gather(lambda t, name=name: getattr(t.observation, name))
-        for name in ("confidence", "masked", "eligible", "step", "alpha")
-        if getattr(observation, name) is not None
+        for name in ("confidence", "masked", "eligible", "step", "alpha", "length")
+        if isinstance(getattr(observation, name), Tensor)
     }
     features = {
-        name: gather(lambda t, name=name: t.observation.features[name]) for name in policy.needs
+        name: gather(lambda t, name=name: t.observation.features[name])
+        for name in policy.needs.features
     }
-    parts = list(zip(sources, chosen, strict=True))
     rows = [source.transitions.row[index] for source, index in parts]
     found = Decisions(
-        observation=Observation(**given, length=observation.length, features=features),
+        observation=Observation(**{"length": observation.length} | given, features=features),
         action=gather(lambda t: t.action),
         advantage=torch.cat([source.advantage[index] for source, index in parts]),
-        weight=torch.cat(
-            [1 / (s.generation.nfe[r] * rollouts) for s, r in zip(sources, rows, strict=True)]
-        ),
+        weight=torch.cat([1 / (s.nfe[r] * rollouts) for s, r in zip(sources, rows, strict=True)]),
         steered=torch.cat(
             [torch.full_like(i, source.steered, dtype=torch.bool) for source, i in parts]
         ),
@@ -138,10 +174,10 @@ def order_decisions(source: Source) -> Int[Tensor, " t"]:
     falls into does not depend on how many rows were decoded side by side.
     """
     row, step = source.transitions.row, source.transitions.observation.step
-    begun = row[step == 0]
-    place = torch.empty_like(begun)
+    begun, n = row[step == 0], len(source.kept)
+    place = torch.zeros(n, dtype=torch.long, device=row.device)
     place[begun] = torch.arange(len(begun), device=row.device)
-    order = (step * len(begun) + place[row]).argsort(stable=True)
+    order = (step * n + place[row]).argsort(stable=True)
     return order[source.kept[row[order]]]
 
 
@@ -158,25 +194,34 @@ def order_expert_sets(decisions: Decisions) -> Int[Tensor, "T L"]:
     return torch.where(decisions.steered[:, None], ordered, action)
 
 
-def likelihood_to_go(generation: Generation) -> tuple[Tensor, Tensor]:
-    """The frozen model's own log-probability of what is still to be committed, of each rollout and
-    from each decision on.
+def likelihood_to_go(
+    generation: Generation,
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " T"]]:
+    """`likelihood_of` a generation whose decisions were all recorded."""
+    assert generation.transitions is not None, "rollouts are decoded with a recorder"
+    return likelihood_of(generation.transitions, len(generation.nfe))
+
+
+def likelihood_of(
+    transitions: Transitions, n: int
+) -> tuple[Float[Tensor, " N"], Float[Tensor, " T"]]:
+    """The frozen model's own log-probability of what is still to be committed, of each of n
+    rollouts and from each decision on.
 
     Returns:
         fp32 [N] and [T]: Σ log c over the tokens committed in all, and from that decision on,
             divided by L. (Greedy decoding: the probability of a committed token is its confidence.)
     """
-    assert generation.transitions is not None, "rollouts are decoded with a recorder"
-    observation, row = generation.transitions.observation, generation.transitions.row
+    observation, row = transitions.observation, transitions.row
     gain = (
         observation.confidence[..., 0]
         .clamp(min=1e-6)
         .log()
-        .masked_fill(generation.transitions.action == 0, 0)
+        .masked_fill(transitions.action == 0, 0)
         .sum(1)
         / observation.length
     )
-    whole = torch.zeros(len(generation.nfe), device=gain.device).index_add(0, row, gain)
+    whole = torch.zeros(n, device=gain.device).index_add(0, row, gain)
     order = row.argsort(stable=True)  # rollout by rollout, each in the order of its steps
     before = gain[order].cumsum(0) - gain[order]
     start = torch.cat([before.new_zeros(1), whole.cumsum(0)[:-1]])
@@ -206,31 +251,34 @@ def signal_batch(
         dense: weight of the dense reward; 0 is none.
         scaled: divide terminal advantages by their group's standard deviation.
     """
-    table = torch.cat([rewards.view(-1, rollouts), *(r[:, None] for _, r in experts)], 1)
+    table = stack_groups(rewards, [gained for _, gained in experts], rollouts)
     advantages = group_advantages(table, scaled)
-    loud = (group_advantages(table).abs().amax(1) > SILENT) | (dense > 0)
-    sources = [
-        spread_advantages(
-            generation, loud.repeat_interleave(rollouts), advantages[:, :rollouts].flatten(), False
-        )
-    ]
-    sources += [
-        spread_advantages(expert, loud, advantages[:, rollouts + i], True)
-        for i, (expert, _) in enumerate(experts)
-    ]
-    sources[0] = replace(sources[0], copies=rollouts)
+    loud = groups_with_signal(table, dense)
+    sources = make_source(
+        generation,
+        loud.repeat_interleave(rollouts),
+        advantages[:, :rollouts].flatten(),
+        False,
+        rollouts,
+    )
+    for i, (expert, _) in enumerate(experts):
+        sources += make_source(expert, loud, advantages[:, rollouts + i], True)
     if dense:
         mean = likelihood_to_go(generation)[0].view(-1, rollouts).mean(1)
         sources = [add_dense_reward(source, mean, dense) for source in sources]
     return collect_decisions(policy, sources, table.numel())
 
 
-def spread_advantages(
-    generation: Generation, kept: Bool[Tensor, " N"], advantage: Float[Tensor, " N"], steered: bool
-) -> Source:
-    """Rollouts all of whose decisions have the advantage of their row."""
-    assert generation.transitions is not None, "rollouts are decoded with a recorder"
-    return Source(generation, kept, advantage[generation.transitions.row], steered)
+def stack_groups(
+    rewards: Float[Tensor, " R"], experts: Sequence[Float[Tensor, " P"]], rollouts: int
+) -> Float[Tensor, "P group"]:
+    """The rewards of each prompt in a row: those of its G rollouts, then each expert's."""
+    return torch.cat([rewards.view(-1, rollouts), *(gained[:, None] for gained in experts)], 1)
+
+
+def groups_with_signal(table: Float[Tensor, "P group"], dense: float) -> Bool[Tensor, " P"]:
+    """Which prompts' rewards differ within their group; all, if there is a dense reward."""
+    return (group_advantages(table).abs().amax(1) > SILENT) | (dense > 0)
 
 
 def add_dense_reward(source: Source, mean: Float[Tensor, " P"], dense: float) -> Source:
@@ -244,6 +292,6 @@ def add_dense_reward(source: Source, mean: Float[Tensor, " P"], dense: float) ->
     """
     masked = source.transitions.observation.masked.float().mean(1)
     of_group = mean.repeat_interleave(source.copies)
-    to_go = likelihood_to_go(source.generation)[1]
+    to_go = likelihood_of(source.transitions, len(source.nfe))[1]
     dense_part = dense * (to_go - masked * of_group[source.transitions.row])
     return replace(source, advantage=source.advantage + dense_part)

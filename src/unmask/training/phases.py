@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.decoding import Generation
@@ -26,9 +26,13 @@ from unmask.training.config import TrainConfig
 from unmask.training.decisions import (
     SILENT,
     Decisions,
+    HeldRecorder,
+    Source,
     collect_decisions,
+    groups_with_signal,
+    make_source,
     signal_batch,
-    spread_advantages,
+    stack_groups,
 )
 from unmask.training.grpo import group_advantages, grpo_loss, steered_log_prob
 from unmask.training.session import Session
@@ -132,19 +136,19 @@ class Grpo:
         examples = draw_examples(session, self.config.rollout.prompts, number)
         alpha = draw_round_alpha(session, len(examples), number)
         each, alpha_each = [e for e in examples for _ in range(g)], alpha.repeat_interleave(g)
-        generation, reward, correctness = roll_out(
-            session, policy, policy, each, alpha_each, number
-        )
+        own = roll_out(session, policy, policy, each, alpha_each, number)
         steering = [
             roll_out(session, expert, policy, examples, alpha, number) for expert in self.experts
         ]
+        dense, reward = self.config.rewards.dense, own.reward
+        loud = groups_with_signal(stack_groups(reward, [x.reward for x in steering], g), dense)
         decisions = signal_batch(
             policy,
-            generation,
+            own.release(loud.repeat_interleave(g)),
             reward,
-            [(expert, gained) for expert, gained, _ in steering],
+            [(x.release(loud), x.reward) for x in steering],
             g,
-            self.config.rewards.dense,
+            dense,
             self.config.optim.scaled,
         )
         silent = (group_advantages(reward.view(-1, g)).abs().amax(1) <= SILENT).sum() * g
@@ -152,8 +156,8 @@ class Grpo:
             decisions,
             tuple(example.prompt for example in examples),
             reward,
-            correctness,
-            generation.nfe,
+            own.correctness,
+            own.generation.nfe,
             int(silent),
             time.perf_counter() - began,
             mean_of_experts(steering),
@@ -167,9 +171,7 @@ class Grpo:
         epsilon = self.config.optim.epsilon
         if self.experts:
             log_prob, old = (
-                steered_log_prob(
-                    x, batch.steered, self.config.rollout.rollouts, len(self.experts)
-                )
+                steered_log_prob(x, batch.steered, self.config.rollout.rollouts, len(self.experts))
                 for x in (log_prob, old)
             )
         clipped = (((log_prob.detach() - old).exp() - 1).abs() > epsilon).sum()
@@ -209,16 +211,16 @@ class Imitation:
             roll_out(session, heuristic, policy, examples, alpha, number)
             for heuristic in self.heuristics
         ]
-        correctness = torch.stack([right for _, _, right in done])
-        nfe = torch.stack([generation.nfe for generation, _, _ in done])
+        correctness = torch.stack([x.correctness for x in done])
+        nfe = torch.stack([x.generation.nfe for x in done])
         moment = f"round {number + 1}"
         best = choose_best(session, examples, correctness, nfe, alpha, moment)
         ones = torch.ones(len(examples), device=alpha.device)
-        sources = [
-            spread_advantages(generation, (best == i) & (right > 0.5), ones, True)
-            for i, (generation, _, right) in enumerate(done)
-        ]
-        reward = torch.stack([gained for _, gained, _ in done])
+        sources: list[Source] = []
+        for i, x in enumerate(done):
+            kept = (best == i) & (x.correctness > 0.5)
+            sources += make_source(x.release(kept), kept, ones, True)
+        reward = torch.stack([x.reward for x in done])
         return Round(
             collect_decisions(policy, sources, len(examples)),
             tuple(example.prompt for example in examples),
@@ -274,6 +276,27 @@ def draw_round_alpha(session: Session, count: int, number: int) -> Float[Tensor,
     return alpha.to(session.processes.device)
 
 
+@dataclass(frozen=True)
+class Rollouts:
+    """Scored rollouts whose decisions are held back until it is known which are wanted.
+
+    Attributes:
+        generation: N rows, without their transitions.
+        recorder: holds those.
+        reward: fp32 [N].
+        correctness: fp32 [N].
+    """
+
+    generation: Generation
+    recorder: HeldRecorder
+    reward: Float[Tensor, " N"]
+    correctness: Float[Tensor, " N"]
+
+    def release(self, kept: Bool[Tensor, " N"]) -> Generation:
+        """The generation with the transitions of the rows `kept`."""
+        return replace(self.generation, transitions=self.recorder.release(kept))
+
+
 def roll_out(
     session: Session,
     policy: Policy,
@@ -281,14 +304,13 @@ def roll_out(
     examples: list[Example],
     alpha: Float[Tensor, " N"],
     number: int,
-) -> tuple[Generation, Float[Tensor, " N"], Float[Tensor, " N"]]:
-    """Rollouts whose decisions are kept for the policy that learns, their rewards, and their
-    correctness."""
-    moment = f"round {number + 1}"
-    generation = session.decode(examples, policy, session.round_seed(number), alpha, learner)
+) -> Rollouts:
+    """Rollouts of `policy` in round `number`; what `learner` reads is kept with each decision."""
+    moment, recorder = f"round {number + 1}", HeldRecorder(learner)
+    generation = session.decode(examples, policy, session.round_seed(number), alpha, recorder)
     correctness = session.score(generation, examples, moment)
     reward = session.reward_rows(correctness, generation.nfe, alpha, examples, moment)
-    return generation, reward, correctness
+    return Rollouts(generation, recorder, reward, correctness)
 
 
 def choose_best(
@@ -310,15 +332,13 @@ def choose_best(
     return torch.stack(means, 1).argmax(0)
 
 
-def mean_of_experts(
-    steering: list[tuple[Generation, Float[Tensor, " P"], Float[Tensor, " P"]]],
-) -> dict[str, float]:
+def mean_of_experts(steering: list[Rollouts]) -> dict[str, float]:
     """Mean reward, accuracy and NFE over all experts' rollouts; nothing if there are no experts."""
     if not steering:
         return {}
     columns = {
-        "expert_reward": [reward for _, reward, _ in steering],
-        "expert_accuracy": [correctness for _, _, correctness in steering],
-        "expert_nfe": [generation.nfe.float() for generation, _, _ in steering],
+        "expert_reward": [x.reward for x in steering],
+        "expert_accuracy": [x.correctness for x in steering],
+        "expert_nfe": [x.generation.nfe.float() for x in steering],
     }
     return {name: float(torch.stack(column).mean()) for name, column in columns.items()}

@@ -57,7 +57,7 @@ class Session:
         policy: Policy,
         seed: int,
         alpha: Tensor | None = None,
-        observer: Policy | None = None,
+        recorder: Recorder | None = None,
     ) -> Generation:
         """Answers to examples.
 
@@ -66,8 +66,7 @@ class Session:
             policy: decides.
             seed: of everything random.
             alpha: fp32 [N], what each row's policy is told.
-            observer: the policy that learns. All that it reads is then kept with each decision,
-                whoever decides.
+            recorder: keeps the decisions.
         """
         prompts = {e.prompt: prompt_tokens(self.model, e) for e in examples}
         return decode(
@@ -77,7 +76,7 @@ class Session:
             replace(self.options, seed=seed),
             batch_size=self.config.run.batch_size,
             alpha=alpha,
-            recorder=None if observer is None else Recorder(observer),
+            recorder=recorder,
         )
 
     def score(

@@ -109,9 +109,7 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
 def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, float]:
     """Rollouts, rewards and update of one round; its metrics, equal in every process."""
     config, number = session.config, state.round
-    policy = LearnedPolicy(
-        state.network, config.policy.action, fallback=config.rollout.fallback
-    )
+    policy = LearnedPolicy(state.network, config.policy.action, fallback=config.rollout.fallback)
     round_ = phase.collect(session, policy, number)
     began = time.perf_counter()
     for group in state.optimizer.param_groups:
