@@ -22,12 +22,12 @@ T = TypeVar("T")
 WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
 
 
-def at_least(low: float, default: Any) -> Any:
+def at_least(low: float | int, default: Any) -> Any:
     """A field for finite numbers of at least `low`."""
     return field(default=default, metadata={"low": low})
 
 
-def above(low: float, default: Any) -> Any:
+def above(low: float | int, default: Any) -> Any:
     """A field for finite numbers above `low`."""
     return field(default=default, metadata={"above": low})
 

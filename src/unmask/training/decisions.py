@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -142,7 +143,7 @@ def collect_decisions(
         return out
 
     observation = sources[0].transitions.observation
-    given = {
+    given: dict[str, Any] = {
         name: gather(lambda t, name=name: getattr(t.observation, name))
         for name in ("confidence", "masked", "eligible", "step", "alpha", "length")
         if isinstance(getattr(observation, name), Tensor)
@@ -153,7 +154,7 @@ def collect_decisions(
     }
     rows = [source.transitions.row[index] for source, index in parts]
     found = Decisions(
-        observation=Observation(**{"length": observation.length} | given, features=features),
+        observation=Observation(**({"length": observation.length} | given), features=features),
         action=gather(lambda t: t.action),
         advantage=torch.cat([source.advantage[index] for source, index in parts]),
         weight=torch.cat([1 / (s.nfe[r] * rollouts) for s, r in zip(sources, rows, strict=True)]),

@@ -91,8 +91,7 @@ class Phase(Protocol):
     @property
     def rounds(self) -> range: ...
 
-    @property
-    def compares(self) -> bool: ...
+    compares: ClassVar[bool]
 
     def collect(self, session: Session, policy: LearnedPolicy, number: int) -> Round:
         """Decodes this process' part of round `number` and scores it."""
