@@ -111,7 +111,7 @@ class Processes:
             torch.distributed.all_reduce(values)
         return values
 
-    def means(self, sums: Mapping[str, float], count: float) -> dict[str, float]:
+    def means(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
         """Means over what all processes have, rounded to six digits.
 
         Args:

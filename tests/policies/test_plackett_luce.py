@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.reference import plackett_luce as reference
 from unmask.policies import PlackettLuce
@@ -57,3 +58,49 @@ def test_plackett_luce_always_reveals_and_beta_reveals_more():
         distribution.sample(uniform, beta).count_nonzero(1).float() for beta in (1e-6, 1.0, 1e6)
     )
     assert (few == 1).all() and (many == 6).all() and 1.5 < some.mean() < 5.5
+
+
+def draws(rows, length, scale, seed=0):
+    """Some ordered actions of a distribution, and the same with all positions drawn in order."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(rows, length, generator=generator)
+    eligible = torch.rand(rows, length, generator=generator) < 0.7
+    eligible[:, 0] = True
+    distribution = PlackettLuce(logits, eligible)
+    uniform = torch.rand(rows, distribution.numbers, generator=generator)
+    return distribution, distribution.sample(uniform)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0, 20.0])
+def test_the_entropy_equals_that_of_every_draw_written_out(scale):
+    distribution, action = draws(12, 9, scale)
+    expected = [
+        reference.entropy(logits.tolist(), eligible.nonzero()[:, 0].tolist(), row.tolist())
+        for logits, eligible, row in zip(
+            distribution.logits.double(), distribution.eligible, action, strict=True
+        )
+    ]
+    found = distribution.entropy(action)
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-4)
+
+
+class LargestResult(TorchDispatchMode):
+    """Remembers how many numbers the largest result of any operation has."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), others=None):
+        result = function(*arguments, **(others or {}))
+        if isinstance(result, torch.Tensor):
+            self.numbers = max(self.numbers, result.numel())
+        return result
+
+
+def test_likelihood_and_entropy_need_memory_of_the_order_of_the_buffer():
+    distribution, action = draws(4, 64, 1.0)
+    with LargestResult() as largest:
+        distribution.log_prob(action)
+        distribution.entropy(action)
+    assert largest.numbers <= 4 * 65

@@ -170,10 +170,13 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
     assert directory is not None, "only a run that is resumed has saved settings"
     saved = read_json(directory / "run.json")
     try:
-        settings = dict(saved["settings"])
-        if not isinstance(settings.get("imitate", []), list):
+        settings = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in saved["settings"].items()
+        }
+        if not isinstance(settings.get("imitate", ()), tuple):
             # Runs of the first versions imitated one heuristic or None.
-            settings["imitate"] = [settings["imitate"]] if settings["imitate"] else []
+            settings["imitate"] = (settings["imitate"],) if settings["imitate"] else ()
         loaded = TrainConfig(**settings)
     except (TypeError, KeyError, AttributeError, ValueError, UnmaskError):
         raise UnmaskError(

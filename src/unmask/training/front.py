@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from unmask.evaluation import bootstrap
 from unmask.policies import LearnedPolicy
 from unmask.training.alpha import alpha_grid
 from unmask.training.session import Session
 
 BETAS = (0.5, 0.7, 1.0, 1.5, 2.0)
+# A policy for a range of α is measured on at least so many prompts: users look up a target NFE.
+RANGE_PROMPTS = 256
 
 
 def calibrate(session: Session, directory: Path) -> None:
@@ -19,7 +23,8 @@ def calibrate(session: Session, directory: Path) -> None:
     The front is over β, or over α where the policy serves a range; then also what a target NFE is
     looked up in.
     """
-    policy = LearnedPolicy.from_pretrained(directory, device=session.processes.device)
+    with torch.random.fork_rng(devices=[]):  # a new network draws weights before it loads its own
+        policy = LearnedPolicy.from_pretrained(directory, device=session.processes.device)
     if "pareto" in policy.metadata:
         return
     count, rewards = session.config.evaluation.eval_prompts, session.config.rewards
@@ -27,7 +32,7 @@ def calibrate(session: Session, directory: Path) -> None:
         variants = [(f"@beta={beta:g}", {"beta": beta}) for beta in BETAS]
     else:
         variants = [(f"@alpha={a:.3g}", {"alpha": a}) for a in alpha_grid(rewards, 9)]
-        count = max(256, count)
+        count = max(RANGE_PROMPTS, count)
     examples = session.task.examples("validation", count)
     front = []
     for name, changes in variants:

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -80,6 +80,7 @@ class Round:
         return processes.means(sums, len(self.reward)) | processes.means(of_process, 1)
 
 
+@runtime_checkable
 class Phase(Protocol):
     """One way to learn.
 

@@ -171,7 +171,8 @@ def new_network(session: Session) -> PolicyNetwork:
         torch.default_generator.manual_seed(config.decode.seed)
         network = PolicyNetwork(network_config(config, session.model.hidden_size)).to(device)
     if config.policy.start is not None:
-        start = load_policy(config.policy.start, device=device)
+        with torch.random.fork_rng(devices=[]):
+            start = load_policy(config.policy.start, device=device)
         if not isinstance(start, LearnedPolicy) or start.network.config != network.config:
             found = getattr(getattr(start, "network", None), "config", "a heuristic")
             raise UnmaskError(
