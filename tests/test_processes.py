@@ -167,8 +167,7 @@ def test_two_processes_as_accelerate_starts_them_train_one_policy(tmp_path, tiny
     options = "--max-new-tokens 6 --rounds 2 --prompts 2 --rollouts 2 --width 16 --eval-prompts 3"
     run = tmp_path / "run"
     result = subprocess.run(
-        [sys.executable, "-m", *launch.split(), *options.split()]
-        + ["--model", str(tiny_dir), "--out", str(run)],
+        [sys.executable, "-m", *f"{launch} {options} --model {tiny_dir} --out {run}".split()],
         capture_output=True,
         text=True,
     )

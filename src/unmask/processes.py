@@ -7,6 +7,7 @@ command that may run on several of them calls `Processes.join` first and loads i
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ def usable_device(device: str | torch.device) -> torch.device:
             f"device {str(device)!r} cannot be used here; give cpu, cuda or cuda:N of a device "
             "that this machine has"
         ) from None
+
+
+def leave_group() -> None:
+    """Ends this process' membership in the group, if it is in one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,10 @@ class Processes:
             own = f"{device}:{os.environ.get('LOCAL_RANK', '0')}"
             usable_device(own)
         state = PartialState(cpu=device == "cpu", timeout=timeout)
+        if torch.distributed.get_backend() == "gloo":
+            # Its threads would end a process that exits before them with an abort. (NCCL needs no
+            # such care, and there the call could wait for a process that has failed.)
+            atexit.register(leave_group)
         return Processes(state.process_index, state.num_processes, torch.device(own))
 
     @property

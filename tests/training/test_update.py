@@ -1,4 +1,4 @@
-"""From decisions to weights: which steps are taken, what is computed, and numbers that are wrong."""
+"""From decisions to weights: which steps are taken, and numbers that are not finite."""
 
 from dataclasses import replace
 

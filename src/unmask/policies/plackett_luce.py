@@ -83,6 +83,7 @@ class PlackettLuce:
         memory.
         """
         utility, _, count = self.stages(action)
+        utility = utility.double()  # two large terms of a late draw nearly cancel
         # Utilities are shifted below −1, which changes no entropy: then −u is above 1, and the
         # second sum has a logarithm too. STOP, whose utility is 0, is shifted with them.
         highest = utility.detach().amax(1, keepdim=True).clamp(min=0)
@@ -97,7 +98,7 @@ class PlackettLuce:
         )
         entropies = left + (weighted - left).exp()
         stage = torch.arange(entropies.shape[1], device=utility.device)
-        return (entropies * (stage <= count)).sum(1)
+        return (entropies * (stage <= count)).sum(1).to(self.logits.dtype)
 
 
 def suffix_logsumexp(x: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
