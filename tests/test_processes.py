@@ -55,7 +55,10 @@ if p.rank:
     a.grad = torch.tensor([2.0, 4.0])
 p.mean_gradients([a, b])
 p.barrier()
-group = torch.distributed.distributed_c10d._get_default_group()
+def group_timeout():
+    group = torch.distributed.distributed_c10d._get_default_group()
+    return group._get_backend(torch.device("cpu")).options._timeout.days
+
 found = {
     "rank": p.rank,
     "world": p.world,
@@ -65,7 +68,7 @@ found = {
     "grads": [a.grad.tolist(), b.grad.tolist()],
     "share": p.share(range(5)),
     "gather": p.gather({"rank": p.rank}),
-    "timeout": group._get_backend(torch.device("cpu")).options._timeout.days,
+    "timeout": group_timeout(),
 }
 open(f"{sys.argv[1]}/{p.rank}.json", "w").write(json.dumps(found))
 """
@@ -96,10 +99,13 @@ def test_two_processes_as_torchrun_starts_them(tmp_path):
         subprocess.Popen(
             [sys.executable, str(tmp_path / "group.py"), str(tmp_path)],
             env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in (0, 1)
     ]
-    assert [process.wait(120) for process in running] == [0, 0]
+    errors = [process.communicate(timeout=120)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0], errors
     check_group(tmp_path)
 
 
