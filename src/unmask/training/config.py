@@ -231,14 +231,24 @@ class TrainConfig:
     """Train an unmasking policy with GRPO on a frozen model."""
 
     run: RunConfig
+    """Where and on what the run takes place. None of it changes the result, and a resumed run may
+    change it."""
     data: DataConfig
+    """The frozen model, and where prompts come from."""
     rollout: RolloutConfig
+    """What is tried out in each round."""
     decode: DecodeOptions
+    """How prompts are answered, in rollouts and in evaluations."""
     rewards: RewardConfig
+    """What a rollout is rewarded for."""
     policy: PolicyConfig
+    """The policy that is trained: its distribution of actions and its network."""
     optim: OptimConfig
+    """How the policy's weights follow from a round's decisions."""
     imitation: ImitationConfig
+    """The warm start: the first rounds may imitate heuristics."""
     evaluation: EvalConfig
+    """How the policy is measured while it learns."""
 
     def __init__(self, **settings: Any) -> None:
         """Each keyword is a group (`optim=OptimConfig(lr=1e-4)`) or, more often, an option of one
