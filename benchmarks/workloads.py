@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from benchmarks import reference_loops as reference
 from benchmarks.measure import (
@@ -31,9 +30,12 @@ from benchmarks.models import random_llada, random_policy, random_prompts
 from unmask.decoding import Recorder, decode, encode_prompt
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, Policy, load_policy
+from unmask.processes import Processes
 from unmask.tasks import load_task
 from unmask.training import TrainConfig
-from unmask.training.update import signal_batch, update
+from unmask.training.decisions import signal_batch
+from unmask.training.phases import Grpo
+from unmask.training.update import update
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,7 @@ def run_grpo(
     g = 8
     config = TrainConfig(rollouts=g, minibatches=1, epochs=2, width=width, context=False)
     rows = [prompt for prompt in prompts for _ in range(g)]
-    accelerator = Accelerator(cpu=True)
+    processes = Processes.join()
     policies: dict[str, LearnedPolicy] = {}
     tokens: dict[str, torch.Tensor] = {}
     parts: dict[str, list[float]] = {
@@ -234,7 +236,7 @@ def run_grpo(
         generation = decode(model, rows, policy, **options, recorder=Recorder())
         rolled = time.process_time()
         batch = signal_batch(policy, generation, fake_rewards(generation.tokens), [], g, 0.0)
-        update(policy, batch, optimizer, config, accelerator, 0)
+        update(policy, batch, optimizer, Grpo(config, range(300)), config.optim, processes, 0)
         parts["rollouts"].append(rolled - began)
         parts["update"].append(time.process_time() - rolled)
         tokens["ours"] = generation.tokens

@@ -341,7 +341,7 @@ def all_option_help(config_class):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_explains_every_option(run, command, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "240")
+    monkeypatch.setenv("COLUMNS", "100")  # wider, option groups stand side by side
     code, out, error = run(command, "--help")
     assert (code, error) == (0, "")
     config_class = importlib.import_module(f"unmask.cli.{command.replace('-', '_')}").Config

@@ -14,7 +14,7 @@ from unmask.cli.arguments import take_config_file
 
 HEAVY_MODULES = ("torch", "transformers", "accelerate", "numpy", "matplotlib", "pydantic", "yaml")
 # Commands whose module still imports the heavy packages before it knows its options.
-STILL_HEAVY = ("demo", "train", "evaluate", "compare", "plot", "analyze", "pretrain")
+STILL_HEAVY = ("pretrain",)
 
 DRIVER = f"""
 import sys

@@ -21,7 +21,7 @@ from unmask.evaluation.plan import Piece
 from unmask.evaluation.runs import CellsMissing, open_store
 from unmask.policies import Needs, Threshold
 from unmask.processes import Processes
-from unmask.tasks import Task
+from unmask.tasks import Task, Verdict
 
 
 def test_everything_is_checked_before_anything_is_written(tiny_model, tmp_path):
@@ -262,12 +262,6 @@ def test_policies_of_the_caller_are_samplers(tiny_model, tmp_path):
     with pytest.raises(UnmaskError, match=r"other settings .*policies"):
         evaluate(tiny_model, task, mapping | {"first": Threshold(0.6)}, **options, resume=True)
     assert evaluate(tiny_model, task, mapping, **options, resume=True) == [first, second]
-
-
-@dataclasses.dataclass(frozen=True)
-class Verdict:
-    correct: float
-    timed_out: bool
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.test_policies import perturbed
 from unmask import LearnedPolicy, load_policy
 from unmask.decoding import Recorder, decode
-from unmask.training.decisions import HeldRecorder, likelihood_to_go, signal_batch
+from unmask.training.decisions import likelihood_to_go, signal_batch
 
 
 @given(seed=st.integers(0, 10**6), block_length=st.sampled_from([2, 6]))
@@ -133,16 +132,13 @@ def test_the_order_of_decisions_does_not_depend_on_the_batch_size(tiny_model, ba
 
 
 def test_decisions_of_groups_without_signal_are_never_put_together(tiny_model):
-    policy, recorder = LearnedPolicy(perturbed(), fallback=False), HeldRecorder()
-    held = seeded_rollouts(tiny_model, policy, 6, recorder)
-    assert held.transitions is None
-    kept = torch.tensor([False, False, True, True, False, False])
-    released = recorder.release(kept)
-    every = seeded_rollouts(tiny_model, policy, 6, Recorder())
-    assert set(released.row.tolist()) == {2, 3}
-    assert len(released.row) == int(held.nfe[2:4].sum())
+    policy = LearnedPolicy(perturbed(), fallback=False)
+    held, every = (seeded_rollouts(tiny_model, policy, 6, Recorder()) for _ in range(2))
+    held.recorder.keep_rows(torch.tensor([False, False, True, True, False, False]))
+    assert set(held.transitions.row.tolist()) == {2, 3}
+    assert len(held.transitions.row) == int(held.nfe[2:4].sum())
     rewards = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.0, 0.0])
-    few = signal_batch(policy, replace(held, transitions=released), rewards, [], 2, 0.0)
+    few = signal_batch(policy, held, rewards, [], 2, 0.0)
     all_of_them = signal_batch(policy, every, rewards, [], 2, 0.0)
     assert few.prompt.unique().tolist() == [1]
     for name in ("action", "advantage", "weight", "prompt"):
@@ -150,9 +146,9 @@ def test_decisions_of_groups_without_signal_are_never_put_together(tiny_model):
 
 
 def test_a_round_without_signal_has_no_decisions(tiny_model):
-    policy, recorder = LearnedPolicy(perturbed(), fallback=False), HeldRecorder()
-    held = seeded_rollouts(tiny_model, policy, 6, recorder)
-    silent = replace(held, transitions=recorder.release(torch.zeros(6, dtype=torch.bool)))
+    policy = LearnedPolicy(perturbed(), fallback=False)
+    silent = seeded_rollouts(tiny_model, policy, 6, Recorder())
+    silent.recorder.keep_rows(torch.zeros(6, dtype=torch.bool))
     assert silent.transitions is None
     assert signal_batch(policy, silent, torch.ones(6), [], 2, 0.0) is None
 

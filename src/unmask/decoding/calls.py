@@ -267,6 +267,8 @@ def run_requests(
             tokens[row, :length], reveal_step[row, :length] = result.tokens, result.reveal_step
             nfe[row], lengths[row] = result.nfe, length
         yield replace(step, rows=numbers[step.rows], results=results)
+    if engine.recorder is not None:
+        engine.recorder.number_rows(numbers)
     ended = torch.isin(tokens, torch.tensor(model.eos_ids, device=device))
     answer_tokens = torch.where(
         ended.any(1), ended.int().argmax(1), torch.tensor(lengths, device=device)
@@ -278,7 +280,7 @@ def run_requests(
         reveal_step,
         answer_tokens,
         engine.cost,
-        engine.recorder.transitions(numbers) if engine.recorder is not None else None,
+        engine.recorder,
     )
 
 

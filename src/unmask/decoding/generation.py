@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from jaxtyping import Bool, Float, Int
@@ -13,6 +14,7 @@ from unmask.models.base import Model
 from unmask.policies.base import Observation
 
 if TYPE_CHECKING:
+    from unmask.decoding.recorder import Recorder
     from unmask.decoding.request import Request
 
 
@@ -116,7 +118,7 @@ class Generation:
         answer_tokens: int64 [N], tokens before the first end-of-text token: what tokens per forward
             are counted with.
         cost: what was really run.
-        transitions: the decisions, if they were recorded.
+        recorder: holds the decisions, if they were recorded.
     """
 
     tokens: Int[Tensor, "N L"]
@@ -125,7 +127,12 @@ class Generation:
     reveal_step: Int[Tensor, "N L"]
     answer_tokens: Int[Tensor, " N"]
     cost: Cost
-    transitions: Transitions | None = None
+    recorder: Recorder | None = None
+
+    @cached_property
+    def transitions(self) -> Transitions | None:
+        """The decisions, put together when they are first asked for; None if there are none."""
+        return None if self.recorder is None else self.recorder.transitions()
 
 
 def row_texts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
@@ -36,23 +35,24 @@ class Recorder:
         """Keeps one step of some rows."""
         self._parts.append((rows, observation, action))
 
-    def transitions(
-        self, order: Int[Tensor, " N"] | None = None, kept: Bool[Tensor, " N"] | None = None
-    ) -> Transitions | None:
-        """What was recorded, in the order taken; None if nothing was. The recorder is empty then.
+    def number_rows(self, numbers: Int[Tensor, " N"]) -> None:
+        """Replaces the engine's tickets by numbers of the caller's, one for each ticket."""
+        self._parts = [(numbers[rows], seen, action) for rows, seen, action in self._parts]
 
-        Args:
-            order: the number that each recorded row gets; None keeps the engine's tickets.
-            kept: which rows (by ticket) are wanted; None is all. The others are never copied.
-        """
+    def keep_rows(self, kept: Bool[Tensor, " N"]) -> None:
+        """Forgets the decisions of all rows but those that `kept` says, by number. So what is not
+        wanted is never put together."""
+        if bool(kept.all()):
+            return
+        chosen = [(kept[rows], rows, seen, action) for rows, seen, action in self._parts]
+        self._parts = [
+            (rows[own], seen[own], action[own]) for own, rows, seen, action in chosen if own.any()
+        ]
+
+    def transitions(self) -> Transitions | None:
+        """The decisions in the order taken; None if there are none. The recorder is empty then."""
         parts, self._parts = self._parts, []
-        found: list[Any] = []
-        for rows, observation, action in parts:
-            if kept is not None:
-                chosen = kept[rows]
-                rows, observation, action = rows[chosen], observation[chosen], action[chosen]
-            found.append((rows if order is None else order[rows], observation, action))
-        if not found:
+        if not parts:
             return None
-        rows, observations, actions = zip(*found, strict=True)
+        rows, observations, actions = zip(*parts, strict=True)
         return Transitions(torch.cat(rows), Observation.cat(observations), torch.cat(actions))

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unmask.decoding import Generation, Recorder, Transitions
+from unmask.decoding import Generation, Transitions
 from unmask.policies import LearnedPolicy, Observation
 from unmask.training.grpo import group_advantages
 
@@ -51,28 +51,6 @@ class Decisions:
             self.steered[chosen],
             self.prompt[chosen],
         )
-
-
-@dataclass
-class HeldRecorder(Recorder):
-    """Holds the decisions of a decode back until rewards say which rows carry signal. Those of the
-    other rows are never put together."""
-
-    order: Int[Tensor, " N"] | None = None
-
-    def transitions(
-        self, order: Int[Tensor, " N"] | None = None, kept: Bool[Tensor, " N"] | None = None
-    ) -> None:
-        """Called at the end of the decode, with the prompt number of each recorded row."""
-        self.order = order
-
-    def release(self, kept: Bool[Tensor, " N"]) -> Transitions | None:
-        """The decisions of the rows `kept`, by prompt number; None if there are none. Nothing is
-        held any more."""
-        assert self.order is not None, "decisions are released after the decode"
-        wanted = None if bool(kept.all()) else kept[self.order]
-        found = super().transitions(self.order, wanted)
-        return None if found is None or not len(found.row) else found
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unmask.decoding import Generation
+from unmask.decoding import Generation, Recorder
 from unmask.policies import LearnedPolicy, Policy, load_policy
 from unmask.processes import Processes
 from unmask.tasks import Example
@@ -26,7 +26,6 @@ from unmask.training.config import TrainConfig
 from unmask.training.decisions import (
     SILENT,
     Decisions,
-    HeldRecorder,
     Source,
     collect_decisions,
     groups_with_signal,
@@ -50,6 +49,7 @@ class Round:
         nfe: int64 [R].
         silent: how many of the R are in groups without signal.
         seconds: that it took.
+        late: how many verdicts on the R a limit on time decided.
         experts: mean reward, accuracy and NFE of the experts that steered.
     """
 
@@ -60,6 +60,7 @@ class Round:
     nfe: Int[Tensor, " R"]
     silent: int
     seconds: float
+    late: int = 0
     experts: Mapping[str, float] = field(default_factory=dict)
 
     def metrics(self, processes: Processes, of_process: Mapping[str, float]) -> dict[str, float]:
@@ -75,6 +76,7 @@ class Round:
             "accuracy": float(self.correctness.sum()),
             "nfe": float(self.nfe.sum()),
             "silent": float(self.silent),
+            "timed_out": float(self.late),
         }
         of_process = {**of_process, **self.experts, "rollout_seconds": self.seconds}
         return processes.means(sums, len(self.reward)) | processes.means(of_process, 1)
@@ -160,6 +162,7 @@ class Grpo:
             own.generation.nfe,
             int(silent),
             time.perf_counter() - began,
+            own.late,
             mean_of_experts(steering),
         )
 
@@ -227,6 +230,7 @@ class Imitation:
             *(values.gather(0, best[None])[0] for values in (reward, correctness, nfe)),
             silent=0,
             seconds=time.perf_counter() - began,
+            late=sum(x.late for x in done),
         )
 
     def loss(
@@ -281,20 +285,22 @@ class Rollouts:
     """Scored rollouts whose decisions are held back until it is known which are wanted.
 
     Attributes:
-        generation: N rows, without their transitions.
-        recorder: holds those.
+        generation: N rows; its recorder holds the decisions.
         reward: fp32 [N].
         correctness: fp32 [N].
+        late: how many verdicts a limit on time decided.
     """
 
     generation: Generation
-    recorder: HeldRecorder
     reward: Float[Tensor, " N"]
     correctness: Float[Tensor, " N"]
+    late: int
 
     def release(self, kept: Bool[Tensor, " N"]) -> Generation:
-        """The generation with the transitions of the rows `kept`."""
-        return replace(self.generation, transitions=self.recorder.release(kept))
+        """The generation with the decisions of the rows `kept` only."""
+        if self.generation.recorder is not None:
+            self.generation.recorder.keep_rows(kept)
+        return self.generation
 
 
 def roll_out(
@@ -306,11 +312,11 @@ def roll_out(
     number: int,
 ) -> Rollouts:
     """Rollouts of `policy` in round `number`; what `learner` reads is kept with each decision."""
-    moment, recorder = f"round {number + 1}", HeldRecorder(learner)
+    moment, recorder = f"round {number + 1}", Recorder(learner)
     generation = session.decode(examples, policy, session.round_seed(number), alpha, recorder)
-    correctness = session.score(generation, examples, moment)
+    correctness, late = session.judge(generation, examples, moment)
     reward = session.reward_rows(correctness, generation.nfe, alpha, examples, moment)
-    return Rollouts(generation, recorder, reward, correctness)
+    return Rollouts(generation, reward, correctness, late)
 
 
 def choose_best(

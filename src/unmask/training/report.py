@@ -115,6 +115,8 @@ class MetricsLog:
                 f"  | validation: reward {entry['eval_reward']:.3f} "
                 f"accuracy {entry['eval_accuracy']:.3f} NFE {entry['eval_nfe']:.1f}"
             )
+        if entry.get("timed_out"):
+            line += f"  | a limit on time decided {100 * entry['timed_out']:.1f} % of the verdicts"
         if self.bar.disable:
             print(line, flush=True)
         elif "eval_reward" in entry:

@@ -79,18 +79,26 @@ class Session:
             recorder=recorder,
         )
 
+    def judge(
+        self, generation: Generation, examples: Sequence[Example], moment: str
+    ) -> tuple[Float[Tensor, " N"], int]:
+        """Correctness r of each row, on the device of the generation, and how many verdicts a limit
+        on time decided.
+
+        Raises:
+            UnmaskError: if the task's verifier gives something else than a number from 0 to 1.
+        """
+        verdicts = self.task.verdicts(generation.text, list(examples))
+        correct = [verdict.correct for verdict in verdicts]
+        correctness = torch.tensor(correct, device=generation.nfe.device, dtype=torch.float32)
+        check_finite("the correctness", correctness, [e.prompt for e in examples], moment)
+        return correctness, sum(verdict.timed_out for verdict in verdicts)
+
     def score(
         self, generation: Generation, examples: Sequence[Example], moment: str
     ) -> Float[Tensor, " N"]:
-        """Correctness r of each row, on the device of the generation.
-
-        Raises:
-            UnmaskError: if the task's verifier gives a number that is not finite.
-        """
-        verdicts = self.task.score_all(generation.text, list(examples))
-        correctness = torch.tensor(verdicts, device=generation.nfe.device, dtype=torch.float32)
-        check_finite("the correctness", correctness, [e.prompt for e in examples], moment)
-        return correctness
+        """The correctness that `judge` gives."""
+        return self.judge(generation, examples, moment)[0]
 
     def reward_rows(
         self,

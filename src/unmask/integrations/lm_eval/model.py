@@ -241,7 +241,7 @@ class UnmaskLM(LM):
         """Settings and costs, which the harness puts into the `config` of its results."""
         return self.described | {"costs": self.report()}
 
-    def report(self) -> dict[str, dict[str, float]]:
+    def report(self) -> dict[str, dict[str, float | int]]:
         """For each task: prompts, mean NFE, tokens per forward, and seconds of decoding, of all
         processes together."""
         return {
