@@ -211,7 +211,7 @@ def test_the_host_waits_once_too_when_rows_come(device_model, device):
 @pytest.mark.parametrize("family", ["llada", "dream", "a2d-qwen2", "a2d-qwen3", "a2d-llama"])
 def test_the_host_waits_once_with_every_dense_family(family, device, tmp_path):
     directory = write(family, tmp_path / "model").directory
-    model = unmask.load_model(directory, device=device, dtype="bfloat16")
+    model = unmask.load_model(directory, device=device, dtype=torch.bfloat16)
     policy = load_policy("confidence:1")
 
     def request(i):
@@ -227,7 +227,7 @@ def test_the_host_waits_once_with_experts(device, tmp_path):
     if device == "cuda" and torch.cuda.get_device_capability() < (9, 0):
         pytest.skip("the grouped product of experts waits on cards before Hopper")
     directory = write("llada_moe", tmp_path / "model", expert_intermediate_size=16).directory
-    model = unmask.load_model(directory, device=device, dtype="bfloat16")
+    model = unmask.load_model(directory, device=device, dtype=torch.bfloat16)
     policy = load_policy("confidence:1")
 
     def request(i):

@@ -41,19 +41,19 @@ def checkpoint(request, tmp_path_factory, tiny_dir):
     return request.param, write(request.param, directory, **CHANGES.get(request.param, {})).directory
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", FP32), ("bfloat16", BF16)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, FP32), (torch.bfloat16, BF16)])
 def test_logits_are_near_those_of_the_cpu(checkpoint, device, dtype, tolerance):
     family, directory = checkpoint
-    exact = unmask.load_model(directory, dtype="float32")
+    exact = unmask.load_model(directory, dtype=torch.float32)
     model = unmask.load_model(directory, device=device, dtype=dtype)
-    assert model.device.type == device and str(model.dtype) == f"torch.{dtype}"
+    assert model.device.type == device and model.dtype == dtype
     tokens, mask = batch(exact)
     expected = exact.logits(tokens, mask)[mask.bool()]
     found = model.logits(tokens.to(device), mask.to(device)).cpu()[mask.bool()]
     assert found.dtype == torch.float32 and found.isfinite().all()
     difference = (found - expected).abs().amax(-1) / expected.std()
     near = difference <= tolerance
-    assert near.float().mean() >= (SHARE.get(family, 1.0) if dtype == "bfloat16" else 1.0)
+    assert near.float().mean() >= (SHARE.get(family, 1.0) if dtype == torch.bfloat16 else 1.0)
     # Where the best token is clearly the best, it is the best on the device too.
     best, second = expected.topk(2).values.unbind(-1)
     clear = near & (best - second > 2 * tolerance * expected.std())
@@ -63,7 +63,7 @@ def test_logits_are_near_those_of_the_cpu(checkpoint, device, dtype, tolerance):
 
 def test_it_generates_in_bf16(checkpoint, device):
     _, directory = checkpoint
-    model = unmask.load_model(directory, device=device, dtype="bfloat16")
+    model = unmask.load_model(directory, device=device, dtype=torch.bfloat16)
     prompts = [[7, 8, 9], [10], [11, 12, 13, 14, 15, 16, 17]]
     done = unmask.generate(model, prompts, "threshold:0.7", max_new_tokens=10, block_length=4)
     assert done.tokens.device.type == device
