@@ -18,7 +18,9 @@ def pytest_collection_modifyitems(items):
     """Marks everything in this directory, and skips it where the device is missing."""
     here = Path(__file__).parent
     missing = DEVICE == "cuda" and not torch.cuda.is_available()
-    reason = "needs a GPU and a CUDA build of torch (UNMASK_GPU_TESTS_DEVICE=cpu runs it on the CPU)"
+    reason = (
+        "needs a GPU and a CUDA build of torch (UNMASK_GPU_TESTS_DEVICE=cpu runs it on the CPU)"
+    )
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.gpu)

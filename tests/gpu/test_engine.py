@@ -197,7 +197,9 @@ def test_the_host_waits_once_in_a_step(device_model, device, kind, name):
 
 
 def test_the_host_waits_once_too_when_rows_come(device_model, device):
-    policies = [make_policy(kind, device_model) for kind in ("learned", "threshold:0.4", "margin:1")]
+    policies = [
+        make_policy(kind, device_model) for kind in ("learned", "threshold:0.4", "margin:1")
+    ]
 
     def request(i):
         options = DecodeOptions(max_new_tokens=9 + i, stop_at_eos=i > 1)

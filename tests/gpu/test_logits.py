@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 import unmask
 from tests.models.checkpoints import MAKERS, write
@@ -10,12 +11,14 @@ pytestmark = pytest.mark.gpu
 
 # Kernels of experts want rows of 16 bytes: 8 numbers in bf16.
 CHANGES = {"llada_moe": {"expert_intermediate_size": 16}}
-# Largest difference over the spread (standard deviation) of the logits. bf16 keeps 8 bits, so each
-# of a network's some 20 roundings moves a logit by up to 0.4 % of its size.
-FP32, BF16 = 1e-3, 0.25
+# Largest difference of a position's logits over the spread (standard deviation) of all. bf16 keeps
+# 8 bits, so each of a network's some 20 roundings moves a logit by up to 0.4 % of its size. On CPUs
+# the largest is 0.11 (llada_moe: 0.41).
+FP32, BF16 = 1e-3, 0.2
 # The part of positions that must be as near. A router may send a token to another expert where two
 # are nearly as good, and then everything behind it differs.
-SHARE = {"llada_moe": 0.7}
+SHARE = {"llada_moe": 0.9}
+SCALE = 0.3  # of the matrices: with larger ones attention is so sharp that bf16 says little
 
 
 def batch(model):
@@ -38,7 +41,10 @@ def checkpoint(request, tmp_path_factory, tiny_dir):
     if request.param == "plain":
         return "plain", tiny_dir
     directory = tmp_path_factory.mktemp("gpu") / request.param
-    return request.param, write(request.param, directory, **CHANGES.get(request.param, {})).directory
+    written = write(request.param, directory, **CHANGES.get(request.param, {}))
+    weights = {n: w * SCALE if w.ndim > 1 else w for n, w in written.weights.items()}
+    save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    return request.param, directory
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, FP32), (torch.bfloat16, BF16)])
@@ -68,4 +74,4 @@ def test_it_generates_in_bf16(checkpoint, device):
     done = unmask.generate(model, prompts, "threshold:0.7", max_new_tokens=10, block_length=4)
     assert done.tokens.device.type == device
     assert not (done.tokens == model.mask_id).any()
-    assert ((1 <= done.nfe) & (done.nfe <= 10)).all()
+    assert ((done.nfe >= 1) & (done.nfe <= 10)).all()
