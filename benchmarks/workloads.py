@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from benchmarks import reference_loops as reference
 from benchmarks.measure import (
-    Forward,
+    RowStep,
     clock,
     forwards_of,
     ideal,
@@ -161,7 +161,7 @@ def run_decoding(work: Workload) -> dict[str, Any]:
         "workload": work.name,
         "nfe": float(generation.nfe.double().mean()),
         "row_steps": len(forwards),
-        "model_calls": generation.model_calls,
+        "model_calls": generation.cost.model_calls,
         "needed_positions": sum(len(forward.needed) for forward in forwards),
         "ours / ideal": ratio(times["ours"], times["ideal"]),
         "seconds": {name: median([run["total"] for run in runs]) for name, runs in times.items()},
@@ -431,7 +431,7 @@ def growth() -> dict[str, list[dict[str, Any]]]:
 
 def growing(
     model: Model,
-    forwards: list[Forward],
+    forwards: list[RowStep],
     prompts: list[list[int]],
     policy: Policy,
     options: dict[str, Any],

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from unmask.analysis.plot import read_points
+from unmask.analysis import read_points
 from unmask.evaluation import Point
 
 

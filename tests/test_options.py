@@ -1,15 +1,10 @@
-"""Options of `generate`: infilling, guidance, ends of text, stopping early; and the files that the
-command reads and writes."""
-
-import json
+"""Options of `generate`: infilling, guidance, ends of text, stopping early."""
 
 import pytest
 import torch
 
 import unmask
 from unmask import UnmaskError
-from unmask.cli import main
-from unmask.policies import NetworkConfig, PolicyNetwork
 
 PROMPTS = ["7 a +5 b *3 =", "1 a +1 b -4 c *2 =", "3 a *3 ="]
 
@@ -167,129 +162,3 @@ def test_answer_tokens_are_those_before_the_end():
 def test_bad_guidance_is_refused(tiny_model, options):
     with pytest.raises(UnmaskError, match="cfg_scale"):
         unmask.generate(tiny_model, PROMPTS, "confidence:1", max_new_tokens=4, **options)
-
-
-def test_command_reads_prompt_files_and_writes_answers(tmp_path, tiny_dir, capsys):
-    from unmask.cli import main
-
-    file, out = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
-    chat = [{"role": "user", "content": PROMPTS[1]}]
-    file.write_text(
-        "\n".join(map(json.dumps, [PROMPTS[0], {"prompt": PROMPTS[2]}, {"messages": chat}])) + "\n"
-    )
-    command = [
-        "generate",
-        "--model",
-        str(tiny_dir),
-        "--prompts",
-        str(file),
-        "--output",
-        str(out),
-        "--gen-length",
-        "8",
-        "--batch-size",
-        "2",
-    ]
-    assert main(command) == 0
-    records = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [r["prompt"] for r in records] == [PROMPTS[0], PROMPTS[2], chat]
-    assert all(set(r) == {"prompt", "text", "nfe", "tokens"} for r in records)
-    assert "tokens per forward pass" in capsys.readouterr().out
-    assert main(command) == 2 and "already exists" in capsys.readouterr().err
-    for line in ("{", "17", '{"text": "x"}', '{"messages": [{"role": "user"}]}', "[]"):
-        file.write_text(line + "\n")
-        assert (
-            main(
-                [
-                    "generate",
-                    "--model",
-                    str(tiny_dir),
-                    "--prompts",
-                    str(file),
-                    "--max-new-tokens",
-                    "4",
-                ]
-            )
-            == 2
-        )
-        assert "line 1 of" in capsys.readouterr().err
-
-
-def test_command_chats(tiny_dir, capsys):
-    from unmask.cli import main
-
-    assert (
-        main(
-            [
-                "generate",
-                PROMPTS[0],
-                "--model",
-                str(tiny_dir),
-                "--system",
-                "1",
-                "--max-new-tokens",
-                "4",
-                "--dtype",
-                "float32",
-            ]
-        )
-        == 0
-    )
-    chatted = capsys.readouterr().out
-    model = unmask.load_model(tiny_dir, dtype=torch.float32)
-    messages = [{"role": "system", "content": "1"}, {"role": "user", "content": PROMPTS[0]}]
-    assert unmask.generate(model, [messages], "threshold:0.9", max_new_tokens=4).text[0] in chatted
-
-
-@pytest.mark.parametrize(
-    ("remasking", "steps", "spec"),
-    [
-        ("low_confidence", 8, "confidence:6"),
-        ("maskgit_plus", 48, "confidence:1"),
-        ("topk_margin", 24, "margin:2"),
-        ("random", 1, "random:48"),
-    ],
-)
-def test_lladas_and_dreams_steps_are_the_policy_they_mean(remasking, steps, spec):
-    assert unmask.policies.steps_spec(steps, 48, remasking) == spec
-
-
-def test_steps_and_trade_off_on_the_command_line(tmp_path, tiny_dir, capsys):
-    ask = ["generate", "--model", str(tiny_dir), "--gen-length", "12", "--output"]
-    assert main([*ask, str(tmp_path / "a"), "--steps", "4", "--alg", "maskgit_plus", "7 a"]) == 0
-    assert main([*ask, str(tmp_path / "b"), "--policy", "confidence:3", "7 a"]) == 0
-    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
-
-    network = PolicyNetwork(NetworkConfig(width=16, mlp=16, conditioned=True))
-    front = [
-        {
-            "sampler": f"@alpha={a}",
-            "alpha": a,
-            "nfe": n,
-            "accuracy": 1,
-            "accuracy_low": 1,
-            "accuracy_high": 1,
-        }
-        for a, n in ((0.1, 9), (9, 3))
-    ]
-    unmask.LearnedPolicy(network, alpha=1.0, metadata={"pareto": front}).save_pretrained(
-        tmp_path / "policy"
-    )
-    policy = ["--policy", str(tmp_path / "policy")]
-    assert main([*ask, str(tmp_path / "c"), *policy, "--alpha", "9", "7 a"]) == 0
-    assert main([*ask, str(tmp_path / "d"), *policy, "--target-nfe", "3", "7 a"]) == 0
-    assert (tmp_path / "c").read_text() == (tmp_path / "d").read_text()
-
-    capsys.readouterr()
-    for options, message in (
-        (["--steps", "5"], "divisor"),
-        (["--steps", "4", "--alg", "entropy"], "has no equal here"),
-        (["--steps", "4", "--policy", "margin:1"], "both given"),
-        (["--alg", "random"], "without --steps"),
-        (["--alpha", "1", "--target-nfe", "5", *policy], "both given"),
-        (["--alpha", "1"], "for learned policies"),
-        (["--target-nfe", "50", *policy], "calibrated for 3.0 to 9.0"),
-    ):
-        assert main([*ask, str(tmp_path / "e"), *options, "7 a"]) == 2
-        assert message in capsys.readouterr().err
-        assert not (tmp_path / "e").exists()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.reference.decode import RULES
 from unmask import LearnedPolicy, UnmaskError, load_policy
 from unmask.policies import Bernoulli, NetworkConfig, Observation, PolicyNetwork
-from unmask.policies.network import joint_ahead, rotary_angles, rotate, smallest_beside
+from unmask.policies.network import joint_ahead, rotary_turns, rotate, smallest_beside
 from unmask.rng import RowGenerator, row_keys
 
 
@@ -163,7 +163,7 @@ def test_network_sees_positions_and_the_whole_buffer():
 
 
 def test_rotary_scores_depend_on_distance_only():
-    angles = rotary_angles(12, 8, torch.device("cpu"))
+    angles = rotary_turns(12, 8, torch.device("cpu"))
     q, k = torch.randn(1, 1, 1, 8).expand(1, 1, 12, 8), torch.randn(1, 1, 1, 8).expand(1, 1, 12, 8)
     scores = (rotate(q, angles) @ rotate(k, angles).transpose(-1, -2))[0, 0]
     for distance in range(-11, 12):

@@ -15,8 +15,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "Result": "generation",
         "Step": "generation",
         "Transitions": "generation",
-        "check_arguments": "loop",
-        "check_cache": "loop",
         "decode": "calls",
         "decode_steps": "calls",
         "encode_prompt": "prompts",

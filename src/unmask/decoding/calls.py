@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -123,8 +124,8 @@ def stream(
         ...     print(model.tokenizer.decode(step.tokens[0]))
     """
     chosen = decode_options(options, settings)
-    if isinstance(prompts, str):
-        raise UnmaskError("prompts is one string; give a list of prompts")
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
     if not infill and chosen.max_new_tokens is None:
         raise UnmaskError(
             "max_new_tokens is missing; give the length of the answers, or infill=True for prompts "
@@ -222,7 +223,7 @@ def decode_steps(
             policy,
             chosen,
             own[row],
-            None if told is None else float(told[row]),
+            None if told is None else told[row],
             None if holes is None else tuple(holes[row]),
         )
 

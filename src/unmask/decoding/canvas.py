@@ -113,14 +113,14 @@ class Canvas:
 
     def _lay_out(self, request: Request) -> tuple[list[int], ...]:
         """One row as lists: tokens, inside, where, block, reveal step."""
-        model, length = self.model, request.length
+        model, length, own = self.model, request.length, request.block_length
         behind = request.size - len(request.prompt)
         padding = self.width - request.size
         tokens = [*request.prompt, *[model.mask_id] * behind, *[model.pad_id] * padding]
         inside = [1] * request.size + [0] * padding
         beyond = self.length - length
         where = [*request.buffer, *[request.buffer[0]] * beyond]
-        block = [i // request.block_length for i in range(length)] + [-1] * beyond
+        block = [i // own for i in range(length)] + [-1] * beyond
         return tokens, inside, where, block, [HIDDEN] * length + [OUTSIDE] * beyond
 
     def close(self, slot: int) -> None:

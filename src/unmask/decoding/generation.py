@@ -172,6 +172,8 @@ def find_stop(model: Model, tokens: Sequence[int], stop: Sequence[str]) -> tuple
         How many tokens lie wholly before it, and the text between those and the string; None if
         there is no stop string.
     """
+    if not stop:
+        return None
     decode = model.tokenizer.decode
     whole = decode(list(tokens))
     places = [place for text in stop if (place := whole.find(text)) >= 0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from unmask.decoding.options import DecodeOptions
@@ -51,6 +52,8 @@ class Request:
             raise UnmaskError(f"key is {self.key!r}; give a whole number of 64 bits")
         if self.alpha is not None and not is_positive(self.alpha):
             raise UnmaskError(f"alpha is {self.alpha!r}; give a number above 0, or leave it out")
+        if self.alpha is not None:
+            object.__setattr__(self, "alpha", float(self.alpha))
         if self.holes is not None:
             object.__setattr__(self, "holes", tuple(self.holes))
             check_holes(self.holes, len(self.prompt))
@@ -105,7 +108,7 @@ class Request:
 
 def is_positive(value: Any) -> bool:
     """Whether a value is a finite number above 0."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)
     return number and math.isfinite(value) and value > 0
 
 
@@ -125,6 +128,8 @@ def check_request(model: Model, request: Request) -> None:
         UnmaskError: for token ids that the model has no embedding of, a canvas that is too long,
             more probabilities than there are tokens, or a cache with which the model cannot work.
     """
+    if not isinstance(request, Request):
+        raise UnmaskError(f"a request is {request!r}; give an unmask.decoding.Request")
     last = model.vocabulary - 1
     if wrong := [token for token in request.prompt if not 0 <= token <= last]:
         raise UnmaskError(f"a prompt has the token id {wrong[0]}; this model's ids are 0 to {last}")

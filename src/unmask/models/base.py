@@ -121,14 +121,14 @@ class Model:
         """Width of the hidden states that the head reads."""
         return self.network.config.hidden_size
 
-    @property
+    @cached_property
     def pad_id(self) -> int:
         """A token for positions that attention never sees."""
         return (
             self.eos_ids[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
         )
 
-    @property
+    @cached_property
     def max_positions(self) -> int | None:
         """The longest canvas that learned position embeddings allow; None for rotary positions,
         which go on."""
@@ -209,7 +209,7 @@ class Model:
             hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
         return hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
-    @property
+    @cached_property
     def full_attention(self) -> bool:
         """Whether every layer of the network sees every position, through a kernel that takes a
         mask ready-made."""
@@ -383,7 +383,7 @@ class Model:
                 "cfg_scale was given without a canvas whose prompt is masked; give `unconditional`"
             )
 
-    @property
+    @cached_property
     def vocabulary(self) -> int:
         """V, the number of logits."""
         return self.network.get_input_embeddings().weight.shape[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -137,9 +138,9 @@ class PolicyNetwork(nn.Module):
         batch, length = observation.masked.shape
         heads, width = self.config.heads, self.config.width
         h, by_bit = self.embed(observation), self.modulators(observation)
-        angles = rotary_angles(length, width // heads, h.device)[None, None]
+        turn = rotary_turns(length, width // heads, h.device)
         x = modulate(h, *pick_by_bit(observation.masked, by_bit[..., : 2 * width]).chunk(2, -1))
-        at, q_angles = None, angles
+        at, q_turn = None, turn
         if most is None:
             q, k, v = self.qkv(x).chunk(3, -1)
             chosen = pick_by_bit(observation.masked, by_bit)
@@ -154,7 +155,7 @@ class PolicyNetwork(nn.Module):
             q = linear(x, weights[0], biases[0])
             bit = (observation.masked & observation.eligible).any(1)
             chosen = pick_by_bit(bit[:, None], by_bit)
-            q_angles = angles[0, 0, at][:, None]
+            q_turn = turn[:, at][:, :, None]
         gate_1, shift_2, scale_2, gate_2 = chosen[..., 2 * width :].chunk(4, -1)
         q, k, v = (
             y.reshape(*y.shape[:2], heads, width // heads).transpose(1, 2) for y in (q, k, v)
@@ -163,7 +164,7 @@ class PolicyNetwork(nn.Module):
         # In fp32 under autocast too: on CPUs the kernel's bf16 backward is 7 times slower.
         with torch.autocast(h.device.type, enabled=False):
             x = scaled_dot_product_attention(
-                rotate(q.float(), q_angles), rotate(k.float(), angles), v.float(), attn_mask=inside
+                rotate(q.float(), q_turn), rotate(k.float(), turn), v.float(), attn_mask=inside
             )
         h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(h.shape))
         h = h + (1 + gate_2) * self.down(gelu(self.up(modulate(h, shift_2, scale_2))))
@@ -273,16 +274,19 @@ def one_frequency(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T wid
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 
-def rotary_angles(length: int, head_width: int, device: torch.device) -> Float[Tensor, "L half"]:
-    """Angles of rotary positions (Su et al. 2021) over the generation buffer."""
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def rotary_turns(length: int, head_width: int, device: torch.device) -> Float[Tensor, "2 L half"]:
+    """Cosines and sines of rotary positions (Su et al. 2021) over the generation buffer."""
     frequencies = 10_000.0 ** -(torch.arange(0, head_width, 2, device=device) / head_width)
-    return torch.arange(length, device=device)[:, None] * frequencies
+    angles = torch.arange(length, device=device)[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()])
 
 
 def rotate(
-    x: Float[Tensor, "B heads L d"], angles: Float[Tensor, "*rows L half"]
-) -> Float[Tensor, "B heads L d"]:
+    x: Float[Tensor, "B heads n d"], turn: Float[Tensor, "2 *rows n half"]
+) -> Float[Tensor, "B heads n d"]:
     """Turns each pair (x_i, x_{i + d/2}) by its position's angle."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = turn.to(x.dtype)
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
