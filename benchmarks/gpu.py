@@ -27,7 +27,11 @@ from unmask.files import provenance, write_json
 from unmask.models import Model
 from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import LearnedPolicy, Policy, load_policy
-from unmask.processes import usable_device
+from unmask.processes import Processes, usable_device
+from unmask.training import TrainConfig
+from unmask.training.decisions import signal_batch
+from unmask.training.phases import Grpo
+from unmask.training.update import update
 
 JSON = Path("docs/results/gpu/bench.json")
 
@@ -291,19 +295,15 @@ def time_decode(model: Model, policy: Policy, config: Config) -> dict[str, Any]:
 def time_round(model: Model, policy: LearnedPolicy, config: Config) -> dict[str, Any]:
     """A GRPO round: 8 rollouts of each prompt, then the update from all their decisions. The reward
     is the parity of the tokens' sum: it differs within groups and costs nothing."""
-    from accelerate import Accelerator
-
-    from unmask.training.config import TrainConfig
-    from unmask.training.update import signal_batch, update
-
     group, length, device = 8, config.prompt_length, model.device
     prompts = random_prompts(config.grpo_prompts, length, length, model.vocabulary)
     rows = [prompt for prompt in prompts for _ in range(group)]
     options = DecodeOptions(max_new_tokens=config.max_new_tokens, block_length=config.block_length)
-    settings = TrainConfig(rollouts=group, minibatches=1, epochs=2, width=128)
+    settings = TrainConfig(rollouts=group, minibatches=1, epochs=2)
     policy.network.requires_grad_(True)
     optimizer = torch.optim.AdamW(policy.network.parameters(), lr=1e-3)
-    accelerator = Accelerator(cpu=device.type == "cpu")
+    phase = Grpo(settings, range(1))
+    one = Processes(0, 1, device)
 
     def round_() -> dict[str, Any]:
         began = time.perf_counter()
@@ -313,13 +313,13 @@ def time_round(model: Model, policy: LearnedPolicy, config: Config) -> dict[str,
         rewards = (done.tokens.sum(1) % 2).float()
         wait_for_device(device)
         rolled = time.perf_counter()
-        batch = signal_batch(policy, done, rewards, [], group, 0.0)
-        update(policy, batch, optimizer, settings, accelerator, 0)
+        decisions = signal_batch(policy, done, rewards, [], group, 0.0)
+        update(policy, decisions, optimizer, phase, settings.optim, one, 0)
         wait_for_device(device)
         return {
             "rollouts": rolled - began,
             "update": time.perf_counter() - rolled,
-            "decisions": 0 if batch is None else len(batch.advantage),
+            "decisions": 0 if decisions is None else len(decisions),
             "passes a prompt": float(done.nfe.float().mean()),
         }
 
