@@ -171,7 +171,8 @@ def random_model(layout: Layout, device: torch.device, seed: int = 0) -> Model:
             weight.normal_(
                 std=1.0 if "embed" in name else (0.3 if "lm_head" in name else 0.1) * gain
             )
-    tokenizer = word_tokenizer(["a"])  # its four special tokens; the others have no text
+    # Its four special tokens; the others have no text.
+    tokenizer: Any = word_tokenizer(["a"])
     never = {tokenizer.mask_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id}
     return Model(
         network,
