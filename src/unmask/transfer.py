@@ -20,4 +20,5 @@ def to_device(
     """
     if device.type != "cuda":
         return torch.tensor(values, dtype=dtype, device=device)
-    return torch.tensor(values, dtype=dtype).pin_memory().to(device, non_blocking=True)
+    host = torch.tensor(values, dtype=dtype, device="cpu")  # whatever the default device is
+    return host.pin_memory().to(device, non_blocking=True)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.test_policies import generator, observation, perturbed
+from tests.policies.test_policies import generator, observation, perturbed
 from unmask import LearnedPolicy, UnmaskError, load_policy
 from unmask.decoding import decode
 from unmask.policies import NetworkConfig, PolicyNetwork

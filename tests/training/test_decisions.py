@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.test_policies import perturbed
+from tests.policies.test_policies import perturbed
 from unmask import LearnedPolicy, load_policy
 from unmask.decoding import Recorder, decode
 from unmask.training.decisions import likelihood_to_go, signal_batch

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from tests.test_policies import perturbed
+from tests.policies.test_policies import perturbed
 from unmask import LearnedPolicy, TrainConfig, UnmaskError
 from unmask.decoding import Recorder, decode
 from unmask.policies import Bernoulli

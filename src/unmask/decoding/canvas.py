@@ -102,7 +102,7 @@ class Canvas:
         self.tokens[at], self.inside[at], self.where[at] = tokens, inside > 0, where
         self.block[at], self.reveal_step[at] = block, hidden
         self.eligible[at] = in_current_block(hidden == HIDDEN, block)
-        self.nfe[at] = 0
+        self.nfe.index_fill_(0, at, 0)  # a plain assignment would make the host wait
         self.key[at] = to_device([request.key for request in requests], self.device)
         self.ticket[at] = to_device([ticket for _, ticket, _ in rows], self.device)
         self.limit[at] = to_device([request.max_passes for request in requests], self.device)

@@ -331,7 +331,8 @@ class Model:
         never = self.never_ids + (self.eos_ids if sampling.eos == "never" else ())
         plan = HeadPlan.for_device(hidden.device.type)
         tile = self.vocabulary if sampling.restricted else min(plan.tile, self.vocabulary)
-        parts = max(1, min(-(-len(where) * tile // plan.logits), len(where)))
+        most = plan.drawn if sampling.temperature > 0 else plan.logits
+        parts = max(1, min(-(-len(where) * tile // most), len(where)))
         for part in where.tensor_split(parts) if len(where) else ():
             at = (part[:, 0], part[:, 1])
             token, probabilities, entropy = best_tokens(

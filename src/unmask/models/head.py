@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from unmask.transfer import to_device
+
 GROUP = 64  # tokens among which the largest logit is looked for first
 
 
@@ -54,24 +56,26 @@ class HeadPlan:
     Attributes:
         tile: tokens of the vocabulary in a slice.
         logits: logits (fp32) at once.
+        drawn: the same where tokens are drawn: noise takes another 32 bytes a logit.
     """
 
     tile: int
     logits: int
+    drawn: int
 
     @staticmethod
     def for_device(kind: str) -> HeadPlan:
         """The plan for "cpu", or for any other kind of device."""
-        return HeadPlan(2048, 2**20) if kind == "cpu" else HeadPlan(2**20, 2**27)
+        return HeadPlan(2048, 2**20, 2**20) if kind == "cpu" else HeadPlan(2**20, 2**27, 2**25)
 
 
 @lru_cache(maxsize=256)
 def ids_on_device(ids: tuple[int, ...], start: int, stop: int, device: torch.device) -> Tensor:
     """Those of some token ids that are in a slice of the vocabulary, counted from its start.
 
-    Cached, since making an index tensor on a GPU would make the host wait.
+    Cached, as every slice of every pass asks for them.
     """
-    return torch.tensor([i - start for i in ids if start <= i < stop], device=device).long()
+    return to_device([i - start for i in ids if start <= i < stop], device)
 
 
 def tiles(
