@@ -17,8 +17,12 @@ EMBEDDED = {task.name: task for task in (chain.TASK, sudoku.TASK)}
 DATA_SETS = {"gsm8k": "gsm8k.task", "math": "maths.task", "math500": "maths.task500"} | {
     name: f"code.{name}" for name in ("humaneval", "mbpp", "kodcode")
 }
-NAMED = {"reasoning_gym": "reasoning_gym.task", "jsonl": "jsonl.task"}
-KNOWN = (*EMBEDDED, *DATA_SETS, "reasoning_gym:NAME", "jsonl:FILE", "mixtures like gsm8k:2+math:1")
+NAMED = {
+    "reasoning_gym": "reasoning_gym.task",
+    "jsonl": "jsonl.task",
+    "word-problems": "word_problems.task",
+}
+KNOWN = (*EMBEDDED, "word-problems", *DATA_SETS, "reasoning_gym:NAME", "jsonl:FILE", "mixtures like gsm8k:2+math:1")
 
 
 def load_task(
@@ -83,6 +87,8 @@ def one(name: str, place: Place) -> Task:
     if name in DATA_SETS:
         return function(DATA_SETS[name])(place)
     kind, _, rest = name.partition(":")
+    if name == "word-problems":  # a generated task that needs an optional package
+        return function(NAMED[name])()
     if kind in NAMED and rest:
         return function(NAMED[kind])(rest)
     raise UnmaskError(f"task {name!r} is not known; use one of {', '.join(KNOWN)}")

@@ -1,0 +1,92 @@
+"""Settings of pre-training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from unmask.errors import UnmaskError
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """Pre-train a small masked diffusion language model on a task's generated data."""
+
+    out: Path = Path("runs/pretrain")
+    """Directory for the model, its loss curve and the checkpoint to resume from."""
+    task: str = "chain"
+    """What to learn: chain, sudoku, reasoning_gym:NAME, jsonl:FILE, or any other task whose answers
+    a small model can learn to write."""
+    data_dir: str | None = None
+    """Directory with the files of data sets, for tasks that need them."""
+    family: Literal["plain", "dream"] = "plain"
+    """Checkpoint format: plain (Llama, no shift), or dream (Qwen2, the output at position i
+    predicts token i + 1)."""
+    steps: int = 12_000
+    """Optimisation steps."""
+    batch_size: int = 32
+    """Sequences a step: many small steps teach these models more than few large ones."""
+    width: int = 128
+    """Hidden size."""
+    layers: int = 4
+    """Transformer blocks."""
+    heads: int = 4
+    """Attention heads."""
+    matrix_lr: float = 5e-3
+    """Peak learning rate of Muon, for the weight matrices."""
+    other_lr: float = 3e-3
+    """Peak learning rate of AdamW, for embeddings and norms."""
+    weight_decay: float = 0.1
+    """Weight decay of Muon."""
+    warmup: int = 100
+    """Steps of linear warm-up; after them the rate falls linearly to zero over the last `cooldown`
+    share."""
+    cooldown: float = 0.6
+    """Share of the steps, at the end, over which the learning rate falls to zero."""
+    suffix_share: float = 0.3
+    """Share of the sequences whose mask is a suffix, as semi-autoregressive decoding meets them,
+    instead of a random set."""
+    seed: int = 0
+    """Seed of weights, data and masks."""
+    compile: bool = False
+    """Compile the model (a minute more at the start, a fifth faster steps)."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    resume: bool = False
+    """Go on from the checkpoint in `out`."""
+    device: str = "cpu"
+    """Device to train on."""
+    vocabulary: int = 1024
+    """Size of the tokenizer that is learned from a sample, for tasks that list no words."""
+    whole_numbers: int | None = None
+    """Make every number up to this one token of the learned tokenizer, and words with the space
+    before them; None makes each digit a token, and lets tokens reach across words."""
+    number_waves: float = 0.0
+    """How strongly the embeddings of whole numbers begin with waves of their value (periods 2 to
+    200), which makes sums quick to learn; the standard deviation per wave, 0 for none."""
+    buffer_lengths: tuple[int, int] | None = None
+    """Pad the answers to random lengths from LOW to HIGH tokens, the shorter the more often, in
+    batches of like length; None pads all to one length."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "width", "layers", "heads", "save_every"):
+            if getattr(self, name) < 1:
+                raise UnmaskError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name in (
+            "matrix_lr",
+            "other_lr",
+            "weight_decay",
+            "warmup",
+            "cooldown",
+            "suffix_share",
+            "seed",
+        ):
+            value, high = getattr(self, name), 1 if name in ("cooldown", "suffix_share") else 2**32
+            if not 0 <= value <= high:
+                raise UnmaskError(f"{name} is {value}; give 0 to {high}")
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise UnmaskError(
+                f"width {self.width} cannot be cut into {self.heads} heads of even size; change "
+                "one of them"
+            )
