@@ -11,7 +11,9 @@ with install_import_hook(
 ):  # shapes and dtypes of every annotated function are checked in every test
     import unmask
     import unmask.decoding
-    import unmask.training.pretrain as pretraining
+    from unmask.models.tokenizer import word_tokenizer
+    from unmask.pretraining import PretrainConfig
+    from unmask.pretraining.network import new_model, save_model
 
 import hypothesis
 import pytest
@@ -29,17 +31,15 @@ def tiny_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "tiny"
     directory.mkdir()
     task = unmask.load_task("chain")
-    tokenizer = pretraining.word_tokenizer(task.words)
-    model = pretraining.new_model(
-        pretraining.PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51
-    )
+    tokenizer = word_tokenizer(task.words)
+    model = new_model(PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51)
     with (
         torch.no_grad()
     ):  # large enough that positions differ, small enough that few confidences saturate
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.normal_(std=0.5)
-    pretraining.save_model(model, tokenizer, directory)
+    save_model(model, tokenizer, directory)
     return directory
 
 

@@ -22,7 +22,6 @@ from unmask.files import read_tensors
 from unmask.policies import Bernoulli
 from unmask.training.config import resumed
 from unmask.training.grpo import group_advantages, grpo_loss
-from unmask.training.pretrain import draw_masks
 from unmask.training.rewards import multiplicative
 
 
@@ -94,14 +93,6 @@ def test_reward_ends():
     assert torch.equal(
         multiplicative(torch.tensor([1.0]), torch.tensor([7]), 10, 0.0), torch.ones(1)
     )
-
-
-def test_pretraining_masks_hide_every_share_and_always_something():
-    masks = draw_masks(4000, 48, 0.3, torch.Generator().manual_seed(0))
-    assert masks.any(1).all()
-    assert torch.histc(masks[1200:].float().mean(1), 10, 0, 1).min() > 0.07 * 2800
-    suffixes = masks[:1200]
-    assert (suffixes[:, 1:] >= suffixes[:, :-1]).all()
 
 
 def tiny(out, tiny_dir, **changes):

@@ -77,7 +77,8 @@ def learned_tokenizer(
     tokenizer.train_from_iterator(texts, trainer)
     return finished(
         tokenizer,
-        chat_template="{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}",
+        chat_template="{% for message in messages if message.role == 'user' %}"
+        "{{ message.content }}{% endfor %}",
     )
 
 

@@ -8,6 +8,19 @@ from typing import Literal
 
 from unmask.errors import UnmaskError
 
+SMALLEST_VOCABULARY = 300
+LARGEST_NUMBER = 999
+HIGHEST = {
+    "matrix_lr": 2**32,
+    "other_lr": 2**32,
+    "weight_decay": 2**32,
+    "warmup": 2**32,
+    "seed": 2**32,
+    "number_waves": 2**32,
+    "cooldown": 1,
+    "suffix_share": 1,
+}
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -16,8 +29,8 @@ class PretrainConfig:
     out: Path = Path("runs/pretrain")
     """Directory for the model, its loss curve and the checkpoint to resume from."""
     task: str = "chain"
-    """What to learn: chain, sudoku, reasoning_gym:NAME, jsonl:FILE, or any other task whose answers
-    a small model can learn to write."""
+    """What to learn: chain, sudoku, word-problems, reasoning_gym:NAME, jsonl:FILE, or any other
+    task whose answers a small model can learn to write."""
     data_dir: str | None = None
     """Directory with the files of data sets, for tasks that need them."""
     family: Literal["plain", "dream"] = "plain"
@@ -54,7 +67,8 @@ class PretrainConfig:
     save_every: int = 500
     """Steps between checkpoints."""
     resume: bool = False
-    """Go on from the checkpoint in `out`."""
+    """Go on from the checkpoint in `out`, with the same settings but perhaps other `steps` and
+    another `cooldown`."""
     device: str = "cpu"
     """Device to train on."""
     vocabulary: int = 1024
@@ -73,16 +87,8 @@ class PretrainConfig:
         for name in ("steps", "batch_size", "width", "layers", "heads", "save_every"):
             if getattr(self, name) < 1:
                 raise UnmaskError(f"{name} is {getattr(self, name)}; give at least 1")
-        for name in (
-            "matrix_lr",
-            "other_lr",
-            "weight_decay",
-            "warmup",
-            "cooldown",
-            "suffix_share",
-            "seed",
-        ):
-            value, high = getattr(self, name), 1 if name in ("cooldown", "suffix_share") else 2**32
+        for name, high in HIGHEST.items():
+            value = getattr(self, name)
             if not 0 <= value <= high:
                 raise UnmaskError(f"{name} is {value}; give 0 to {high}")
         if self.width % self.heads or (self.width // self.heads) % 2:
@@ -90,3 +96,31 @@ class PretrainConfig:
                 f"width {self.width} cannot be cut into {self.heads} heads of even size; change "
                 "one of them"
             )
+        self.check_tokens()
+
+    def check_tokens(self) -> None:
+        """Whether the settings of tokenizer and buffers go together.
+
+        Raises:
+            UnmaskError: if they do not.
+        """
+        if self.vocabulary < SMALLEST_VOCABULARY:
+            raise UnmaskError(
+                f"vocabulary is {self.vocabulary}; give at least {SMALLEST_VOCABULARY}, for the "
+                "256 bytes and the special tokens"
+            )
+        if self.whole_numbers is not None and not 0 <= self.whole_numbers <= LARGEST_NUMBER:
+            raise UnmaskError(
+                f"whole_numbers is {self.whole_numbers}; give 0 to {LARGEST_NUMBER}, or nothing"
+            )
+        if self.number_waves and self.whole_numbers is None:
+            raise UnmaskError(
+                "number_waves are for numbers that are one token; set whole_numbers as well"
+            )
+        if self.buffer_lengths is not None:
+            low, high = self.buffer_lengths
+            if not 1 <= low <= high:
+                raise UnmaskError(
+                    f"buffer_lengths are {low} and {high}; give the shortest length, at least 1, "
+                    "and then the longest"
+                )

@@ -18,6 +18,7 @@ from unmask.pretraining.objective import draw_masks, draw_masks_within
 from unmask.tasks import Example, Task
 
 SAMPLE = 2000
+TRIES = 100  # examples drawn for one that fits
 BATCHES_AT_ONCE = 16  # are drawn and sorted by length
 
 
@@ -28,19 +29,23 @@ class Vocabulary:
     Attributes:
         tokenizer: learned or made for the task.
         prompt_length: the longest prompt in tokens.
-        answer_length: the longest answer in tokens, or the length all answers are padded to.
+        answer_length: the longest answer in tokens; where `buffer_lengths` is not set, all answers
+            are padded to it.
+        max_new_tokens: the length L that the model's config.json recommends.
     """
 
     tokenizer: PreTrainedTokenizerFast
     prompt_length: int
     answer_length: int
+    max_new_tokens: int
 
 
 def find_vocabulary(task: Task, config: PretrainConfig) -> Vocabulary:
     """The tokenizer for a task, and its longest prompt and answer in tokens: as the task says, or
     all three from a sample of its training examples."""
     if task.words and task.max_prompt_tokens and task.max_new_tokens:
-        return Vocabulary(word_tokenizer(task.words), task.max_prompt_tokens, task.max_new_tokens)
+        length = task.max_new_tokens
+        return Vocabulary(word_tokenizer(task.words), task.max_prompt_tokens, length, length)
     sample = task.examples("train", SAMPLE)
     tokenizer = learned_tokenizer(
         (text for e in sample for text in (e.prompt, e.prefill, e.answer)),
@@ -48,7 +53,10 @@ def find_vocabulary(task: Task, config: PretrainConfig) -> Vocabulary:
         config.whole_numbers,
     )
     pairs = tokenize(tokenizer, sample)
-    return Vocabulary(tokenizer, max(len(p) for p, _ in pairs), max(len(a) for _, a in pairs))
+    prompt_length = max(len(prompt) for prompt, _ in pairs)
+    answer_length = max(len(answer) for _, answer in pairs)
+    recommended = None if config.buffer_lengths is None else task.max_new_tokens
+    return Vocabulary(tokenizer, prompt_length, answer_length, recommended or answer_length)
 
 
 def tokenize(
@@ -130,9 +138,7 @@ def fixed_batch(
         stream = (e for e in stream if fits(vocabulary, *tokenize(vocabulary.tokenizer, [e])[0]))
     tokens, lengths = encode(vocabulary, list(islice(stream, config.batch_size)))
     generator = torch.Generator().manual_seed(step_seed(config, step))
-    masks = draw_masks(
-        config.batch_size, vocabulary.answer_length, config.suffix_share, generator
-    )
+    masks = draw_masks(config.batch_size, vocabulary.answer_length, config.suffix_share, generator)
     return FixedBatch(tokens, lengths, masks)
 
 
@@ -159,12 +165,17 @@ def draw_pool(
     """Tokens of prompts and answers for `BATCHES_AT_ONCE` batches of examples of like length, the
     batches in random order."""
     stream = task.stream("train", seed=step_seed(config, part))
-    size, pairs = config.batch_size, []
+    size, pairs, drawn = config.batch_size, [], 0
     while len(pairs) < size * BATCHES_AT_ONCE:
-        drawn = list(islice(stream, size))
-        if not drawn:
-            raise UnmaskError(f"task {task.name} has too few training examples that fit")
-        pairs += [p for p in tokenize(vocabulary.tokenizer, drawn) if fits(vocabulary, *p)]
+        found = tokenize(vocabulary.tokenizer, list(islice(stream, size)))
+        pairs += [pair for pair in found if fits(vocabulary, *pair)]
+        drawn += size
+        if drawn > TRIES * (size + len(pairs)):
+            raise UnmaskError(
+                f"fewer than one in {TRIES} examples of task {task.name} is as short as "
+                f"{vocabulary.prompt_length} + {vocabulary.answer_length} tokens; allow longer "
+                "buffers"
+            )
     pairs = sorted(pairs[: size * BATCHES_AT_ONCE], key=lambda pair: len(pair[0]) + len(pair[1]))
     batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
     random.Random(step_seed(config, part)).shuffle(batches)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-# Weight of the end-of-sequence tokens behind the first one, where answers are padded to many lengths:
-# they are easily learned, and would outnumber the answer's own tokens.
+# Weight of the end-of-sequence tokens behind the first one, where answers are padded to many
+# lengths: they are easily learned, and would outnumber the answer's own tokens.
 PADDING_WEIGHT = 0.1
 
 

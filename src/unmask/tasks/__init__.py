@@ -22,7 +22,14 @@ NAMED = {
     "jsonl": "jsonl.task",
     "word-problems": "word_problems.task",
 }
-KNOWN = (*EMBEDDED, "word-problems", *DATA_SETS, "reasoning_gym:NAME", "jsonl:FILE", "mixtures like gsm8k:2+math:1")
+KNOWN = (
+    *EMBEDDED,
+    "word-problems",
+    *DATA_SETS,
+    "reasoning_gym:NAME",
+    "jsonl:FILE",
+    "mixtures like gsm8k:2+math:1",
+)
 
 
 def load_task(
@@ -32,7 +39,8 @@ def load_task(
     it.
 
     Args:
-        name: an embedded task (chain, sudoku), a benchmark (gsm8k, math, math500, humaneval, mbpp,
+        name: an embedded task (chain, sudoku), word-problems (or word-problems:templates, with
+            tests of other templates), a benchmark (gsm8k, math, math500, humaneval, mbpp,
             kodcode), `reasoning_gym:NAME`, `jsonl:FILE`.
         data_dir: a directory with the benchmarks' files (`DIR/gsm8k/train.jsonl`, …); None loads
             them from the Hugging Face Hub.

@@ -1,10 +1,10 @@
-"""School word problems in English with a worked solution, drawn from the templates of reasoning-gym's
-`gsm_symbolic` (Stojanovski et al. 2025, after GSM-Symbolic, Mirzadeh et al. 2024).
+"""School word problems in English with a worked solution, drawn from the templates of
+reasoning-gym's `gsm_symbolic` (Stojanovski et al. 2025, after GSM-Symbolic, Mirzadeh et al. 2024).
 
-A solution is plain text, one step a line, and ends in a line `#### answer`. A problem is kept if it
-and its solution hold whole numbers up to `LARGEST` alone: no percentages, fractions, decimals or
-thousands. So a model of a few million parameters can learn the arithmetic. `TEMPLATES` are those of
-which at least a fifth of the problems are kept; each is drawn equally often.
+A solution is plain text with one or two steps a line, and ends in a line `#### answer`. A problem
+is kept if all numbers in it and in its solution are whole and at most `LARGEST`: no percentages,
+fractions, decimals or thousands. So a model of a few million parameters can learn the arithmetic.
+`TEMPLATES` says of which templates the problems are; each of them is drawn equally often.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from unmask.tasks.base import Drawn, Example, Split, Task
 from unmask.tasks.data import needed
 
 LARGEST = 100
-# Numbers of the templates in reasoning-gym: those without known faults of which at least a fifth of
-# the problems hold small whole numbers alone.
+# The templates by their number in reasoning-gym: all that it lists as right, of which at least a
+# fifth of the problems are kept, and whose questions and solutions have at most 60 words each.
 TEMPLATES = (4, 6, 9, 10, 16, 20, 24, 30, 31, 34, 39, 43, 48, 54, 55, 57, 72)
 HELD_OUT = (10, 20, 39, 48)
 NOT_WHOLE = re.compile(r"%|percent|\d[.,/]\d")

@@ -1,4 +1,4 @@
-"""Training: rewards, the GRPO loss, the trainer, and pre-training of small models."""
+"""Training: rewards, the GRPO loss and the trainer."""
 
 from unmask.training.config import TrainConfig
 from unmask.training.trainer import train
