@@ -18,11 +18,12 @@ from unmask.pretraining.data import (
 )
 
 TASK = load_task("word-problems")
+LENGTHS = (48, 192)
 CONFIG = PretrainConfig(
     task="word-problems",
     vocabulary=2048,
     whole_numbers=100,
-    buffer_lengths=(48, 192),
+    buffer_lengths=LENGTHS,
     batch_size=8,
     steps=100,
 )
@@ -35,7 +36,7 @@ def vocabulary():
 
 def test_rows_hold_a_prompt_its_answer_and_ends_of_sequence_alone(vocabulary):
     eos = vocabulary.tokenizer.eos_token_id
-    batches = list(islice(varied_batches(TASK, vocabulary, CONFIG, 0), 40))
+    batches = list(islice(varied_batches(TASK, vocabulary, CONFIG, 0, LENGTHS), 40))
     seen = set()
     for batch in batches:
         for row, end, hidden in zip(batch.tokens, batch.ends, batch.masks, strict=True):
@@ -48,7 +49,9 @@ def test_rows_hold_a_prompt_its_answer_and_ends_of_sequence_alone(vocabulary):
 
 
 def test_buffers_have_many_lengths_and_rows_of_a_batch_are_alike(vocabulary):
-    batches = list(islice(varied_batches(TASK, vocabulary, CONFIG, 0), 2 * BATCHES_AT_ONCE))
+    batches = list(
+        islice(varied_batches(TASK, vocabulary, CONFIG, 0, LENGTHS), 2 * BATCHES_AT_ONCE)
+    )
     lengths = [batch.tokens.shape[1] for batch in batches]
     assert len(set(lengths)) > BATCHES_AT_ONCE
     spread = torch.stack([batch.ends.float().std() for batch in batches]).mean()
@@ -56,8 +59,8 @@ def test_buffers_have_many_lengths_and_rows_of_a_batch_are_alike(vocabulary):
 
 
 def test_a_step_has_the_same_batch_wherever_a_run_starts(vocabulary):
-    whole = list(islice(varied_batches(TASK, vocabulary, CONFIG, 0), 24))
-    late = list(islice(varied_batches(TASK, vocabulary, CONFIG, 19), 5))
+    whole = list(islice(varied_batches(TASK, vocabulary, CONFIG, 0, LENGTHS), 24))
+    late = list(islice(varied_batches(TASK, vocabulary, CONFIG, 19, LENGTHS), 5))
     for one, other in zip(whole[19:], late, strict=True):
         assert torch.equal(one.tokens, other.tokens) and torch.equal(one.masks, other.masks)
 
@@ -72,4 +75,4 @@ def test_an_example_that_does_not_fit_is_named(vocabulary):
 def test_a_task_whose_examples_never_fit_is_refused(vocabulary):
     short = replace(vocabulary, answer_length=1)
     with pytest.raises(UnmaskError, match="word-problems"):
-        next(varied_batches(TASK, short, CONFIG, 0))
+        next(varied_batches(TASK, short, CONFIG, 0, LENGTHS))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -148,15 +149,30 @@ def fits(vocabulary: Vocabulary, prompt: list[int], answer: list[int]) -> bool:
 
 
 def varied_batches(
-    task: Task, vocabulary: Vocabulary, config: PretrainConfig, start: int
+    task: Task,
+    vocabulary: Vocabulary,
+    config: PretrainConfig,
+    start: int,
+    buffer_lengths: tuple[int, int],
 ) -> Iterator[VariedBatch]:
-    """The batches from step `start` on, each padded to a length of its own."""
+    """The batches from step `start` on, each padded to a length of its own.
+
+    Args:
+        task: where the examples come from.
+        vocabulary: the tokenizer, and the longest prompts and answers that are taken.
+        config: batch size, share of suffix masks, number of steps, seed.
+        start: the first step.
+        buffer_lengths: the shortest and the longest buffer in tokens.
+
+    Raises:
+        UnmaskError: if hardly any example is short enough.
+    """
     pool: list[list[tuple[list[int], list[int]]]] = []
     for step in range(start, config.steps):
         part, index = divmod(step, BATCHES_AT_ONCE)
         if not pool or index == 0:
             pool = draw_pool(task, vocabulary, config, part)
-        yield varied_batch(pool[index], vocabulary.tokenizer, config, step)
+        yield varied_batch(pool[index], vocabulary.tokenizer, config, step, buffer_lengths)
 
 
 def draw_pool(
@@ -187,16 +203,18 @@ def varied_batch(
     tokenizer: PreTrainedTokenizerFast,
     config: PretrainConfig,
     step: int,
+    buffer_lengths: tuple[int, int],
 ) -> VariedBatch:
     """Rows of one length, so that the buffers have on average the length drawn for the step."""
-    assert config.buffer_lengths is not None
-    low, high = config.buffer_lengths
+    low, high = buffer_lengths
     generator = torch.Generator().manual_seed(step_seed(config, step))
+    # Cubed, because a step costs as much as its rows are long: half of the buffers lie in the lowest
+    # eighth of the range, a fifth of them in its upper half.
     buffer = low + (high - low) * torch.rand((), generator=generator).item() ** 3
     starts = torch.tensor([len(prompt) for prompt, _ in pairs])
     ends = starts + torch.tensor([len(answer) + 1 for _, answer in pairs])
     length = max(int(ends.max()), round(float(starts.float().mean()) + buffer))
-    tokens = torch.full((len(pairs), length), int(tokenizer.eos_token_id))
+    tokens = torch.full((len(pairs), length), cast(int, tokenizer.eos_token_id))
     for row, (prompt, answer) in zip(tokens, pairs, strict=True):
         row[: len(prompt) + len(answer)] = torch.tensor(prompt + answer)
     masks = draw_masks_within(starts, ends, length, config.suffix_share, generator)

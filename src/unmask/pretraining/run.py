@@ -84,7 +84,7 @@ def draw_losses(
     """For each step from `start` on, the loss on the step's batch as a function of the network."""
     mask_id, shift = cast(int, vocabulary.tokenizer.mask_token_id), int(config.family == "dream")
     if config.buffer_lengths is not None:
-        for varied in varied_batches(task, vocabulary, config, start):
+        for varied in varied_batches(task, vocabulary, config, start, config.buffer_lengths):
             tensors = [x.to(config.device) for x in (varied.tokens, varied.masks, varied.ends)]
             yield bind_loss(hidden_loss, tensors, mask_id, shift)
         return
