@@ -208,8 +208,8 @@ def varied_batch(
     """Rows of one length, so that the buffers have on average the length drawn for the step."""
     low, high = buffer_lengths
     generator = torch.Generator().manual_seed(step_seed(config, step))
-    # Cubed, because a step costs as much as its rows are long: half of the buffers lie in the lowest
-    # eighth of the range, a fifth of them in its upper half.
+    # Cubed, because the cost of a step grows with the length of its rows: half of the buffers lie
+    # in the lowest eighth of the range, a fifth of them in its upper half.
     buffer = low + (high - low) * torch.rand((), generator=generator).item() ** 3
     starts = torch.tensor([len(prompt) for prompt, _ in pairs])
     ends = starts + torch.tensor([len(answer) + 1 for _, answer in pairs])
