@@ -82,6 +82,9 @@ class PretrainConfig:
     buffer_lengths: tuple[int, int] | None = None
     """Pad the answers to random lengths from LOW to HIGH tokens, the shorter the more often, in
     batches of like length; None pads all to one length."""
+    result_lines: int = 0
+    """Lines of solutions that each step learns from besides, alone and with nothing hidden but the
+    number behind the equals sign: arithmetic is learned sooner. Needs buffer_lengths."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "width", "layers", "heads", "save_every"):
@@ -116,6 +119,11 @@ class PretrainConfig:
         if self.number_waves and self.whole_numbers is None:
             raise UnmaskError(
                 "number_waves are for numbers that are one token; set whole_numbers as well"
+            )
+        if self.result_lines and (self.buffer_lengths is None or self.result_lines < 0):
+            raise UnmaskError(
+                f"result_lines is {self.result_lines}; give at least 0, and set buffer_lengths as "
+                "well"
             )
         if self.buffer_lengths is not None:
             low, high = self.buffer_lengths

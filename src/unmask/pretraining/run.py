@@ -34,13 +34,15 @@ from unmask.pretraining.learner import (
 )
 from unmask.pretraining.network import save_model
 from unmask.pretraining.objective import diffusion_loss, hidden_loss
+from unmask.pretraining.results import line_batches
 from unmask.processes import usable_device
 from unmask.tasks import Task, load_task
 
 # Settings that change nothing about the weights.
 NO_RECIPE = ("out", "resume", "compile", "device", "save_every", "data_dir")
-# Settings that may change when a run is resumed, so that it can go on for longer or end sooner.
-SCHEDULE = ("steps", "cooldown")
+# Settings that may change when a run is resumed: it can go on for longer or end sooner, and learn
+# from single lines in a part of its time alone.
+SCHEDULE = ("steps", "cooldown", "result_lines")
 LOG_EVERY = 100  # steps
 PROGRESS_EVERY = 30  # seconds
 # Maps the network to the loss on one batch.
@@ -84,9 +86,15 @@ def draw_losses(
     """For each step from `start` on, the loss on the step's batch as a function of the network."""
     mask_id, shift = cast(int, vocabulary.tokenizer.mask_token_id), int(config.family == "dream")
     if config.buffer_lengths is not None:
+        lines = line_batches(task, vocabulary, config, start)
         for varied in varied_batches(task, vocabulary, config, start, config.buffer_lengths):
             tensors = [x.to(config.device) for x in (varied.tokens, varied.masks, varied.ends)]
-            yield bind_loss(hidden_loss, tensors, mask_id, shift)
+            loss_of = bind_loss(hidden_loss, tensors, mask_id, shift)
+            if config.result_lines:
+                batch = next(lines)
+                tensors = [x.to(config.device) for x in (batch.tokens, batch.masks, batch.ends)]
+                loss_of = add_losses(loss_of, bind_loss(hidden_loss, tensors, mask_id, shift))
+            yield loss_of
         return
     for step in range(start, config.steps):
         fixed = fixed_batch(task, vocabulary, config, step)
@@ -99,6 +107,11 @@ def bind_loss(
 ) -> LossOf:
     """One of the losses of `unmask.pretraining.objective`, on a batch."""
     return lambda network: function(network, *tensors, mask_id, shift)
+
+
+def add_losses(one: LossOf, other: LossOf) -> LossOf:
+    """The sum of two losses."""
+    return lambda network: one(network) + other(network)
 
 
 def compile_network(config: PretrainConfig, model: Any) -> Any:
