@@ -21,6 +21,7 @@ VARIED = {
     "whole_numbers": 100,
     "number_waves": 0.3,
     "buffer_lengths": (48, 96),
+    "result_lines": 4,
 } | SMALL
 
 
@@ -59,7 +60,7 @@ def test_a_run_may_be_resumed_for_longer_and_says_so(tmp_path):
     pretrain(PretrainConfig(out=tmp_path / "m", steps=3, cooldown=0.5, resume=True, **SMALL))
     recipe = json.loads((tmp_path / "m" / "recipe.json").read_text(encoding="utf-8"))
     assert recipe["recipe"]["steps"] == 3
-    assert recipe["earlier"] == [{"until": 2, "steps": 2, "cooldown": 0.6}]
+    assert recipe["earlier"] == [{"until": 2, "steps": 2, "cooldown": 0.6, "result_lines": 0}]
     curve = (tmp_path / "m" / "loss.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["step"] for line in curve] == [2, 3]
 
