@@ -17,7 +17,9 @@ import pytest
 import torch
 
 import unmask
-import unmask.training.pretrain as pretraining
+from unmask.models.tokenizer import word_tokenizer
+from unmask.pretraining import PretrainConfig
+from unmask.pretraining.network import new_model, save_model
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unmask", deadline=None, max_examples=25, derandomize=True)
@@ -31,16 +33,14 @@ def tiny_dir(tmp_path_factory):
     directory = tmp_path_factory.mktemp("models") / "tiny"
     directory.mkdir()
     task = unmask.load_task("chain")
-    tokenizer = pretraining.word_tokenizer(task.words)
-    model = pretraining.new_model(
-        pretraining.PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51
-    )
+    tokenizer = word_tokenizer(task.words)
+    model = new_model(PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51)
     # Large enough that positions differ, small enough that few confidences saturate.
     with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.normal_(std=0.5)
-    pretraining.save_model(model, tokenizer, directory)
+    save_model(model, tokenizer, directory)
     return directory
 
 

@@ -14,7 +14,6 @@ from unmask.cli.arguments import take_config_file
 
 HEAVY_MODULES = ("torch", "transformers", "accelerate", "numpy", "matplotlib", "pydantic", "yaml")
 # Commands whose module still imports the heavy packages before it knows its options.
-STILL_HEAVY = ("pretrain",)
 
 DRIVER = f"""
 import sys
@@ -42,8 +41,6 @@ def test_the_list_of_commands_is_light(arguments):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_and_usage_errors_are_light(command):
-    if command in STILL_HEAVY:
-        pytest.skip("still heavy")
     assert answer_of(command, "--help") == ([], 0, "")
     modules, code, error = answer_of(command, "--no-such-option")
     assert (modules, code) == ([], 2)

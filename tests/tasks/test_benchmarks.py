@@ -11,9 +11,10 @@ import pytest
 
 import unmask
 import unmask.cli
-import unmask.training.pretrain as pretraining
 from unmask import UnmaskError, load_task
 from unmask.models.tokenizer import learned_tokenizer
+from unmask.pretraining import PretrainConfig
+from unmask.pretraining.network import new_model, save_model
 from unmask.tasks import prompt_tokens
 from unmask.tasks.code import code_of
 from unmask.tasks.examples import SPLITS, split_of
@@ -52,10 +53,8 @@ def small_model(tmp_path_factory):
         "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
         "{% if add_generation_prompt %}[assistant] {% endif %}"
     )
-    model = pretraining.new_model(
-        pretraining.PretrainConfig(width=32, layers=1, heads=2), tokenizer, 200, 24
-    )
-    pretraining.save_model(model, tokenizer, directory)
+    model = new_model(PretrainConfig(width=32, layers=1, heads=2), tokenizer, 200, 24)
+    save_model(model, tokenizer, directory)
     return directory
 
 

@@ -1,8 +1,9 @@
 """`unmask pretrain`"""
 
-from unmask.training.pretrain import PretrainConfig as Config
-from unmask.training.pretrain import pretrain
+from unmask.pretraining.config import PretrainConfig as Config
 
 
 def run(config: Config) -> None:
+    from unmask.pretraining import pretrain
+
     print(f"model written to {pretrain(config)}")

@@ -4,6 +4,7 @@ learned from a sample."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
@@ -11,6 +12,9 @@ from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<eos>", "<mask>", "<unk>")
+# A number; a word or a mark with the space before it, and with the space behind it if a number
+# follows; a line break.
+WORDS_AND_NUMBERS = r"\d+| ?(?:[^\W\d_]+|#+|[^\w\s]|_)(?: (?=\d))?|\n"
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -36,7 +40,9 @@ def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def learned_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedTokenizerFast:
+def learned_tokenizer(
+    texts: Iterable[str], size: int = 1024, whole_numbers: int | None = None
+) -> PreTrainedTokenizerFast:
     """A byte-level BPE of at most `size` tokens, learned from texts; any text can be written with
     it. Digits, punctuation and line breaks are tokens of their own; merges go across spaces, so
     that wording which every prompt repeats becomes a few long tokens.
@@ -44,11 +50,18 @@ def learned_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedToken
     Args:
         texts: prompts and answers like those to come.
         size: the vocabulary, special tokens and the 256 bytes included.
+        whole_numbers: make each number up to this one token instead, which never holds a space,
+            and let merges stay within a word; so a number is the same token wherever it stands.
     """
     tokenizer = Tokenizer(BPE())
+    pattern = r"\d|\n|_|[^\w\s]"
+    if whole_numbers is not None:
+        pattern = WORDS_AND_NUMBERS
+        # Often enough that no other merge comes before those of the digits.
+        texts = chain(texts, (str(n) for n in range(whole_numbers + 1) for _ in range(1000)))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(r"\d|\n|_|[^\w\s]"), "isolated"),
+            pre_tokenizers.Split(Regex(pattern), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -64,7 +77,8 @@ def learned_tokenizer(texts: Iterable[str], size: int = 1024) -> PreTrainedToken
     tokenizer.train_from_iterator(texts, trainer)
     return finished(
         tokenizer,
-        chat_template="{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}",
+        chat_template="{% for message in messages if message.role == 'user' %}"
+        "{{ message.content }}{% endfor %}",
     )
 
 

@@ -18,8 +18,19 @@ EMBEDDED = {task.name: task for task in (chain.TASK, sudoku.TASK)}
 DATA_SETS = {"gsm8k": "gsm8k.task", "math": "maths.task", "math500": "maths.task500"} | {
     name: f"code.{name}" for name in ("humaneval", "mbpp", "kodcode")
 }
-NAMED = {"reasoning_gym": "reasoning_gym.task", "jsonl": "jsonl.task"}
-KNOWN = (*EMBEDDED, *DATA_SETS, "reasoning_gym:NAME", "jsonl:FILE", "mixtures like gsm8k:2+math:1")
+NAMED = {
+    "reasoning_gym": "reasoning_gym.task",
+    "jsonl": "jsonl.task",
+    "word-problems": "word_problems.task",
+}
+KNOWN = (
+    *EMBEDDED,
+    "word-problems",
+    *DATA_SETS,
+    "reasoning_gym:NAME",
+    "jsonl:FILE",
+    "mixtures like gsm8k:2+math:1",
+)
 
 
 def load_task(
@@ -29,7 +40,8 @@ def load_task(
     it.
 
     Args:
-        name: an embedded task (chain, sudoku), a benchmark (gsm8k, math, math500, humaneval, mbpp,
+        name: an embedded task (chain, sudoku), word-problems (or word-problems:templates, with
+            tests of other templates), a benchmark (gsm8k, math, math500, humaneval, mbpp,
             kodcode), `reasoning_gym:NAME`, `jsonl:FILE`.
         data_dir: a directory with the benchmarks' files (`DIR/gsm8k/train.jsonl`, …); None loads
             them from the Hugging Face Hub.
@@ -84,6 +96,8 @@ def load_single_task(name: str, access: DataAccess) -> Task:
     if name in DATA_SETS:
         return import_task_factory(DATA_SETS[name])(access)
     kind, _, rest = name.partition(":")
+    if name == "word-problems":  # a generated task that needs an optional package
+        return import_task_factory(NAMED[name])()
     if kind in NAMED and rest:
         return import_task_factory(NAMED[kind])(rest)
     raise UnmaskError(f"task {name!r} is not known; use one of {', '.join(KNOWN)}")

@@ -1,0 +1,221 @@
+"""From a task's examples to batches of tokens."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from unmask.errors import UnmaskError
+from unmask.models.tokenizer import learned_tokenizer, word_tokenizer
+from unmask.pretraining.config import PretrainConfig
+from unmask.pretraining.objective import draw_masks, draw_masks_within
+from unmask.tasks import Example, Task
+
+SAMPLE = 2000
+TRIES = 100  # examples drawn for one that fits
+BATCHES_AT_ONCE = 16  # are drawn and sorted by length
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A tokenizer, and how long prompts and answers may be.
+
+    Attributes:
+        tokenizer: learned or made for the task.
+        prompt_length: the longest prompt in tokens.
+        answer_length: the longest answer in tokens; where `buffer_lengths` is not set, all answers
+            are padded to it.
+        max_new_tokens: the length L that the model's config.json recommends.
+    """
+
+    tokenizer: PreTrainedTokenizerFast
+    prompt_length: int
+    answer_length: int
+    max_new_tokens: int
+
+
+def find_vocabulary(task: Task, config: PretrainConfig) -> Vocabulary:
+    """The tokenizer for a task, and its longest prompt and answer in tokens: as the task says, or
+    all three from a sample of its training examples."""
+    if task.words and task.max_prompt_tokens and task.max_new_tokens:
+        length = task.max_new_tokens
+        return Vocabulary(word_tokenizer(task.words), task.max_prompt_tokens, length, length)
+    sample = task.examples("train", SAMPLE)
+    tokenizer = learned_tokenizer(
+        (text for e in sample for text in (e.prompt, e.prefill, e.answer)),
+        config.vocabulary,
+        config.whole_numbers,
+    )
+    pairs = tokenize(tokenizer, sample)
+    prompt_length = max(len(prompt) for prompt, _ in pairs)
+    answer_length = max(len(answer) for _, answer in pairs)
+    recommended = None if config.buffer_lengths is None else task.max_new_tokens
+    return Vocabulary(tokenizer, prompt_length, answer_length, recommended or answer_length)
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerFast, examples: list[Example]
+) -> list[tuple[list[int], list[int]]]:
+    """Tokens of each prompt, as `unmask.tasks.prompt_tokens` gives them without a chat, and of its
+    answer."""
+    texts = [text for e in examples for text in (e.prompt, e.prefill, e.answer)]
+    ids = tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return [
+        (prompt + prefill, answer)
+        for prompt, prefill, answer in zip(ids[::3], ids[1::3], ids[2::3], strict=True)
+    ]
+
+
+def encode(vocabulary: Vocabulary, examples: list[Example]) -> tuple[Tensor, Tensor]:
+    """Tokens [n, S] of prompt + answer padded with EOS to `answer_length` + padding, and prompt
+    lengths [n].
+
+    Raises:
+        UnmaskError: if an example does not fit.
+    """
+    tokenizer = vocabulary.tokenizer
+    prompt_length, answer_length = vocabulary.prompt_length, vocabulary.answer_length
+    rows, lengths = [], []
+    for prompt, answer in tokenize(tokenizer, examples):
+        if len(prompt) > prompt_length or len(answer) > answer_length:
+            raise UnmaskError(
+                f"an example has {len(prompt)} + {len(answer)} tokens; the task allows "
+                f"{prompt_length} + {answer_length}"
+            )
+        answer = answer + [tokenizer.eos_token_id] * (answer_length - len(answer))
+        rows.append(prompt + answer + [tokenizer.pad_token_id] * (prompt_length - len(prompt)))
+        lengths.append(len(prompt))
+    return torch.tensor(rows), torch.tensor(lengths)
+
+
+@dataclass(frozen=True)
+class FixedBatch:
+    """Examples whose answers are padded to one length.
+
+    Attributes:
+        tokens: [B, S], as `encode` gives them.
+        prompt_lengths: [B].
+        masks: bool [B, L], hidden answer positions.
+    """
+
+    tokens: Tensor
+    prompt_lengths: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class VariedBatch:
+    """Examples of like length, all padded with EOS to the end of the rows.
+
+    Attributes:
+        tokens: [B, S].
+        ends: [B], the position behind the first EOS of each row.
+        masks: bool [B, S], hidden positions.
+    """
+
+    tokens: Tensor
+    ends: Tensor
+    masks: Tensor
+
+
+def step_seed(config: PretrainConfig, step: int) -> int:
+    """What everything that is random in one step is drawn from."""
+    return config.seed * 1_000_003 + step
+
+
+def fixed_batch(
+    task: Task, vocabulary: Vocabulary, config: PretrainConfig, step: int
+) -> FixedBatch:
+    """The batch of one step, where all answers are padded to one length."""
+    stream = task.stream("train", seed=step_seed(config, step))
+    if not task.words:
+        stream = (e for e in stream if fits(vocabulary, *tokenize(vocabulary.tokenizer, [e])[0]))
+    tokens, lengths = encode(vocabulary, list(islice(stream, config.batch_size)))
+    generator = torch.Generator().manual_seed(step_seed(config, step))
+    masks = draw_masks(config.batch_size, vocabulary.answer_length, config.suffix_share, generator)
+    return FixedBatch(tokens, lengths, masks)
+
+
+def fits(vocabulary: Vocabulary, prompt: list[int], answer: list[int]) -> bool:
+    """Whether an example is no longer than the vocabulary allows."""
+    return len(prompt) <= vocabulary.prompt_length and len(answer) <= vocabulary.answer_length
+
+
+def varied_batches(
+    task: Task,
+    vocabulary: Vocabulary,
+    config: PretrainConfig,
+    start: int,
+    buffer_lengths: tuple[int, int],
+) -> Iterator[VariedBatch]:
+    """The batches from step `start` on, each padded to a length of its own.
+
+    Args:
+        task: where the examples come from.
+        vocabulary: the tokenizer, and the longest prompts and answers that are taken.
+        config: batch size, share of suffix masks, number of steps, seed.
+        start: the first step.
+        buffer_lengths: the shortest and the longest buffer in tokens.
+
+    Raises:
+        UnmaskError: if hardly any example is short enough.
+    """
+    pool: list[list[tuple[list[int], list[int]]]] = []
+    for step in range(start, config.steps):
+        part, index = divmod(step, BATCHES_AT_ONCE)
+        if not pool or index == 0:
+            pool = draw_pool(task, vocabulary, config, part)
+        yield varied_batch(pool[index], vocabulary.tokenizer, config, step, buffer_lengths)
+
+
+def draw_pool(
+    task: Task, vocabulary: Vocabulary, config: PretrainConfig, part: int
+) -> list[list[tuple[list[int], list[int]]]]:
+    """Tokens of prompts and answers for `BATCHES_AT_ONCE` batches of examples of like length, the
+    batches in random order."""
+    stream = task.stream("train", seed=step_seed(config, part))
+    size, pairs, drawn = config.batch_size, [], 0
+    while len(pairs) < size * BATCHES_AT_ONCE:
+        found = tokenize(vocabulary.tokenizer, list(islice(stream, size)))
+        pairs += [pair for pair in found if fits(vocabulary, *pair)]
+        drawn += size
+        if drawn > TRIES * (size + len(pairs)):
+            raise UnmaskError(
+                f"fewer than one in {TRIES} examples of task {task.name} is as short as "
+                f"{vocabulary.prompt_length} + {vocabulary.answer_length} tokens; allow longer "
+                "buffers"
+            )
+    pairs = sorted(pairs[: size * BATCHES_AT_ONCE], key=lambda pair: len(pair[0]) + len(pair[1]))
+    batches = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+    random.Random(step_seed(config, part)).shuffle(batches)
+    return batches
+
+
+def varied_batch(
+    pairs: list[tuple[list[int], list[int]]],
+    tokenizer: PreTrainedTokenizerFast,
+    config: PretrainConfig,
+    step: int,
+    buffer_lengths: tuple[int, int],
+) -> VariedBatch:
+    """Rows of one length, so that the buffers have on average the length drawn for the step."""
+    low, high = buffer_lengths
+    generator = torch.Generator().manual_seed(step_seed(config, step))
+    # Cubed, because the cost of a step grows with the length of its rows: half of the buffers lie
+    # in the lowest eighth of the range, a fifth of them in its upper half.
+    buffer = low + (high - low) * torch.rand((), generator=generator).item() ** 3
+    starts = torch.tensor([len(prompt) for prompt, _ in pairs])
+    ends = starts + torch.tensor([len(answer) + 1 for _, answer in pairs])
+    length = max(int(ends.max()), round(float(starts.float().mean()) + buffer))
+    tokens = torch.full((len(pairs), length), cast(int, tokenizer.eos_token_id))
+    for row, (prompt, answer) in zip(tokens, pairs, strict=True):
+        row[: len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+    masks = draw_masks_within(starts, ends, length, config.suffix_share, generator)
+    return VariedBatch(tokens, ends, masks)

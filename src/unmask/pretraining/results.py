@@ -1,0 +1,138 @@
+"""Single lines of solutions with one computed number hidden.
+
+In a whole solution a hidden result is seldom something to compute: mostly its operands are hidden
+too, or it stands in the next line once more. A line alone, such as `5 bills * $20 = $100 in
+total.`, is a tenth as long and always has something to compute.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from unmask.errors import UnmaskError
+from unmask.pretraining.config import PretrainConfig
+from unmask.pretraining.data import BATCHES_AT_ONCE, TRIES, Vocabulary, step_seed, tokenize
+from unmask.tasks import Task
+
+SHORTEST = 5  # tokens of a line with two operands
+
+
+@dataclass(frozen=True)
+class LineBatch:
+    """Lines of like length.
+
+    Attributes:
+        tokens: [B, S], padded with EOS.
+        ends: [B], the position behind the first EOS of each row.
+        masks: bool [B, S], one hidden number a row.
+    """
+
+    tokens: Tensor
+    ends: Tensor
+    masks: Tensor
+
+
+@dataclass(frozen=True)
+class TokenKinds:
+    """What is looked for in lines.
+
+    Attributes:
+        newlines: tokens that hold a line break.
+        numbers: tokens that are numbers.
+        equals: tokens that hold an equals sign.
+    """
+
+    newlines: frozenset[int]
+    numbers: frozenset[int]
+    equals: frozenset[int]
+
+
+def find_kinds(vocabulary: Vocabulary) -> TokenKinds:
+    """The kinds of all tokens of a vocabulary."""
+    size = len(vocabulary.tokenizer)
+    texts = vocabulary.tokenizer.batch_decode([[i] for i in range(size)])
+    return TokenKinds(
+        frozenset(i for i, text in enumerate(texts) if "\n" in text),
+        frozenset(i for i, text in enumerate(texts) if text.isascii() and text.isdigit()),
+        frozenset(i for i, text in enumerate(texts) if "=" in text),
+    )
+
+
+def split_lines(answer: list[int], kinds: TokenKinds) -> list[tuple[list[int], int]]:
+    """The lines of an answer in which a number comes right behind an equals sign, perhaps with a
+    sign of currency between them; each with the position of the last such number."""
+    lines: list[list[int]] = [[]]
+    for token in answer:
+        if token in kinds.newlines:
+            lines.append([])
+        else:
+            lines[-1].append(token)
+    found = []
+    for line in lines:
+        results = [
+            i
+            for i, token in enumerate(line)
+            if token in kinds.numbers and kinds.equals & set(line[max(i - 2, 0) : i])
+        ]
+        if results and len(line) >= SHORTEST:
+            found.append((line, results[-1]))
+    return found
+
+
+def line_batches(
+    task: Task, vocabulary: Vocabulary, config: PretrainConfig, start: int
+) -> Iterator[LineBatch]:
+    """The lines of each step from `start` on."""
+    kinds, pool = find_kinds(vocabulary), []
+    for step in range(start, config.steps):
+        part, index = divmod(step, BATCHES_AT_ONCE)
+        if not pool or index == 0:
+            pool = draw_lines(task, vocabulary, kinds, config, part)
+        yield pool[index]
+
+
+def draw_lines(
+    task: Task, vocabulary: Vocabulary, kinds: TokenKinds, config: PretrainConfig, part: int
+) -> list[LineBatch]:
+    """The lines for `BATCHES_AT_ONCE` steps.
+
+    Raises:
+        UnmaskError: if the task's answers have hardly any such lines.
+    """
+    size, needed = config.result_lines, config.result_lines * BATCHES_AT_ONCE
+    # Another seed than that of the whole examples of the same steps.
+    stream = task.stream("train", seed=step_seed(config, part) + 500_000_000)
+    lines, drawn = [], 0
+    while len(lines) < needed:
+        for _, answer in tokenize(vocabulary.tokenizer, list(islice(stream, size))):
+            lines += split_lines(answer, kinds)
+        drawn += size
+        if drawn > TRIES * (size + len(lines)):
+            raise UnmaskError(
+                f"answers of task {task.name} have no lines with a number behind an equals sign; "
+                "leave out result_lines"
+            )
+    lines = sorted(lines[:needed], key=lambda pair: len(pair[0]))
+    batches = [
+        pad_lines(lines[i : i + size], cast(int, vocabulary.tokenizer.eos_token_id))
+        for i in range(0, needed, size)
+    ]
+    random.Random(step_seed(config, part)).shuffle(batches)
+    return batches
+
+
+def pad_lines(lines: list[tuple[list[int], int]], eos: int) -> LineBatch:
+    """Rows of one length, each with at least one EOS behind it."""
+    tokens = torch.full((len(lines), max(len(line) for line, _ in lines) + 1), eos)
+    for row, (line, _) in zip(tokens, lines, strict=True):
+        row[: len(line)] = torch.tensor(line)
+    hidden = torch.tensor([position for _, position in lines])
+    ends = torch.tensor([len(line) + 1 for line, _ in lines])
+    return LineBatch(tokens, ends, torch.arange(tokens.shape[1]) == hidden[:, None])

@@ -1,0 +1,218 @@
+"""Pre-trains a small masked diffusion language model on generated data (the objective of LLaDA, Nie
+et al. 2025)."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from unmask.errors import UnmaskError
+from unmask.files import (
+    new_directory,
+    provenance,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
+from unmask.pretraining.config import PretrainConfig
+from unmask.pretraining.data import Vocabulary, find_vocabulary, fixed_batch, varied_batches
+from unmask.pretraining.learner import (
+    Learner,
+    learner_tensors,
+    load_learner,
+    new_learner,
+    update_learner,
+)
+from unmask.pretraining.network import save_model
+from unmask.pretraining.objective import diffusion_loss, hidden_loss
+from unmask.pretraining.results import line_batches
+from unmask.processes import usable_device
+from unmask.tasks import Task, load_task
+
+# Settings that change nothing about the weights.
+NO_RECIPE = ("out", "resume", "compile", "device", "save_every", "data_dir")
+# Settings that may change when a run is resumed: it can go on for longer or end sooner, and learn
+# from single lines in a part of its time alone.
+SCHEDULE = ("steps", "cooldown", "result_lines")
+LOG_EVERY = 100  # steps
+PROGRESS_EVERY = 30  # seconds
+# Maps the network to the loss on one batch.
+LossOf = Callable[[Any], Tensor]
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Runs the recipe and writes a model directory that `load_model` takes.
+
+    Everything random is drawn from (seed, step), so a run that was killed and resumed gives the
+    same weights.
+
+    Returns:
+        The directory: `config.json`, `model.safetensors` (bf16), tokenizer files, `recipe.json`,
+            `loss.jsonl`.
+
+    Raises:
+        UnmaskError: for an output directory in use, a checkpoint of another configuration, or a
+            task with too few examples.
+    """
+    task = load_task(config.task, data_dir=config.data_dir)
+    device = usable_device(config.device)
+    vocabulary = find_vocabulary(task, config)
+    learner = new_learner(config, vocabulary)
+    start, curve = open_run(config, learner)
+    network = compile_network(config, learner.model) if config.compile else learner.model
+    progress = Progress(config.steps, curve)
+    for step, loss_of in enumerate(draw_losses(task, vocabulary, config, start), start):
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = loss_of(network)
+        update_learner(learner, loss, config, step)
+        record_loss(progress, step + 1, loss)
+        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+            save_run(config, learner, vocabulary, step + 1, curve)
+    return config.out
+
+
+def draw_losses(
+    task: Task, vocabulary: Vocabulary, config: PretrainConfig, start: int
+) -> Iterator[LossOf]:
+    """For each step from `start` on, the loss on the step's batch as a function of the network."""
+    mask_id, shift = cast(int, vocabulary.tokenizer.mask_token_id), int(config.family == "dream")
+    if config.buffer_lengths is not None:
+        lines = line_batches(task, vocabulary, config, start)
+        for varied in varied_batches(task, vocabulary, config, start, config.buffer_lengths):
+            tensors = [x.to(config.device) for x in (varied.tokens, varied.masks, varied.ends)]
+            loss_of = bind_loss(hidden_loss, tensors, mask_id, shift)
+            if config.result_lines:
+                batch = next(lines)
+                tensors = [x.to(config.device) for x in (batch.tokens, batch.masks, batch.ends)]
+                loss_of = add_losses(loss_of, bind_loss(hidden_loss, tensors, mask_id, shift))
+            yield loss_of
+        return
+    for step in range(start, config.steps):
+        fixed = fixed_batch(task, vocabulary, config, step)
+        tensors = [x.to(config.device) for x in (fixed.tokens, fixed.prompt_lengths, fixed.masks)]
+        yield bind_loss(diffusion_loss, tensors, mask_id, shift)
+
+
+def bind_loss(
+    function: Callable[..., Tensor], tensors: list[Tensor], mask_id: int, shift: int
+) -> LossOf:
+    """One of the losses of `unmask.pretraining.objective`, on a batch."""
+    return lambda network: function(network, *tensors, mask_id, shift)
+
+
+def add_losses(one: LossOf, other: LossOf) -> LossOf:
+    """The sum of two losses."""
+    return lambda network: one(network) + other(network)
+
+
+def compile_network(config: PretrainConfig, model: Any) -> Any:
+    """The compiled model; where lengths vary, its layers alone, once for all lengths."""
+    if config.buffer_lengths is None:
+        return torch.compile(model, dynamic=False)
+    model.model.compile(dynamic=True)
+    return model
+
+
+def open_run(config: PretrainConfig, learner: Learner) -> tuple[int, list[dict[str, Any]]]:
+    """The step to start from and the loss curve up to it: of a new output directory, or of the
+    checkpoint in an old one, which the learner takes over.
+
+    Raises:
+        UnmaskError: for an output directory in use, or a checkpoint of another configuration.
+    """
+    recipe = asdict(config) | dict.fromkeys(NO_RECIPE)
+    recipe = json.loads(json.dumps(recipe))  # tuples become lists, as they are when read
+    facts: dict[str, Any] = {"recipe": recipe}
+    start, curve = 0, []
+    if config.resume:
+        tensors = read_tensors(config.out / "checkpoint.safetensors", config.device)
+        earlier = earlier_schedules(config.out, recipe, int(tensors["step"]))
+        start = load_learner(learner, tensors)
+        lines = (config.out / "loss.jsonl").read_text(encoding="utf-8").splitlines()
+        curve = [entry for entry in map(json.loads, lines) if entry["step"] <= start]
+        if earlier:
+            facts["earlier"] = earlier
+    else:
+        new_directory(config.out)
+    write_json(config.out / "recipe.json", facts | {"provenance": provenance(config.device)})
+    return start, curve
+
+
+def earlier_schedules(out: Path, recipe: dict[str, Any], step: int) -> list[dict[str, Any]]:
+    """Under which `SCHEDULE` a run that is resumed at `step` was trained so far, where it differs
+    from today's: each with the step `until` which it held.
+
+    Raises:
+        UnmaskError: if anything else differs.
+    """
+    before = read_json(out / "recipe.json")
+    saved = asdict(PretrainConfig()) | dict.fromkeys(NO_RECIPE) | before["recipe"]
+    changed = [name for name in recipe if saved[name] != recipe[name]]
+    if not set(changed) <= set(SCHEDULE):
+        raise UnmaskError(
+            f"{out} was made with other settings ({', '.join(changed)}); resume with the same ones "
+            "or name a new directory"
+        )
+    earlier = before.get("earlier", [])
+    if changed:
+        earlier = [*earlier, {"until": step} | {name: saved[name] for name in SCHEDULE}]
+    return earlier
+
+
+def save_run(
+    config: PretrainConfig,
+    learner: Learner,
+    vocabulary: Vocabulary,
+    step: int,
+    curve: list[dict[str, Any]],
+) -> None:
+    """Writes loss curve, checkpoint and model."""
+    lines = "".join(json.dumps(entry) + "\n" for entry in curve)
+    write_text(config.out / "loss.jsonl", lines)
+    write_tensors(config.out / "checkpoint.safetensors", learner_tensors(learner, step))
+    save_model(learner.model, vocabulary.tokenizer, config.out)
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        steps: of the whole run.
+        curve: gets the mean loss of every `LOG_EVERY` steps.
+        began, printed: times in seconds, of the start and of the last line on the screen.
+        total, count: sum and number of the losses since the last entry of `curve`.
+    """
+
+    steps: int
+    curve: list[dict[str, Any]]
+    began: float = field(default_factory=time.perf_counter)
+    printed: float = -float("inf")
+    total: Tensor | float = 0.0
+    count: int = 0
+
+
+def record_loss(progress: Progress, step: int, loss: Tensor) -> None:
+    """Takes the loss of step number `step`, counted from 1; prints a line for the first step and
+    then every `PROGRESS_EVERY` seconds, and writes the curve."""
+    progress.total, progress.count = progress.total + loss.detach(), progress.count + 1
+    now, last = time.perf_counter(), step == progress.steps
+    seconds = now - progress.began
+    if now - progress.printed >= PROGRESS_EVERY or last:
+        mean = float(progress.total) / progress.count
+        print(f"step {step}/{progress.steps}  loss {mean:.4f}  {seconds:.0f} s", flush=True)
+        progress.printed = now
+    if step % LOG_EVERY == 0 or last:
+        mean = float(progress.total) / progress.count
+        entry = {"step": step, "loss": round(mean, 5), "seconds": round(seconds, 1)}
+        progress.curve.append(entry)
+        progress.total, progress.count = 0.0, 0

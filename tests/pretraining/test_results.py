@@ -1,0 +1,72 @@
+"""Single lines with a hidden result."""
+
+from dataclasses import replace
+from itertools import islice
+
+import pytest
+import torch
+
+from unmask import UnmaskError, load_task
+from unmask.pretraining import PretrainConfig
+from unmask.pretraining.data import BATCHES_AT_ONCE, find_vocabulary
+from unmask.pretraining.results import find_kinds, line_batches, split_lines
+
+TASK = load_task("word-problems")
+CONFIG = PretrainConfig(
+    task="word-problems",
+    vocabulary=2048,
+    whole_numbers=100,
+    buffer_lengths=(48, 192),
+    result_lines=8,
+    steps=100,
+)
+
+
+@pytest.fixture(scope="module")
+def vocabulary():
+    return find_vocabulary(TASK, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("answer", "results"),
+    [
+        ("He has 2 + 3 = 5 apples.\n#### 5", ["5"]),
+        ("He pays 2 * $3 = $6 + $1 = $7 now.\n6 - 4 = 2 it is.", ["7", "2"]),
+        ("23*3=69", ["69"]),
+        ("x = 4", []),
+        ("He has 5 apples and 6 pears today.", []),
+    ],
+)
+def test_the_last_number_behind_an_equals_sign_is_found(vocabulary, answer, results):
+    tokens = vocabulary.tokenizer(answer)["input_ids"]
+    lines = split_lines(tokens, find_kinds(vocabulary))
+    assert [vocabulary.tokenizer.decode([line[i]]) for line, i in lines] == results
+
+
+def test_each_row_is_a_line_with_one_hidden_number(vocabulary):
+    for batch in islice(line_batches(TASK, vocabulary, CONFIG, 0), BATCHES_AT_ONCE):
+        assert len(batch.tokens) == CONFIG.result_lines
+        assert (batch.masks.sum(1) == 1).all()
+        for row, end, hidden in zip(batch.tokens, batch.ends, batch.masks, strict=True):
+            text = vocabulary.tokenizer.decode(row[: end - 1])
+            assert "=" in text and "\n" not in text
+            assert vocabulary.tokenizer.decode(row[hidden]).isdigit()
+            assert (row[end - 1 :] == vocabulary.tokenizer.eos_token_id).all()
+
+
+def test_a_step_has_the_same_lines_wherever_a_run_starts(vocabulary):
+    whole = list(islice(line_batches(TASK, vocabulary, CONFIG, 0), 20))
+    late = next(line_batches(TASK, vocabulary, CONFIG, 19))
+    assert torch.equal(whole[19].tokens, late.tokens)
+
+
+def test_a_task_without_such_lines_is_refused(vocabulary):
+    with pytest.raises(UnmaskError, match="result_lines"):
+        next(line_batches(load_task("reasoning_gym:leg_counting"), vocabulary, CONFIG, 0))
+
+
+def test_lines_need_buffers():
+    with pytest.raises(UnmaskError, match="result_lines"):
+        replace(CONFIG, buffer_lengths=None)
+    with pytest.raises(UnmaskError, match="result_lines"):
+        replace(CONFIG, result_lines=-1)

@@ -1,0 +1,117 @@
+"""Whole runs: the recipe of the shipped models is unchanged, resuming gives the same weights, and
+what is printed and written."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import unmask
+from unmask import UnmaskError
+from unmask.files import read_tensors
+from unmask.pretraining import PretrainConfig, pretrain
+from unmask.pretraining.network import PERIODS
+
+SMALL = {"width": 32, "layers": 1, "heads": 2, "batch_size": 4}
+VARIED = {
+    "task": "word-problems",
+    "vocabulary": 1200,
+    "whole_numbers": 100,
+    "number_waves": 0.3,
+    "buffer_lengths": (48, 96),
+    "result_lines": 4,
+} | SMALL
+
+
+@pytest.fixture(autouse=True)
+def small_sample(monkeypatch):
+    monkeypatch.setattr("unmask.pretraining.data.SAMPLE", 300)
+
+
+def weights(directory):
+    return read_tensors(directory / "model.safetensors")
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("settings", [SMALL, VARIED], ids=["fixed", "varied"])
+def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path, settings, monkeypatch):
+    pretrain(PretrainConfig(out=tmp_path / "whole", steps=3, save_every=2, **settings))
+
+    import unmask.pretraining.run as run
+
+    def die_after(config, learner, vocabulary, step, curve, save=run.save_run):
+        save(config, learner, vocabulary, step, curve)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run, "save_run", die_after)
+        pretrain(PretrainConfig(out=tmp_path / "killed", steps=3, save_every=2, **settings))
+    pretrain(PretrainConfig(out=tmp_path / "killed", steps=3, resume=True, **settings))
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_a_run_may_be_resumed_for_longer_and_says_so(tmp_path):
+    pretrain(PretrainConfig(out=tmp_path / "m", steps=2, **SMALL))
+    pretrain(PretrainConfig(out=tmp_path / "m", steps=3, cooldown=0.5, resume=True, **SMALL))
+    recipe = json.loads((tmp_path / "m" / "recipe.json").read_text(encoding="utf-8"))
+    assert recipe["recipe"]["steps"] == 3
+    assert recipe["earlier"] == [{"until": 2, "steps": 2, "cooldown": 0.6, "result_lines": 0}]
+    curve = (tmp_path / "m" / "loss.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in curve] == [2, 3]
+
+
+def test_other_settings_are_refused_when_resumed(tmp_path):
+    pretrain(PretrainConfig(out=tmp_path / "m", steps=1, **SMALL))
+    changed = PretrainConfig(out=tmp_path / "m", steps=1, matrix_lr=1e-3, resume=True, **SMALL)
+    with pytest.raises(UnmaskError, match=r"other settings \(matrix_lr\)"):
+        pretrain(changed)
+
+
+def test_progress_is_shown_at_once(tmp_path, capsys):
+    pretrain(PretrainConfig(out=tmp_path / "m", steps=3, **SMALL))
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["1/3", "3/3"]
+
+
+def test_numbers_begin_with_waves_and_the_model_can_be_loaded(tmp_path):
+    out = pretrain(PretrainConfig(out=tmp_path / "m", steps=1, warmup=1000, **VARIED))
+    model = unmask.load_model(out, dtype=torch.float32)
+    assert model.max_new_tokens == 128
+    known = model.tokenizer.get_vocab()
+    rows = model.network.get_input_embeddings().weight[[known[str(n)] for n in range(101)]]
+    values = torch.arange(101)
+    for i, period in enumerate(PERIODS):
+        wave = (2 * torch.pi * values / period).cos()
+        assert torch.corrcoef(torch.stack((rows[:, i], wave)))[0, 1] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"vocabulary": 100}, "vocabulary"),
+        ({"whole_numbers": -1}, "whole_numbers"),
+        ({"number_waves": 0.3}, "whole_numbers"),
+        ({"buffer_lengths": (96, 48)}, "buffer_lengths"),
+        ({"buffer_lengths": (0, 48)}, "buffer_lengths"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings, says):
+    with pytest.raises(UnmaskError, match=says):
+        PretrainConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "module", ["pretraining/config.py", "pretraining/__init__.py", "cli/pretrain.py"]
+)
+def test_what_help_needs_imports_nothing_heavy(module):
+    source = (Path(unmask.__file__).parent / module).read_text(encoding="utf-8")
+    imported = {node.module for node in ast.parse(source).body if isinstance(node, ast.ImportFrom)}
+    light = {"dataclasses", "pathlib", "typing", "__future__"}
+    light |= {"unmask.errors", "unmask.lazy", "unmask.pretraining.config"}
+    assert imported <= light
+    assert not any(isinstance(node, ast.Import) for node in ast.parse(source).body)
