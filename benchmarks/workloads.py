@@ -43,7 +43,7 @@ class Workload:
     """One decoding job.
 
     Attributes:
-        name: letter of the issue, block length, policy.
+        name: letter of the workload, block length, policy.
         model: made once and shared.
         prompts: token ids.
         policy: what both decoders go by.
@@ -173,9 +173,8 @@ def run_decoding(work: Workload) -> dict[str, Any]:
         same = (tokens[0] == generation.tokens).all(1)
         result["rows with equal tokens"] = f"{int(same.sum())} of {len(same)}"
         result["reference / ours"] = ratio(times["reference"], times["ours"])
-        longest = (
-            max(len(prompt) for prompt in work.prompts) + work.length
-        )  # from 193 tokens on, bits depend on the padding (lab book)
+        # From 193 tokens on, the bits of CPUs' attention depend on the padding.
+        longest = max(len(prompt) for prompt in work.prompts) + work.length
         assert same.all() or longest > 192, (
             f"{work.name}: the reference decides otherwise in {int((~same).sum())} rows"
         )

@@ -165,7 +165,7 @@ def save_figure(figure: Figure, out: Path) -> Path:
 def plot_order(rows: Sequence[Mapping[str, Any]], out: str | Path) -> Path:
     """Two panels from rows of `analyse`: mean reveal time by position (paper Fig. 7), and NFE per
     block (Fig. 5)."""
-    figure = new_figure(12, 4.4)
+    figure = new_figure(12.0, 4.4)
     left, right = figure.subplots(1, 2)
     width = 0.8 / len(rows)
     for i, row in enumerate(rows):
@@ -191,7 +191,7 @@ def plot_tokens(traces: Sequence[Trace], prompt: int, out: str | Path) -> Path:
     columns = 12
     length = traces[0].reveal_step.shape[1]
     lines = -(-length // columns)
-    figure = new_figure(11, (0.42 * lines + 0.5) * len(traces))
+    figure = new_figure(11.0, (0.42 * lines + 0.5) * len(traces))
     axes = figure.subplots(len(traces), 1, squeeze=False)
     for axis, trace in zip(axes[:, 0], traces, strict=True):
         steps = trace.reveal_step[prompt]

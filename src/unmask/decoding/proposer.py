@@ -114,8 +114,10 @@ class Proposer:
         different."""
         for i, slot in enumerate(slots):
             kind = self.alike_of.get(slot)
-            known = kind is not None and prints is not None
-            self.marks[slot] = (kind, prints[i]) if known else object()
+            if kind is None or prints is None:
+                self.marks[slot] = object()
+            else:
+                self.marks[slot] = (kind, prints[i])
 
     def refresh(self, stale: Sequence[int]) -> None:
         """Renews the proposals of rows whose canvas changed."""

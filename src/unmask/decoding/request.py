@@ -109,7 +109,7 @@ class Request:
 def is_positive(value: Any) -> bool:
     """Whether a value is a finite number above 0."""
     number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value > 0
+    return number and 0 < float(value) < math.inf
 
 
 def check_holes(holes: Sequence[int], size: int) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unmask.errors import UnmaskError
 from unmask.models.cache import CacheView
-from unmask.models.head import GREEDY, HeadPlan, Sampling, best_tokens, ids_on_device
+from unmask.models.head import GREEDY, HeadPlan, Sampling, TokenRules, best_tokens, ids_on_device
 from unmask.rng import TOKEN
 
 
@@ -329,6 +329,7 @@ class Model:
         }
         ends = self.eos_ids if sampling.eos == "last" else ()
         never = self.never_ids + (self.eos_ids if sampling.eos == "never" else ())
+        rules = TokenRules(never, ends)
         plan = HeadPlan.for_device(hidden.device.type)
         tile = self.vocabulary if sampling.restricted else min(plan.tile, self.vocabulary)
         most = plan.drawn if sampling.temperature > 0 else plan.logits
@@ -340,8 +341,7 @@ class Model:
                 hidden[at],
                 without=None if without is None else without[at],
                 sampling=sampling,
-                never=never,
-                last=ends,
+                rules=rules,
                 k=max(k, 2 if "margin" in needs else 1),
                 entropy="entropy" in needs,
                 noise=None if generator is None else self.noise(generator, at, sampling),

@@ -47,6 +47,19 @@ GREEDY = Sampling()
 
 
 @dataclass(frozen=True)
+class TokenRules:
+    """Tokens that are not treated like the others.
+
+    Attributes:
+        never: they have no probability and are not proposed.
+        last: they may be proposed, but are left out of the probabilities.
+    """
+
+    never: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class HeadPlan:
     """How much of the head's work is done at once.
 
@@ -174,8 +187,7 @@ def best_tokens(
     *,
     without: Float[Tensor, "m width"] | None = None,
     sampling: Sampling = GREEDY,
-    never: tuple[int, ...] = (),
-    last: tuple[int, ...] = (),
+    rules: TokenRules = TokenRules(),
     k: int = 1,
     entropy: bool = False,
     noise: Callable[[int, int], Tensor] | None = None,
@@ -190,14 +202,13 @@ def best_tokens(
         hidden: what it reads.
         without: the same from a canvas without the prompt, for guidance.
         sampling: how tokens are drawn.
-        never: tokens that have no probability and are not proposed.
-        last: tokens that may be proposed, but are left out of the probabilities.
+        rules: tokens that are not treated like the others.
         k: how many probabilities.
         entropy: whether to compute it, in nats.
         noise: for τ > 0, uniform numbers [m, n] for the tokens from an id on: `noise(id, n)`.
     """
     tops, picks, bests, log_zs, entropies = [], [], [], [], []
-    for start, x in guided_tiles(head, hidden, without, sampling, never):
+    for start, x in guided_tiles(head, hidden, without, sampling, rules.never):
         drawn = x
         if noise is not None:
             scaled = restrict(x, sampling) if sampling.restricted else x / sampling.temperature
@@ -205,7 +216,7 @@ def best_tokens(
         top, pick = first_largest(drawn)
         tops.append(top)
         picks.append(start + pick)
-        changed = forbid(x, start, last)
+        changed = forbid(x, start, rules.last)
         if k > 1:
             best = x.topk(min(k, x.shape[1])).values
         elif changed or noise is not None:

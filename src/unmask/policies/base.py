@@ -79,7 +79,7 @@ class Observation:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Observation:
         """Applies `function` to each tensor."""
-        tensors = {
+        tensors: dict[str, Any] = {
             name: function(value) for name in TENSORS if (value := getattr(self, name)) is not None
         }
         length = self.length if isinstance(self.length, int) else function(self.length)
@@ -90,7 +90,7 @@ class Observation:
     def cat(parts: Sequence[Observation]) -> Observation:
         """Concatenates along the rows; widths and features must agree."""
         first = parts[0]
-        tensors = {
+        tensors: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts])
             for name in TENSORS
             if getattr(first, name) is not None

@@ -43,10 +43,10 @@ class NetworkConfig:
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 −
             c)) / 4 with c cut to [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
         time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all
-            frequencies are 1 (paper.md §7, 4).
+            frequencies are 1, so that they carry one number.
         context: the network reads, beside the probabilities at a position, the smallest confidence
             among the eligible positions before it and among those behind it (1 if there are none).
-            Attention could find these, but GRPO rarely gets it to (lab book).
+            Attention could find these, but in training with GRPO it rarely does.
         joint: it reads the product of the confidences of all eligible positions that are more
             confident than this one: in the units of a probability, what the entropy bound goes by.
         hidden: width of the frozen model's hidden states, which the network reads too; 0 reads none
