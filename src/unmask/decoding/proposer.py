@@ -153,9 +153,7 @@ class Proposer:
         """One pass of the backbone; then the head, once for each way of sampling among the rows."""
         canvas, model, slots = self.canvas, self.model, group.forwarded
         rows = to_device(slots, model.device)
-        width = max(self.widths[slot] for slot in slots)
-        if group.view is not None:
-            width = self.caching.store.width
+        width = self._width(group)
         guided = [i for i, slot in enumerate(slots) if self.sampling[slot].cfg_scale]
         tokens, inside = canvas.tokens[rows, :width], canvas.inside[rows, :width]
         where = canvas.where[rows]
@@ -178,6 +176,15 @@ class Proposer:
             own = [slots[i] for i in members]
             proposal = self._propose(group, own, rows[at], hidden[at], sampling, without)
             self._keep(group, members, rows[at], proposal)
+
+    def _width(self, group: Group) -> int:
+        """How many positions of their canvases a group's rows are forwarded with: as many as the
+        longest has, where the model pads keys by itself."""
+        if group.view is not None:
+            return self.caching.store.width
+        if self.model.full_attention:
+            return max(self.canvas.requests[slot].size for slot in group.forwarded)
+        return max(self.widths[slot] for slot in group.forwarded)
 
     def _propose(
         self,
