@@ -368,7 +368,8 @@ class Model:
             )
             if ends:  # LLaDA's rule: probabilities are of the other tokens; a proposed end has none
                 ended = torch.isin(token, ids_on_device(ends, 0, self.vocabulary, token.device))
-                probabilities.masked_fill_(ended[:, None], 0.0)
+                # What is not finite stays so: a broken model must be found.
+                probabilities.masked_fill_(ended[:, None] & probabilities.isfinite(), 0.0)
             tokens[at] = token
             confidence[at] = probabilities[:, :k]
             if "margin" in needs:
