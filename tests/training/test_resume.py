@@ -20,6 +20,7 @@ from tests.training.runs import (
 from unmask import TrainConfig, UnmaskError, train
 from unmask.cli import main
 from unmask.training.checkpoint import resume_config
+from unmask.training.config import RewardConfig
 
 WEIGHTS = ("checkpoint.safetensors", "last/model.safetensors", "best/model.safetensors")
 
