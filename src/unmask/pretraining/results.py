@@ -1,7 +1,7 @@
 """Single lines of solutions with one computed number hidden.
 
 In a whole solution a hidden result is seldom something to compute: mostly its operands are hidden
-too, or it stands in the next line once more. A line alone, such as `5 bills * $20 = $100 in total.`,
+too, or it stands in the next line once more. A line alone, such as `5 bills * $20 = $100 in total`,
 is a tenth as long and always has something to compute.
 """
 

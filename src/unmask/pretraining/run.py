@@ -39,7 +39,7 @@ from unmask.processes import usable_device
 from unmask.tasks import Task, load_task
 
 # Settings that change nothing about the weights.
-NO_RECIPE = ("out", "resume", "compile", "device", "save_every", "data_dir")
+NO_RECIPE = ("out", "resume", "until", "compile", "device", "save_every", "data_dir")
 # Settings that may change when a run is resumed: it can go on for longer or end sooner, and learn
 # from single lines in a part of its time alone.
 SCHEDULE = ("steps", "cooldown", "result_lines")
@@ -75,8 +75,10 @@ def pretrain(config: PretrainConfig) -> Path:
             loss = loss_of(network)
         update_learner(learner, loss, config, step)
         record_loss(progress, step + 1, loss)
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+        if (step + 1) % config.save_every == 0 or step + 1 in (config.until, config.steps):
             save_run(config, learner, vocabulary, step + 1, curve)
+        if step + 1 == config.until:
+            break
     return config.out
 
 
