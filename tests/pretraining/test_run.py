@@ -73,6 +73,10 @@ def test_a_run_stopped_and_resumed_is_the_same_as_one(tmp_path):
     assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     recipe = json.loads((tmp_path / "two" / "recipe.json").read_text(encoding="utf-8"))
     assert "earlier" not in recipe
+    pretrain(PretrainConfig(out=tmp_path / "two", steps=4, until=2, resume=True, **SMALL))
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    curve = (tmp_path / "two" / "loss.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in curve] == [1, 4]
 
 
 def test_other_settings_are_refused_when_resumed(tmp_path):

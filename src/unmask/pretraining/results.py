@@ -87,11 +87,11 @@ def split_lines(answer: list[int], kinds: TokenKinds) -> list[tuple[list[int], i
 
 
 def line_batches(
-    task: Task, vocabulary: Vocabulary, config: PretrainConfig, start: int
+    task: Task, vocabulary: Vocabulary, config: PretrainConfig, steps: range
 ) -> Iterator[LineBatch]:
-    """The lines of each step from `start` on."""
+    """The lines of each of these steps."""
     kinds, pool = find_kinds(vocabulary), []
-    for step in range(start, config.steps):
+    for step in steps:
         part, index = divmod(step, BATCHES_AT_ONCE)
         if not pool or index == 0:
             pool = draw_lines(task, vocabulary, kinds, config, part)
