@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench test-gpu bench-gpu clean
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
@@ -20,6 +20,15 @@ lint: $(STAMP)
 # Speed, memory and scaling (17 minutes): writes docs/performance.md.
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# The tests of tests/gpu, which `make test` skips where there is no GPU.
+test-gpu: $(STAMP)
+	$(BIN)/python -m pytest -n 0 -m gpu tests/gpu
+
+# Speed and memory on a GPU, of LLaDA-8B's and LLaDA-MoE's layouts with random weights: writes
+# docs/results/gpu/bench.json. See docs/gpu.md.
+bench-gpu: $(STAMP)
+	$(BIN)/python -m benchmarks.gpu
 
 # The constraints pin PyTorch's CPU build; on a GPU machine install your own torch into .venv first.
 $(STAMP): pyproject.toml constraints.txt

@@ -37,7 +37,7 @@ class Stopwatch:
 
 
 @dataclass(frozen=True)
-class Forward:
+class RowStep:
     """One row of one forward pass: its tokens without padding, and which positions needed a
     proposal."""
 
@@ -46,31 +46,32 @@ class Forward:
 
 
 class Watched(Model):
-    """A model that times its backbone and its proposals, and keeps what was forwarded if `forwards`
-    is a list."""
+    """A model that times its backbone and its head, and keeps what was forwarded if `forwards` is a
+    list (of calls in which all rows sample alike)."""
 
-    def __init__(self, model: Model, forwards: list[Forward] | None = None) -> None:
+    def __init__(self, model: Model, forwards: list[RowStep] | None = None) -> None:
         for field in fields(Model):
             object.__setattr__(self, field.name, getattr(model, field.name))
-        object.__setattr__(self, "forwards", forwards)
-        object.__setattr__(self, "backbone", Stopwatch())
-        object.__setattr__(self, "proposing", Stopwatch())
+        own: dict[str, Any] = {"forwards": forwards, "rows": []}
+        own |= {"backbone": Stopwatch(), "heading": Stopwatch()}
+        for name, value in own.items():
+            object.__setattr__(self, name, value)
 
-    def hidden_at(self, *args: Any, **kwargs: Any) -> Tensor:
-        return self.backbone.of(super().hidden_at, *args, **kwargs)  # type: ignore[attr-defined]
+    def hidden_at(self, tokens: Tensor, inside: Tensor, positions: Tensor, *view: Any) -> Tensor:
+        if self.forwards is not None:  # type: ignore[attr-defined]
+            sizes = inside.sum(1).tolist()
+            rows = [(tokens[i, :size].clone(), positions[i]) for i, size in enumerate(sizes)]
+            object.__setattr__(self, "rows", rows)
+        watch: Stopwatch = self.backbone  # type: ignore[attr-defined]
+        return watch.of(super().hidden_at, tokens, inside, positions, *view)
 
-    def propose(
-        self, tokens: Tensor, attention_mask: Tensor, positions: Tensor, **options: Any
-    ) -> Any:
+    def proposal(self, hidden: Tensor, *arguments: Any, **options: Any) -> Any:
         if self.forwards is not None:  # type: ignore[attr-defined]
             needed = options.get("needed")
-            needed = torch.ones_like(positions, dtype=torch.bool) if needed is None else needed
-            for row in range(len(tokens)):
-                size = int(attention_mask[row].sum())
-                self.forwards.append(
-                    Forward(tokens[row, :size].clone(), positions[row][needed[row]])
-                )  # type: ignore[attr-defined]
-        return self.proposing.of(super().propose, tokens, attention_mask, positions, **options)  # type: ignore[attr-defined]
+            for i, (tokens, positions) in enumerate(self.rows):  # type: ignore[attr-defined]
+                own = positions if needed is None else positions[needed[i]]
+                self.forwards.append(RowStep(tokens, own))  # type: ignore[attr-defined]
+        return self.heading.of(super().proposal, hidden, *arguments, **options)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,14 @@ class WatchedPolicy:
 
 def forwards_of(
     model: Model, prompts: Sequence[Sequence[int]], policy: Policy, **options: Any
-) -> tuple[list[Forward], Generation]:
+) -> tuple[list[RowStep], Generation]:
     """The row-steps that a decode needs."""
-    forwards: list[Forward] = []
+    forwards: list[RowStep] = []
     return forwards, decode(Watched(model, forwards), prompts, policy, **options)
 
 
 @torch.inference_mode()
-def ideal(model: Model, forwards: Sequence[Forward], batch_size: int) -> dict[str, float]:
+def ideal(model: Model, forwards: Sequence[RowStep], batch_size: int) -> dict[str, float]:
     """Seconds of the backbone and of one head product over the needed positions, for these
     row-steps in full batches, longest rows first.
 
@@ -139,9 +140,9 @@ def ours(
     began = clock()
     decode(watched, prompts, WatchedPolicy(policy, acting), **options)
     total = clock() - began
-    backbone, proposing = watched.backbone.seconds, watched.proposing.seconds  # type: ignore[attr-defined]
-    parts = {"backbone": backbone, "head": proposing - backbone, "policy": acting.seconds}
-    return {"total": total, **parts, "bookkeeping": total - proposing - acting.seconds}
+    backbone, head = watched.backbone.seconds, watched.heading.seconds  # type: ignore[attr-defined]
+    parts = {"backbone": backbone, "head": head, "policy": acting.seconds}
+    return {"total": total, **parts, "bookkeeping": total - sum(parts.values())}
 
 
 def timed(function: Callable[[], Any]) -> dict[str, float]:

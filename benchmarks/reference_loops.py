@@ -174,19 +174,19 @@ def update(
 ) -> None:
     """GRPO on the rollouts, step by step: each epoch runs the policy on the whole batch at every
     step; rows that are done have weight 0."""
-    advantage = group_advantages(rewards.view(-1, config.rollouts)).flatten()
+    advantage = group_advantages(rewards.view(-1, config.rollout.rollouts)).flatten()
     weight = 1 / (done.nfe * len(rewards))
     with torch.no_grad():
         old = [
             policy.distribution(o).log_prob(a)
             for o, a in zip(done.observations, done.actions, strict=True)
         ]
-    for _ in range(config.epochs):
+    for _ in range(config.optim.epochs):
         optimizer.zero_grad()
         for observation, action, before, acted in zip(
             done.observations, done.actions, old, done.acted, strict=True
         ):
             log_prob = policy.distribution(observation).log_prob(action)
-            grpo_loss(log_prob, before, advantage, weight * acted, config.epsilon).backward()
-        torch.nn.utils.clip_grad_norm_(policy.network.parameters(), config.max_grad_norm)
+            grpo_loss(log_prob, before, advantage, weight * acted, config.optim.epsilon).backward()
+        torch.nn.utils.clip_grad_norm_(policy.network.parameters(), config.optim.max_grad_norm)
         optimizer.step()

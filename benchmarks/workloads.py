@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from benchmarks import reference_loops as reference
 from benchmarks.measure import (
-    Forward,
+    RowStep,
     clock,
     forwards_of,
     ideal,
@@ -31,9 +30,12 @@ from benchmarks.models import random_llada, random_policy, random_prompts
 from unmask.decoding import Recorder, decode, encode_prompt
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, Policy, load_policy
+from unmask.processes import Processes
 from unmask.tasks import load_task
 from unmask.training import TrainConfig
-from unmask.training.update import signal_batch, update
+from unmask.training.decisions import signal_batch
+from unmask.training.phases import Grpo
+from unmask.training.update import update
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Workload:
     """One decoding job.
 
     Attributes:
-        name: letter of the issue, block length, policy.
+        name: letter of the workload, block length, policy.
         model: made once and shared.
         prompts: token ids.
         policy: what both decoders go by.
@@ -161,7 +163,7 @@ def run_decoding(work: Workload) -> dict[str, Any]:
         "workload": work.name,
         "nfe": float(generation.nfe.double().mean()),
         "row_steps": len(forwards),
-        "model_calls": generation.model_calls,
+        "model_calls": generation.cost.model_calls,
         "needed_positions": sum(len(forward.needed) for forward in forwards),
         "ours / ideal": ratio(times["ours"], times["ideal"]),
         "seconds": {name: median([run["total"] for run in runs]) for name, runs in times.items()},
@@ -171,9 +173,8 @@ def run_decoding(work: Workload) -> dict[str, Any]:
         same = (tokens[0] == generation.tokens).all(1)
         result["rows with equal tokens"] = f"{int(same.sum())} of {len(same)}"
         result["reference / ours"] = ratio(times["reference"], times["ours"])
-        longest = (
-            max(len(prompt) for prompt in work.prompts) + work.length
-        )  # from 193 tokens on, bits depend on the padding (lab book)
+        # From 193 tokens on, the bits of CPUs' attention depend on the padding.
+        longest = max(len(prompt) for prompt in work.prompts) + work.length
         assert same.all() or longest > 192, (
             f"{work.name}: the reference decides otherwise in {int((~same).sum())} rows"
         )
@@ -213,7 +214,7 @@ def run_grpo(
     g = 8
     config = TrainConfig(rollouts=g, minibatches=1, epochs=2, width=width, context=False)
     rows = [prompt for prompt in prompts for _ in range(g)]
-    accelerator = Accelerator(cpu=True)
+    processes = Processes.join()
     policies: dict[str, LearnedPolicy] = {}
     tokens: dict[str, torch.Tensor] = {}
     parts: dict[str, list[float]] = {
@@ -234,7 +235,7 @@ def run_grpo(
         generation = decode(model, rows, policy, **options, recorder=Recorder())
         rolled = time.process_time()
         batch = signal_batch(policy, generation, fake_rewards(generation.tokens), [], g, 0.0)
-        update(policy, batch, optimizer, config, accelerator, 0)
+        update(policy, batch, optimizer, Grpo(config, range(300)), config.optim, processes, 0)
         parts["rollouts"].append(rolled - began)
         parts["update"].append(time.process_time() - rolled)
         tokens["ours"] = generation.tokens
@@ -431,7 +432,7 @@ def growth() -> dict[str, list[dict[str, Any]]]:
 
 def growing(
     model: Model,
-    forwards: list[Forward],
+    forwards: list[RowStep],
     prompts: list[list[int]],
     policy: Policy,
     options: dict[str, Any],

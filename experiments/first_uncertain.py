@@ -18,7 +18,7 @@ from torch import Tensor
 
 import unmask
 from unmask.decoding import decode, encode_prompt
-from unmask.evaluation.run import bootstrap
+from unmask.evaluation import bootstrap
 from unmask.files import provenance, write_json
 from unmask.policies import Observation
 from unmask.rng import RowGenerator

@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from unmask.analysis.plot import read_points
+from unmask.analysis import read_points
 from unmask.evaluation import Point
 
 
 def shown(point: Point) -> str:
-    return f"{100 * point.accuracy:.1f} [{100 * point.accuracy_low:.1f}, {100 * point.accuracy_high:.1f}] @ {point.nfe:.2f}"
+    low, high = 100 * point.accuracy_low, 100 * point.accuracy_high
+    return f"{100 * point.accuracy:.1f} [{low:.1f}, {high:.1f}] @ {point.nfe:.2f}"
 
 
 def against(point: Point, heuristics: list[Point]) -> str:

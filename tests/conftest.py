@@ -1,23 +1,25 @@
 import os
 
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # the tensors are tiny; threads only get in each other's way
+# The tensors are tiny; threads only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from jaxtyping import install_import_hook
 
-with install_import_hook(
-    "unmask", "beartype.beartype"
-):  # shapes and dtypes of every annotated function are checked in every test
-    import unmask
-    import unmask.decoding
-    from unmask.models.tokenizer import word_tokenizer
-    from unmask.pretraining import PretrainConfig
-    from unmask.pretraining.network import new_model, save_model
+# Imported before the hook: what tests look at here are the checks of the options themselves.
+import unmask.decoding.options
+
+# Shapes and dtypes of every annotated function are checked in every test. The hook stays, because
+# the package imports its modules when they are first used.
+install_import_hook("unmask", "beartype.beartype")
 
 import hypothesis
 import pytest
 import torch
+
+import unmask
+from unmask.models.tokenizer import word_tokenizer
+from unmask.pretraining import PretrainConfig
+from unmask.pretraining.network import new_model, save_model
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unmask", deadline=None, max_examples=25, derandomize=True)
@@ -33,9 +35,8 @@ def tiny_dir(tmp_path_factory):
     task = unmask.load_task("chain")
     tokenizer = word_tokenizer(task.words)
     model = new_model(PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51)
-    with (
-        torch.no_grad()
-    ):  # large enough that positions differ, small enough that few confidences saturate
+    # Large enough that positions differ, small enough that few confidences saturate.
+    with torch.no_grad():
         for weight in model.parameters():
             if weight.ndim == 2:
                 weight.normal_(std=0.5)

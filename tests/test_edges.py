@@ -1,6 +1,5 @@
-"""Edges of tasks, models and evaluation that the files named after them leave out."""
+"""Edges of models and evaluation that the files named after them leave out."""
 
-import inspect
 import json
 import shutil
 from pathlib import Path
@@ -10,68 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from unmask import UnmaskError, evaluate, load_model, load_task
+from unmask.models import Forward, Sampling
 from unmask.models.tokenizer import word_tokenizer
 from unmask.rng import RowGenerator
-from unmask.tasks import EMBEDDED, Example
-from unmask.tasks.base import Task
-
-# 6×6 grids that break one kind of unit only (found by a solver), so each of the three rules must be
-# checked by itself.
-ONE_RULE_BROKEN = {
-    "row": "315514624326563645142231456153231462",
-    "column": "315624426531241536536412651234324615",
-    "box": "315624536241264513123465641352452136",
-}
-NO_CLUES = Example(" ".join("_" * 36 + "="), "")
-
-
-def units():
-    """The rows, columns and boxes (2 rows of 3 cells) of a sudoku."""
-    rows = [[6 * r + c for c in range(6)] for r in range(6)]
-    columns = [[6 * r + c for r in range(6)] for c in range(6)]
-    boxes = [
-        [6 * (top + r) + left + c for r in range(2) for c in range(3)]
-        for top in (0, 2, 4)
-        for left in (0, 3)
-    ]
-    return {"row": rows, "column": columns, "box": boxes}
-
-
-@pytest.mark.parametrize("kind", ONE_RULE_BROKEN)
-def test_sudoku_checks_each_rule_by_itself(kind):
-    grid = ONE_RULE_BROKEN[kind]
-    assert {
-        name
-        for name, group in units().items()
-        if any(len({grid[c] for c in unit}) < 6 for unit in group)
-    } == {kind}
-    assert load_task("sudoku").score(" ".join(grid), NO_CLUES) == 0.0
-
-
-def test_sudoku_refuses_a_valid_grid_of_another_puzzle():
-    task = load_task("sudoku")
-    example = task.examples("train", 1)[0]
-    renamed = example.answer.translate(
-        str.maketrans("123456", "234561")
-    )  # valid, but no clue is kept
-    assert task.score(renamed, NO_CLUES) == 1.0
-    assert task.score(renamed, example) == 0.0
-
-
-def test_chain_answers_by_arithmetic():
-    for example in load_task("chain").examples("train", 100):
-        value, *rest = example.prompt.split()[:-1]
-        for operation in rest[1::2]:
-            value = str(eval(f"{value} {operation[0]} {operation[1:]}") % 10)
-        assert example.answer.split()[-2:] == ["#", value]
-
-
-@pytest.mark.parametrize("name", EMBEDDED)
-def test_unknown_splits_are_refused(name):
-    with pytest.raises(UnmaskError, match="'dev' is not known"):
-        next(
-            inspect.unwrap(Task.stream)(EMBEDDED[name], "dev")
-        )  # unwrapped: in tests, beartype would be first to complain
 
 
 def change_weights(directory, function):
@@ -151,9 +91,8 @@ def test_drawn_tokens_follow_the_tempered_distribution(tiny_model):
     logits = tiny_model.logits(tokens, mask)[0, 2].double()
     logits[list(tiny_model.never_ids)] = -torch.inf
     rows = [x.expand(n, -1).contiguous() for x in (tokens, mask, position)]
-    proposal = tiny_model.propose(
-        *rows, temperature=2.0, generator=RowGenerator(torch.arange(n) * 7919)
-    )
+    generator = RowGenerator(torch.arange(n) * 7919)
+    proposal = tiny_model.propose(Forward(*rows), Sampling(temperature=2.0), generator=generator)
     frequencies = torch.bincount(proposal.tokens[:, 0], minlength=len(logits)) / n
     assert not frequencies[list(tiny_model.never_ids)].any()
     torch.testing.assert_close(

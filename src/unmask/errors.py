@@ -4,3 +4,21 @@ code 2."""
 
 class UnmaskError(Exception):
     """Bad input. The message is one sentence: what was given, what is accepted, what to do."""
+
+
+def short_error(error: BaseException) -> str:
+    """An error's message as one line of at most 200 characters, for use inside a sentence.
+
+    Libraries raise errors of several lines, or of none; then the name of the error's type stands
+    for its message.
+    """
+    return short_text(str(error)) or type(error).__name__
+
+
+def short_text(text: str, length: int = 200) -> str:
+    """The text as one line of at most `length` characters, cut between two words if it can be."""
+    line = " ".join(text.split())
+    if len(line) <= length:
+        return line
+    cut = line[: length - 2]
+    return cut[: max(cut.rfind(" "), length // 2)] + " …"

@@ -3,29 +3,50 @@ from."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from unmask.errors import UnmaskError, short_error
 
-from unmask.errors import UnmaskError
+# The functions that handle tensors import torch themselves: the commands read configurations with
+# this module, and `--help` must not wait for torch.
+if TYPE_CHECKING:
+    import torch
+
+# The words of the `unmask` command that runs now; None where unmask is used as a library.
+RUNNING_COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("RUNNING_COMMAND", default=None)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file so that a kill at any moment leaves the old one or the new one, never a
+    """Writes a UTF-8 file so that a kill at any moment leaves the old one or the new one, never a
     part."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
+    part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+def decode_lines(data: bytes) -> list[str]:
+    r"""The lines of a UTF-8 file without their `\n`; a byte-order mark at the start is dropped.
+
+    Lines end at `\n` only. `str.splitlines` also splits at characters such as U+2028 and U+0085,
+    which JSON allows inside a string.
+
+    Raises:
+        UnicodeDecodeError: if the bytes are not UTF-8.
+    """
+    return data.decode("utf-8-sig").removesuffix("\n").split("\n")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -33,8 +54,10 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=1) + "\n")
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """`write_text` for a safetensors file."""
+    from safetensors.torch import save_file
+
     part = path.with_name(f".{path.name}.part")
     save_file(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
@@ -44,26 +67,28 @@ def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     os.replace(part, path)
 
 
-def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
+def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file.
 
     Raises:
         UnmaskError: if the file is missing or truncated.
     """
+    import torch
+    from safetensors.torch import load_file
+
+    # safetensors does not know the name cpu:0, which torch gives to the same device.
+    target = "cpu" if torch.device(device).type == "cpu" else str(device)
     try:
-        return load_file(
-            path, device="cpu" if torch.device(device).type == "cpu" else str(device)
-        )  # torch has cpu:0, safetensors not
+        return load_file(path, device=target)
     except FileNotFoundError:
         raise UnmaskError(
             f"{path} does not exist; a checkpoint directory holds config.json and safetensors files"
         ) from None
-    except (
-        Exception
-    ) as error:  # safetensors raises its own type, and OSError when the header is cut
+    # safetensors raises its own type, and OSError when the header is cut.
+    except Exception as error:
         raise UnmaskError(
-            f"{path} cannot be read as safetensors ({error}); it is damaged or truncated, so copy "
-            "it again"
+            f"{path} cannot be read as safetensors ({short_error(error)}); it is damaged or "
+            "truncated, so copy it again"
         ) from None
 
 
@@ -74,12 +99,14 @@ def read_json(path: Path) -> Any:
         UnmaskError: if the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UnmaskError(f"{path} does not exist; check the directory's name") from None
-    except (OSError, ValueError) as error:
+    # RecursionError: brackets that are nested thousands deep.
+    except (OSError, ValueError, RecursionError) as error:
         raise UnmaskError(
-            f"{path} cannot be read as JSON ({error}); it is damaged, so make or copy it again"
+            f"{path} cannot be read as JSON ({short_error(error)}); it is damaged, so make or copy "
+            "it again"
         ) from None
 
 
@@ -116,8 +143,10 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Path:
     return path
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, torch.Tensor]:
     """The state of an optimiser as flat tensors `prefix/parameter/name`."""
+    import torch
+
     state = optimizer.state_dict()["state"]
     return {
         f"{prefix}/{i}/{name}": torch.as_tensor(value)
@@ -127,11 +156,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str
 
 
 def load_optimizer(
-    optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], prefix: str
+    optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], prefix: str
 ) -> None:
     """Puts back what `optimizer_tensors` took out; the groups keep the settings that the optimiser
     was made with."""
-    state: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith(f"{prefix}/"):
             _, index, name = key.split("/")
@@ -141,34 +170,60 @@ def load_optimizer(
     )
 
 
+@functools.cache
 def commit() -> str | None:
-    """The git commit of this checkout (with `+` if files differ from it), or None outside one."""
-    here = Path(__file__).parent
+    """The git commit of this package's checkout, with `+` if files differ from it.
+
+    None if this file is not tracked by git: a package that is installed inside somebody's project
+    must not report that project's commit. The answer is kept, so that a process asks git once.
+    """
+    here = Path(__file__)
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
+            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + (
-            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        git("ls-files", "--error-unmatch", here.name)
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+@contextmanager
+def running_command(words: Sequence[str]) -> Iterator[None]:
+    """While the body runs, `provenance` names this `unmask` command as what made a result."""
+    token = RUNNING_COMMAND.set(tuple(words))
+    try:
+        yield
+    finally:
+        RUNNING_COMMAND.reset(token)
 
 
 def provenance(
     device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> dict[str, Any]:
-    """What made a result: command, commit, versions, machine, device and dtype."""
+    """What made a result: command, commit, versions, machine, device and dtype.
+
+    `command` is the `unmask` command that runs. Where a program uses unmask as a library, `command`
+    is None and `argv` holds that program's own command line.
+    """
+    import torch
+
+    words = RUNNING_COMMAND.get()
+    origin: dict[str, Any] = {"command": None if words is None else shlex.join(words)}
+    if words is None:
+        origin["argv"] = shlex.join(sys.orig_argv)
+    machine = f"{platform.system()} {platform.machine()}"
     return {
-        "command": " ".join(["unmask", *sys.argv[1:]]),
+        **origin,
         "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {p: version(p) for p in ("unmask", "torch", "transformers")},
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
+        "machine": f"{machine}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch.") if dtype else None,
     }

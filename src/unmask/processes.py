@@ -7,8 +7,9 @@ command that may run on several of them calls `Processes.join` first and loads i
 
 from __future__ import annotations
 
+import atexit
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -27,15 +28,24 @@ def usable_device(device: str | torch.device) -> torch.device:
     """The device, tried out.
 
     Raises:
-        UnmaskError: if this machine has none of that name.
+        UnmaskError: if this machine has none of that name, or it holds no data (`meta`).
     """
     try:
-        return torch.zeros(1, device=device).device
-    except (RuntimeError, AssertionError, NotImplementedError, ValueError):
+        found = torch.zeros(1, device=device).device
+        if not isinstance(device, str | torch.device) or found.type == "meta":
+            raise ValueError
+        return found
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError, ValueError):
         raise UnmaskError(
             f"device {str(device)!r} cannot be used here; give cpu, cuda or cuda:N of a device "
             "that this machine has"
         ) from None
+
+
+def leave_group() -> None:
+    """Ends this process' membership in the group, if it is in one."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,10 @@ class Processes:
             own = f"{device}:{os.environ.get('LOCAL_RANK', '0')}"
             usable_device(own)
         state = PartialState(cpu=device == "cpu", timeout=timeout)
+        if torch.distributed.get_backend() == "gloo":
+            # Its threads would end a process that exits before them with an abort. (NCCL needs no
+            # such care, and there the call could wait for a process that has failed.)
+            atexit.register(leave_group)
         return Processes(state.process_index, state.num_processes, torch.device(own))
 
     @property
@@ -107,6 +121,19 @@ class Processes:
             values = values.clone()
             torch.distributed.all_reduce(values)
         return values
+
+    def means(self, sums: Mapping[str, float], count: int) -> dict[str, float]:
+        """Means over what all processes have, rounded to six digits.
+
+        Args:
+            sums: of this process, by name; the same names in every process.
+            count: how many things of this process they are sums over, perhaps 0.
+        """
+        values = torch.tensor([*sums.values(), count], dtype=torch.float64)
+        *totals, everything = self.total(values).tolist()
+        return {
+            name: round(total / everything, 6) for name, total in zip(sums, totals, strict=True)
+        }
 
     def mean_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Replaces gradients by their mean over all processes, in one flat reduction.

@@ -29,6 +29,16 @@ def mix(x: Tensor) -> Tensor:
     return x ^ ((x >> 31) & ((1 << 33) - 1))
 
 
+def mix_int(x: int) -> int:
+    """`mix` of one number on the host: a constant never has to travel to a device."""
+    whole = (1 << 64) - 1
+    x &= whole
+    x = ((x ^ (x >> 30)) * _MIX_1) & whole
+    x = ((x ^ (x >> 27)) * _MIX_2) & whole
+    x ^= x >> 31
+    return x - (1 << 64) if x >> 63 else x
+
+
 @dataclass(frozen=True)
 class RowGenerator:
     """Independent random streams, one for each row.
@@ -58,19 +68,17 @@ class RowGenerator:
             stream: what they are for; different streams are independent.
             start: how many numbers of the draw to skip; int64 [B] or one number for all.
         """
-        key = mix(self.keys ^ mix(torch.tensor(stream, device=self.keys.device) + _GOLDEN))
-        key = mix(key ^ mix(torch.as_tensor(counter, device=key.device) + _GOLDEN))
-        index = torch.as_tensor(start, device=key.device).view(-1, 1) + torch.arange(
-            1, n + 1, device=key.device
-        )
+        draw = counter + _GOLDEN
+        key = mix(self.keys ^ mix_int(stream + _GOLDEN))
+        key = mix(key ^ (mix_int(draw) if isinstance(draw, int) else mix(draw)))
+        first = start if isinstance(start, int) else start.view(-1, 1)
+        index = first + torch.arange(1, n + 1, device=key.device)
         bits = mix(key[:, None] + _GOLDEN * index)
         return ((bits >> 40) & ((1 << 24) - 1)).float() * 2.0**-24
 
 
-ACTION, TOKEN = (
-    0,
-    1,
-)  # streams: the policy's decisions, and the frozen model's token draws at temperature > 0
+# Streams: the policy's decisions, and the frozen model's token draws at temperature > 0.
+ACTION, TOKEN = 0, 1
 
 
 def row_keys(rows: Sequence[Sequence[int]], seed: int) -> list[int]:

@@ -18,3 +18,16 @@ def probability(logits, eligible, order):
         p *= math.exp(logits[position]) / total
         left.remove(position)
     return p / (1 + sum(math.exp(logits[i]) for i in left))
+
+
+def entropy(logits, eligible, action):
+    """The entropies of the draws along an action (places from 1, or 0), summed."""
+    order = sorted((i for i in eligible if action[i]), key=lambda i: action[i])
+    total, left = 0.0, list(eligible)
+    for stage in range(len(order) + 1):
+        weights = [math.exp(logits[i]) for i in left] + ([1.0] if stage else [])
+        shares = [w / sum(weights) for w in weights]
+        total -= sum(p * math.log(p) for p in shares if p)
+        if stage < len(order):
+            left.remove(order[stage])
+    return total

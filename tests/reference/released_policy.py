@@ -1,5 +1,4 @@
-"""The released code's policy network as paper.md (§4, §7) describes it, one row, one position and
-one head at a time."""
+"""The policy network of the paper's released code, one row, one position and one head at a time."""
 
 import math
 

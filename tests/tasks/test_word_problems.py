@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from unmask import UnmaskError, load_task
-from unmask.tasks.base import SPLITS, split_of
+from unmask.tasks.examples import SPLITS, split_of
 from unmask.tasks.word_problems import (
     HELD_OUT,
     LARGEST,

@@ -1,26 +1,20 @@
 """Measures and figures from evaluation results."""
 
-from unmask.analysis.plot import plot_order, plot_pareto, plot_tokens, read_points
-from unmask.analysis.traces import (
-    Trace,
-    adjacent_share,
-    analyse,
-    mean_reveal_time,
-    nfe_per_block,
-    order_correlation,
-    read_traces,
-)
+from unmask.lazy import lazy_names
 
-__all__ = [
-    "Trace",
-    "adjacent_share",
-    "analyse",
-    "mean_reveal_time",
-    "nfe_per_block",
-    "order_correlation",
-    "plot_order",
-    "plot_pareto",
-    "plot_tokens",
-    "read_points",
-    "read_traces",
-]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Trace": "traces",
+        "adjacent_share": "traces",
+        "analyse": "traces",
+        "mean_reveal_time": "traces",
+        "nfe_per_block": "traces",
+        "order_correlation": "traces",
+        "plot_order": "plot",
+        "plot_pareto": "plot",
+        "plot_tokens": "plot",
+        "read_points": "results",
+        "read_traces": "traces",
+    },
+)

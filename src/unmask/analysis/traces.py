@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from unmask.errors import UnmaskError
-from unmask.evaluation import read_records
+from unmask.evaluation.stores import read_records
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,13 @@ def mean_reveal_time(reveal_step: np.ndarray) -> np.ndarray:
     """When each position is revealed, as a share of the row's own passes: float [L], 0 in the first
     pass, 1 in the last (Fig. 7).
 
-    Rows done in one pass count as 0. Positions never revealed are left out.
+    Rows done in one pass count as 0. Rows in which a position is never revealed are left out there;
+    nan if all are.
     """
-    last = reveal_step.max(1, keepdims=True)
-    share = np.where(reveal_step >= 0, reveal_step / np.maximum(last, 1), np.nan)
-    return np.nanmean(share, axis=0)
+    last = np.maximum(reveal_step.max(1, keepdims=True), 1)
+    revealed = reveal_step >= 0
+    total = np.where(revealed, reveal_step / last, 0.0).sum(0)
+    return total / np.where(revealed.any(0), revealed.sum(0), np.nan)
 
 
 def blocks(length: int, block_length: int) -> list[slice]:
@@ -89,8 +92,11 @@ def nfe_per_block(reveal_step: np.ndarray, block_length: int) -> np.ndarray:
 
 
 def adjacent_share(reveal_step: np.ndarray) -> float:
-    """Share of neighbouring pairs of positions that the same pass revealed (Figs. 23, 24)."""
+    """Share of neighbouring pairs of positions that the same pass revealed (Figs. 23, 24); nan if
+    there are no pairs of revealed positions."""
     both = (reveal_step[:, 1:] >= 0) & (reveal_step[:, :-1] >= 0)
+    if not both.any():
+        return math.nan
     return float((reveal_step[:, 1:] == reveal_step[:, :-1])[both].mean())
 
 
@@ -115,7 +121,7 @@ def order_correlation(a: np.ndarray, b: np.ndarray, block_length: int) -> np.nda
 
 def analyse(traces: Sequence[Trace]) -> list[dict[str, Any]]:
     """Every measure of this module for each trace, and its order's correlation with each other
-    trace on the same prompts.
+    trace on the same prompts, as JSON: what is not defined (nan) is None.
 
     The blocks are the trace's own; in full diffusion, those of the smallest block length among the
     traces, or a third of the buffer.
@@ -123,27 +129,33 @@ def analyse(traces: Sequence[Trace]) -> list[dict[str, Any]]:
     length = traces[0].reveal_step.shape[1]
     smaller = [t.block_length for t in traces if t.block_length < length]
     cut = min(smaller) if smaller else max(1, length // 3)
-    rows = []
-    for trace in traces:
-        others: Mapping[str, Any] = {
-            f"{other.sampler} BL {other.block_length}": order_correlation(
-                trace.reveal_step, other.reveal_step, cut
-            ).tolist()
-            for other in traces
-            if other is not trace and other.prompts == trace.prompts
-        }
-        rows.append(
-            {
-                "sampler": trace.sampler,
-                "block_length": trace.block_length,
-                "prompts": len(trace.prompts),
-                "accuracy": float(trace.correct.mean()),
-                "nfe": float((trace.reveal_step.max(1) + 1).mean()),
-                "mean_reveal_time": mean_reveal_time(trace.reveal_step).tolist(),
-                "measured_block_length": cut,
-                "nfe_per_block": nfe_per_block(trace.reveal_step, cut).tolist(),
-                "adjacent_share": adjacent_share(trace.reveal_step),
-                "order_correlation": others,
-            }
+    return [analyse_one(trace, traces, cut) for trace in traces]
+
+
+def analyse_one(trace: Trace, traces: Sequence[Trace], block_length: int) -> dict[str, Any]:
+    """The measures of one trace, in blocks of `block_length`, beside all others."""
+    correlations = {
+        f"{other.sampler} BL {other.block_length}": finite_list(
+            order_correlation(trace.reveal_step, other.reveal_step, block_length)
         )
-    return rows
+        for other in traces
+        if other is not trace and other.prompts == trace.prompts
+    }
+    (together,) = finite_list(np.array([adjacent_share(trace.reveal_step)]))
+    return {
+        "sampler": trace.sampler,
+        "block_length": trace.block_length,
+        "prompts": len(trace.prompts),
+        "accuracy": float(trace.correct.mean()),
+        "nfe": float((trace.reveal_step.max(1) + 1).mean()),
+        "mean_reveal_time": finite_list(mean_reveal_time(trace.reveal_step)),
+        "measured_block_length": block_length,
+        "nfe_per_block": finite_list(nfe_per_block(trace.reveal_step, block_length)),
+        "adjacent_share": together,
+        "order_correlation": correlations,
+    }
+
+
+def finite_list(values: np.ndarray) -> list[float | None]:
+    """Numbers for JSON, which has no nan: None where one is not finite."""
+    return [float(value) if np.isfinite(value) else None for value in values]

@@ -1,23 +1,22 @@
-"""The `unmask` command: one file per subcommand, each with a `Config` dataclass and
-`run(config)`."""
+"""The `unmask` command: one file per subcommand, each with a `Config` dataclass and `run(config)`.
+
+The module of a subcommand imports what its options need and nothing heavy, so that `--help` and a
+usage error answer at once; `run` imports the rest. A subcommand that must know which options were
+given, rather than left at their defaults, has `run(config, given)`.
+
+This module itself imports next to nothing: an interrupt (Ctrl-C) gets its one line only once `main`
+runs.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import io
 import sys
-from pathlib import Path
-
-import tyro
-import yaml
-from pydantic import TypeAdapter, ValidationError
 
 from unmask.errors import UnmaskError
 
 COMMANDS = {
-    "demo": "train policies on an embedded model and compare them with the heuristics (the main job)",
-    "generate": "answer prompts, if you like while you watch the canvas fill",
+    "demo": "train policies on an embedded model, compare them with heuristics (the main job)",
+    "generate": "answer prompts; with --show, watch the canvas fill",
     "train": "train an unmasking policy with GRPO",
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "compare": "test whether two samplers differ on the same prompts (paired bootstrap)",
@@ -31,58 +30,52 @@ COMMANDS = {
 
 
 def usage() -> str:
+    """What `unmask --help` prints."""
     lines = [f"  {name:<14}{text}" for name, text in COMMANDS.items()]
     return "\n".join(
         ["usage: unmask COMMAND [options]; `unmask COMMAND --help` explains each.", "", *lines]
     )
 
 
-def read_config(config_class: type, path: str) -> object:
-    """An instance of `config_class` from a YAML file that names any of its fields.
+def given_options(arguments: list[str]) -> frozenset[str]:
+    """The names of the options on a command line, as the fields of a `Config` are called.
+
+    `--block-length 4` and `--block-length=4` give block_length, `--no-traces` gives traces. What
+    follows a bare `--` is no option.
+
+    Args:
+        arguments: the words behind the subcommand.
+    """
+    if "--" in arguments:
+        arguments = arguments[: arguments.index("--")]
+    flags = [word[2:].partition("=")[0] for word in arguments if word.startswith("--")]
+    return frozenset(flag.removeprefix("no-").replace("-", "_") for flag in flags)
+
+
+def run_command(name: str, arguments: list[str]) -> None:
+    """Runs one subcommand.
 
     Raises:
-        UnmaskError: if the file cannot be read, names an unknown field, or a value has the wrong
-            type.
+        UnmaskError: for bad input.
+        SystemExit: with the code 0 after `--help`.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UnmaskError(
-            f"config file {path} cannot be read as YAML ({' '.join(str(error).split())})"
-        ) from None
-    if not isinstance(values, dict):
-        raise UnmaskError(
-            f"config file {path} holds no `option: value` lines; see `--help` for the options"
-        )
-    values = {str(key).replace("-", "_"): value for key, value in values.items()}
-    known = set(config_class.__dataclass_fields__)
-    if unknown := sorted(set(values) - known):
-        raise UnmaskError(
-            f"config file {path} sets unknown options ({', '.join(unknown)}); known are "
-            f"{', '.join(sorted(known))}"
-        )
-    try:
-        return TypeAdapter(config_class).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UnmaskError(
-            f"config file {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        ) from None
+    if name not in COMMANDS:
+        raise UnmaskError(f"command {name!r} is not known; use one of {', '.join(COMMANDS)}")
 
+    import importlib
+    import inspect
 
-def sentence(box: str) -> str:
-    """The complaint inside tyro's box as one line."""
-    lines = [line.strip("│╭╮╰╯─- \t") for line in box.splitlines()]
-    text = [line for line in lines if line]
-    end = next(
-        (
-            i
-            for i, line in enumerate(text)
-            if line.startswith(("For full helptext", "Argument helptext", "Perhaps you meant"))
-        ),
-        len(text),
-    )
-    return " ".join(text[1:end]).rstrip(".") or "the options cannot be read"
+    from unmask.cli.arguments import parse
+    from unmask.files import running_command
+
+    module = importlib.import_module(f"unmask.cli.{name.replace('-', '_')}")
+    aliases = getattr(module, "ALIASES", {})  # other names of flags
+    config, given = parse(module.Config, name, arguments, aliases)
+    with running_command(["unmask", name, *arguments]):
+        if len(inspect.signature(module.run).parameters) == 2:
+            module.run(config, given)
+        else:
+            module.run(config)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -94,40 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     try:
-        if name not in COMMANDS:
-            raise UnmaskError(f"command {name!r} is not known; use one of {', '.join(COMMANDS)}")
-        module = importlib.import_module(f"unmask.cli.{name.replace('-', '_')}")
-        default = None
-        rest = [
-            part
-            for word in rest
-            for part in (word.split("=", 1) if word.startswith("--config=") else [word])
-        ]
-        if "--config" in rest:
-            at = rest.index("--config")
-            if at + 1 == len(rest):
-                raise UnmaskError("--config was given without a file; give a YAML file")
-            default = read_config(module.Config, rest[at + 1])
-            del rest[at : at + 2]
-        epilogue = "--config FILE.yaml sets any of these options; the command line wins."
-        description = f"{module.Config.__doc__}\n\n{epilogue}"
-        complaint = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(complaint):
-                config = tyro.cli(
-                    module.Config,
-                    args=rest,
-                    default=default,
-                    prog=f"unmask {name}",
-                    description=description,
-                )
-        except SystemExit as stop:
-            if not stop.code:
-                raise  # --help
-            raise UnmaskError(
-                sentence(complaint.getvalue()) + f"; see `unmask {name} --help`"
-            ) from None
-        module.run(config)
+        run_command(name, rest)
     except UnmaskError as error:
         print(f"unmask {name}: {error}", file=sys.stderr)
         return 2

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from unmask.analysis import analyse, plot_order, plot_tokens, read_traces
 from unmask.errors import UnmaskError
-from unmask.files import new_directory, write_json
 
 
 @dataclass(frozen=True)
@@ -25,6 +23,9 @@ class Config:
 
 
 def run(config: Config) -> None:
+    from unmask.analysis import analyse, plot_order, plot_tokens, read_traces
+    from unmask.files import new_directory, write_json
+
     traces = [trace for directory in config.results for trace in read_traces(directory)]
     if not traces:
         raise UnmaskError(
@@ -45,8 +46,7 @@ def run(config: Config) -> None:
     for row in rows:
         per_block = " ".join(f"{value:.1f}" for value in row["nfe_per_block"])
         name = f"{row['sampler']:<40} BL {row['block_length']:>3}"
-        print(
-            f"{name}  NFE {row['nfe']:5.1f}  per block {per_block}  adjacent together "
-            f"{100 * row['adjacent_share']:.0f} %"
-        )
+        share = row["adjacent_share"]
+        together = "" if share is None else f"  adjacent together {100 * share:.0f} %"
+        print(f"{name}  NFE {row['nfe']:5.1f}  per block {per_block}{together}")
     print(f"written to {out}/analysis.json, order.png and tokens.png")

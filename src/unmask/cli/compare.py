@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unmask.analysis import read_points
 from unmask.errors import UnmaskError
-from unmask.evaluation import compare, read_records
 
 
 @dataclass(frozen=True)
@@ -24,24 +23,37 @@ class Config:
 
 
 def run(config: Config) -> None:
+    from unmask.analysis import read_points
+    from unmask.evaluation import compare, read_records
+
     if not config.results:
         raise UnmaskError("no results were given; give directories that `unmask evaluate` wrote")
     read_points(config.results)  # refuses results of different models, tasks or lengths
     records = [record for directory in config.results for record in read_records(directory)]
-    known = ", ".join(dict.fromkeys(record["sampler"] for record in records))
-
-    def of(sampler: str, option: str) -> list[dict[str, Any]]:
-        found = [record for record in records if record["sampler"] == sampler]
-        if not found:
-            raise UnmaskError(
-                f"--{option} is {sampler!r}, which the results do not hold; they hold {known}"
-            )
-        return found
-
-    for d in compare(of(config.first, "first"), of(config.second, "second")):
-        accuracy = f"{100 * d.accuracy:+.1f} points [{100 * d.accuracy_low:+.1f}, {100 * d.accuracy_high:+.1f}], p = {d.p_accuracy:.2g}"
-        nfe = f"{d.nfe:+.2f} NFE [{d.nfe_low:+.2f}, {d.nfe_high:+.2f}], p = {d.p_nfe:.2g}"
+    first = records_of(records, config.first, "first")
+    second = records_of(records, config.second, "second")
+    for d in compare(first, second):
+        low, high = 100 * d.accuracy_low, 100 * d.accuracy_high
+        accuracy = f"{100 * d.accuracy:+.1f} points [{low:+.1f}, {high:+.1f}]"
+        nfe = f"{d.nfe:+.2f} NFE [{d.nfe_low:+.2f}, {d.nfe_high:+.2f}]"
         print(
             f"BL {d.block_length:>3}, {d.prompts} prompts  {config.second} against {config.first}: "
-            f"{accuracy}; {nfe}"
+            f"{accuracy}, p = {d.p_accuracy:.2g}; {nfe}, p = {d.p_nfe:.2g}"
         )
+
+
+def records_of(
+    records: Sequence[Mapping[str, Any]], sampler: str, option: str
+) -> list[Mapping[str, Any]]:
+    """The results of one sampler.
+
+    Raises:
+        UnmaskError: naming the option that gave it, if there are none.
+    """
+    found = [record for record in records if record["sampler"] == sampler]
+    if not found:
+        known = ", ".join(dict.fromkeys(record["sampler"] for record in records))
+        raise UnmaskError(
+            f"--{option} is {sampler!r}, which the results do not hold; they hold {known}"
+        )
+    return found

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import torch
+import tyro
 
-from unmask.evaluation import evaluate, pass_at_k, read_records, sampling
-from unmask.files import write_json
-from unmask.models import load_model
-from unmask.tasks import Split, answer_length, load_task
+from unmask.decoding.options import DecodeOptions
 
 
 @dataclass(frozen=True)
@@ -38,75 +35,79 @@ class Config:
     """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp,
     kodcode."""
     block_lengths: tuple[int, ...] = ()
-    """Block lengths to run every sampler at; leave out for full diffusion."""
+    """Block lengths to run every sampler at; leave out for the single --block-length, or full
+    diffusion."""
     prompts: int = 256
     """Held-out prompts."""
-    seeds: tuple[int, ...] = (0,)
-    """Seeds of the samplers; each runs with each."""
-    split: Split = "test"
+    seeds: tuple[int, ...] = ()
+    """Seeds of the samplers; each runs with each. Leave out for the single --seed. Above
+    temperature 0 every seed is one sample of each prompt."""
+    split: Literal["train", "validation", "test"] = "test"
     """Which prompts."""
-    max_new_tokens: int | None = None
-    """L, the generation buffer; leave out for the task's own."""
-    temperature: float = 0.0
-    """τ of the frozen model; 0 is greedy. Above 0 every seed is one sample of each prompt."""
     pass_k: tuple[int, ...] = ()
     """Report pass@k for these k, and the majority vote, over the seeds (sampling.json)."""
     traces: bool = False
     """Keep each position's reveal step and token, for `unmask analyze`."""
-    cache: Literal["prefix", "dual"] | None = None
-    """Cache keys and values within each block: faster, and an approximation."""
     batch_size: int = 128
     """Rows decoded side by side; changes the speed only."""
     device: str = "cpu"
-    """Device of the model."""
+    """Device of the model; under `accelerate launch`, cuda gives each process a GPU of its own."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Weights and activations of the frozen model."""
-
-
-def own_device(device: str) -> str:
-    """The device; under `accelerate launch` on GPUs each process' own."""
-    return (
-        f"cuda:{os.environ['LOCAL_RANK']}"
-        if device == "cuda" and "LOCAL_RANK" in os.environ
-        else device
-    )
+    decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)
+    """How prompts are answered."""
 
 
 def run(config: Config) -> None:
+    import torch
+
+    from unmask.evaluation import evaluate, pass_at_k
+    from unmask.models import load_model
+    from unmask.processes import Processes
+    from unmask.tasks import load_task
+
     for k in config.pass_k:
-        pass_at_k(len(config.seeds), 0, k)  # a k that cannot be estimated is told now
+        pass_at_k(len(config.seeds) or 1, 0, k)  # fail early where k needs more seeds
+    processes = Processes.join(config.device)
     task = load_task(
         config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution
     )
-    model = load_model(
-        config.model, device=own_device(config.device), dtype=getattr(torch, config.dtype)
-    )
+    model = load_model(config.model, device=processes.device, dtype=getattr(torch, config.dtype))
     points = evaluate(
         model,
         task,
         config.samplers,
-        block_lengths=config.block_lengths or (answer_length(model, task, config.max_new_tokens),),
+        block_lengths=config.block_lengths or None,
         prompts=config.prompts,
-        seeds=config.seeds,
+        seeds=config.seeds or None,
         split=config.split,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
         batch_size=config.batch_size,
         traces=config.traces,
-        cache=config.cache,
         out=config.out,
         resume=config.resume,
         progress=True,
+        processes=processes,
+        options=config.decode,
     )
     if not points:
         return  # not the first of several processes
     if config.pass_k:
-        rows = sampling(read_records(config.out), config.pass_k)
-        write_json(config.out / "sampling.json", rows)
-        for row in rows:
-            values = [
-                f"{name} {100 * row[name]['mean']:.1f}"
-                for name in (*(f"pass@{k}" for k in config.pass_k), "majority")
-            ]
-            print(f"{row['sampler']:<48} BL {row['block_length']:>3}  {'  '.join(values)}")
+        report_samples(config.out, config.pass_k)
     print(f"written to {config.out}/results.jsonl and summary.json")
+
+
+def report_samples(out: Path, ks: Sequence[int]) -> None:
+    """Writes and prints pass@k and the majority vote of the results in a directory."""
+    from unmask.evaluation import read_records, sampling
+    from unmask.files import write_json
+
+    rows = sampling(read_records(out), ks)
+    write_json(out / "sampling.json", rows)
+    for row in rows:
+        print(f"{row['sampler']:<48} BL {row['block_length']:>3}  {describe_samples(row, ks)}")
+
+
+def describe_samples(row: Mapping[str, Any], ks: Sequence[int]) -> str:
+    """pass@k and the majority vote of one sampler, in percent."""
+    names = (*(f"pass@{k}" for k in ks), "majority")
+    return "  ".join(f"{name} {100 * row[name]['mean']:.1f}" for name in names)

@@ -4,37 +4,41 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from unmask.cli.show import generate_shown
-from unmask.decoding import Generation, Prompt, Step, finish, generate, stream
+from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.errors import UnmaskError
-from unmask.files import write_text
-from unmask.models import Model, load_model
-from unmask.policies import HEURISTICS, Policy, load_policy, steps_spec
+from unmask.files import decode_lines, write_text
+
+if TYPE_CHECKING:
+    from unmask.decoding import Generation, Prompt, Result
+    from unmask.models import Model
+
+ALIASES = {"--gen-length": "--max-new-tokens"}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Answer prompts with a frozen model and an unmasking policy."""
+    """Answer prompts with a frozen model and an unmasking policy. --gen-length is another name of
+    --max-new-tokens."""
 
     prompt: tyro.conf.Positional[tuple[str, ...]] = ()
     """Prompts, each in quotes; embedded/chain knows problems like "7 a +5 b *3 =" (operations carry
     the letters a to f)."""
     prompts: Path | None = None
-    """JSON-lines file of prompts: each line a string, {"prompt": …} or {"messages": [{"role": …,
-    "content": …}, …]}."""
+    """JSON-lines file of prompts, or - for standard input: each line a string, {"prompt": …} or
+    {"messages": [{"role": …, "content": …}, …]}."""
     model: str = "embedded/chain"
     """Frozen model: an embedded one, a directory or a Hub repository."""
+    revision: str | None = None
+    """Branch, tag or commit of a Hub repository that the model is loaded from."""
     policy: str | None = None
     """Heuristic (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy
     directory; threshold:0.9 if left out."""
@@ -48,34 +52,20 @@ class Config:
     remasking: Annotated[str | None, tyro.conf.arg(aliases=["--alg"])] = None
     """With --steps: LLaDA's low_confidence or random, Dream's maskgit_plus or topk_margin;
     low_confidence if left out."""
-    max_new_tokens: Annotated[int | None, tyro.conf.arg(aliases=["--gen-length"])] = None
-    """L, the generation buffer (LLaDA's gen_length); leave out for what an embedded model was
-    trained with."""
-    block_length: int | None = None
-    """Block length; leave out for full diffusion."""
-    temperature: float = 0.0
-    """τ of the frozen model; 0 is greedy."""
-    seed: int = 0
-    """Seed of everything random."""
+    decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)
+    """How prompts are decoded."""
+    logits_eos_inf: bool = False
+    """LLaDA's name of --eos never."""
+    confidence_eos_eot_inf: bool = False
+    """LLaDA's name of --eos last."""
     batch_size: int = 64
     """Prompts decoded side by side."""
     chat: bool = False
     """Put each prompt into the model's chat template as the user's message."""
     system: str | None = None
-    """System message of the chat; implies --chat."""
+    """System message for prompts that bring none; implies --chat."""
     infill: bool = False
     """The prompts hold mask tokens, and only those are filled."""
-    cfg_scale: float = 0.0
-    """Classifier-free guidance (LLaDA's cfg_scale); 0 is none, more doubles the cost of each
-    pass."""
-    logits_eos_inf: bool = False
-    """Never propose an end of text (LLaDA's name)."""
-    confidence_eos_eot_inf: bool = False
-    """Reveal ends of text last (LLaDA's name)."""
-    stop_at_eos: bool = False
-    """Stop a row at its first end of text, once everything before it is revealed."""
-    cache: Literal["prefix", "dual"] | None = None
-    """Cache keys and values within each block (Fast-dLLM): faster, and an approximation."""
     output: Path | None = None
     """JSON-lines file for the answers: prompt, text, nfe, tokens; an existing file is refused."""
     show: bool = False
@@ -89,7 +79,7 @@ class Config:
     attn_implementation: str | None = None
     """Attention kernel as in transformers (sdpa, eager, flash_attention_2, …)."""
     device_map: str | None = None
-    """"auto" spreads a large model over all GPUs."""
+    """Placement of the model as in transformers ("auto" with one GPU), instead of --device."""
 
 
 def read_prompts(config: Config) -> list[Prompt]:
@@ -100,32 +90,49 @@ def read_prompts(config: Config) -> list[Prompt]:
     """
     found: list[Any] = list(config.prompt)
     if config.prompts is not None:
-        try:
-            lines = config.prompts.read_text().splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UnmaskError(
-                f"prompts file {config.prompts} cannot be read ({error}); give a JSON-lines file"
-            ) from None
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                found.append(read_line(line, f"line {number} of {config.prompts}"))
+        found += read_prompt_lines(config.prompts)
     if not found:
         raise UnmaskError(
-            'no prompts were given; give at least one in quotes, for example "7 a +5 b *3 =", or a file with --prompts'
+            'no prompts were given; give at least one in quotes, for example "7 a +5 b *3 =", or '
+            "a file with --prompts"
         )
-    return [
-        as_chat(prompt, config.system) if config.chat or config.system is not None else prompt
-        for prompt in found
-    ]
+    if not config.chat and config.system is None:
+        return found
+    return [as_chat(prompt, config.system) for prompt in found]
+
+
+def read_prompt_lines(path: Path) -> list[Prompt]:
+    """The prompts of a JSON-lines file; `-` is standard input.
+
+    Raises:
+        UnmaskError: if it cannot be read, or a line holds no prompt.
+    """
+    name = "standard input" if str(path) == "-" else str(path)
+    try:
+        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        lines = decode_lines(data)
+    except (OSError, ValueError) as error:
+        raise UnmaskError(
+            f"prompts file {name} cannot be read ({error}); give a JSON-lines file"
+        ) from None
+    numbered = enumerate(lines, 1)
+    return [read_line(line, f"line {n} of {name}") for n, line in numbered if line.strip()]
 
 
 def read_line(line: str, where: str) -> Prompt:
-    """One prompt from a line of JSON."""
+    """One prompt from a line of JSON.
+
+    Raises:
+        UnmaskError: if the line is not JSON, or holds no prompt.
+    """
     try:
         value = json.loads(line)
-    except ValueError:
+        line.encode()  # a lone surrogate is no character, and no tokenizer takes it
+        json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         raise UnmaskError(
-            f'{where} is not JSON; write a string, {{"prompt": …}} or {{"messages": […]}}'
+            f'{where} is not JSON of whole characters; write a string, {{"prompt": …}} or '
+            '{"messages": […]}'
         ) from None
     if isinstance(value, Mapping):
         value = value.get("messages", value.get("prompt"))
@@ -136,47 +143,18 @@ def read_line(line: str, where: str) -> Prompt:
     )
     if not isinstance(value, str) and not chat:
         raise UnmaskError(
-            f'{where} holds no prompt; write a string, {{"prompt": …}} or {{"messages": [{{"role": …, "content": …}}]}}'
+            f'{where} holds no prompt; write a string, {{"prompt": …}} or {{"messages": [{{"role": '
+            '…, "content": …}]}'
         )
     return value
 
 
 def as_chat(prompt: Any, system: str | None) -> Prompt:
-    """A prompt as chat messages, behind the system message if there is one."""
+    """A prompt as chat messages, behind the system message if it brings none of its own."""
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-    return [{"role": "system", "content": system}, *messages] if system is not None else messages
-
-
-def generate_with_bar(
-    model: Model, prompts: Sequence[Prompt], policy: Policy, **options: Any
-) -> Generation:
-    """`generate`, with a bar on a terminal's standard error that says how many answer tokens a
-    forward pass yields."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return generate(model, prompts, policy, **options)
-    columns = (
-        TextColumn("prompts"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    ends = torch.tensor(model.eos_ids, device=model.device)
-    revealed = passes = finished = 0
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=len(prompts))
-
-        def count(step: Step) -> None:
-            nonlocal revealed, passes, finished
-            revealed += int((step.fresh & ~torch.isin(step.tokens, ends)).sum())
-            passes += len(step.rows)
-            finished += int(step.finished.sum())
-            bar.update(
-                task, completed=finished, description=f"{revealed / passes:.1f} tokens per forward"
-            )
-
-        return finish(stream(model, prompts, policy, **options), count)
+    if system is None or any(message["role"] == "system" for message in messages):
+        return messages
+    return [{"role": "system", "content": system}, *messages]
 
 
 def policy_spec(config: Config, length: int | None) -> str:
@@ -185,6 +163,8 @@ def policy_spec(config: Config, length: int | None) -> str:
     Raises:
         UnmaskError: if they contradict each other.
     """
+    from unmask.policies import HEURISTICS, steps_spec
+
     if config.steps is not None:
         if config.policy is not None:
             raise UnmaskError(
@@ -212,70 +192,148 @@ def policy_spec(config: Config, length: int | None) -> str:
     return spec + ("" if not settings else "," if "@" in spec else "@") + settings
 
 
+def check_output(path: Path | None) -> None:
+    """Refuses an output file that exists, or has no directory.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    if path is None:
+        return
+    if path.exists():
+        raise UnmaskError(f"output file {path} already exists; name a new one or remove it")
+    if not path.parent.is_dir():
+        raise UnmaskError(
+            f"output file {path} is in no existing directory; make {path.parent} first"
+        )
+
+
+def end_of_text_options(config: Config) -> DecodeOptions:
+    """The decode options, with LLaDA's two flags as the `eos` that they mean.
+
+    Raises:
+        UnmaskError: if they contradict each other.
+    """
+    names = ("logits_eos_inf", "confidence_eos_eot_inf")
+    flags = [name for name in names if getattr(config, name)]
+    if flags and config.decode.eos != "free":
+        flag = "--" + flags[0].replace("_", "-")
+        raise UnmaskError(f"{flag} and --eos {config.decode.eos} were both given; give one of them")
+    return decode_options(config.decode, dict.fromkeys(flags, True))
+
+
 def run(config: Config) -> None:
     prompts = read_prompts(config)
-    if config.output is not None and config.output.exists():
-        raise UnmaskError(
-            f"output file {config.output} already exists; name a new one or remove it"
-        )
-    if config.output is not None and not config.output.parent.is_dir():
-        raise UnmaskError(
-            f"output file {config.output} is in no existing directory; make {config.output.parent} "
-            "first"
-        )
+    check_output(config.output)
+    options = end_of_text_options(config)
+
+    from unmask.cli.show import answer
+    from unmask.models import load_model
+    from unmask.policies import load_policy
+
     model = load_model(
         config.model,
         device=config.device,
-        dtype=getattr(torch, config.dtype),
+        dtype=config.dtype,
         attn_implementation=config.attn_implementation,
         device_map=config.device_map,
+        revision=config.revision,
     )
-    length = model.max_new_tokens if config.max_new_tokens is None else config.max_new_tokens
-    if length is None and not config.infill:
+    options, length = with_answer_length(config, options, model)
+    policy = load_policy(policy_spec(config, length), device=model.device)
+    began = time.perf_counter()
+    done: list[Result] = []
+    try:
+        generation = answer(
+            model,
+            prompts,
+            policy,
+            options,
+            batch_size=config.batch_size,
+            infill=config.infill,
+            delay=config.delay if config.show else None,
+            done=done,
+        )
+    except KeyboardInterrupt:
+        if config.output is not None and done:
+            write_records(config.output, finished_records(model, prompts, done))
+            print(f"{len(done)} of {len(prompts)} answers are in {config.output}")
+        raise
+    report(config, prompts, generation, time.perf_counter() - began)
+
+
+def with_answer_length(
+    config: Config, options: DecodeOptions, model: Model
+) -> tuple[DecodeOptions, int | None]:
+    """The options with L filled in from the model if it was not given, and L. Infilling needs none.
+
+    Raises:
+        UnmaskError: if neither says it, or the block length is above it.
+    """
+    length = options.max_new_tokens
+    if length is None:
+        length = model.max_new_tokens
+    if config.infill:
+        return options, length
+    if length is None:
         raise UnmaskError(
             f"model {config.model} does not say how long its answers are; give --max-new-tokens"
         )
-    policy = load_policy(policy_spec(config, length), device=model.device)
-    names = ("batch_size", "block_length", "temperature", "seed", "cfg_scale", "cache", "infill")
-    names = (*names, "logits_eos_inf", "confidence_eos_eot_inf", "stop_at_eos")
-    options = {"max_new_tokens": length} | {name: getattr(config, name) for name in names}
-    began = time.perf_counter()
-    if config.show:
-        generation = generate_shown(model, prompts, policy, Console(), config.delay, **options)
-    else:
-        generation = generate_with_bar(model, prompts, policy, **options)
-    seconds = time.perf_counter() - began
+    return decode_options(options, {"max_new_tokens": length}), length
 
-    rows = zip(
-        prompts,
-        generation.text,
-        generation.nfe.tolist(),
-        generation.answer_tokens.tolist(),
-        strict=True,
-    )
-    records = [
-        {"prompt": prompt, "text": text, "nfe": nfe, "tokens": tokens}
-        for prompt, text, nfe, tokens in rows
-    ]
+
+def report(
+    config: Config, prompts: Sequence[Prompt], generation: Generation, seconds: float
+) -> None:
+    """Writes or prints the answers, and a line that says what they cost."""
+    nfe, counts = generation.nfe.tolist(), generation.answer_tokens.tolist()
+    records = list(map(answer_record, prompts, generation.text, nfe, counts))
     if config.output is not None:
-        write_text(
-            config.output,
-            "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records),
-        )
-    for record in records if config.output is None else ():
-        shown = (
-            record["prompt"]
-            if isinstance(record["prompt"], str)
-            else record["prompt"][-1]["content"]
-        )
-        print(
-            f"{shown}  →  {record['text']}   ({record['nfe']} forward passes, {record['tokens']} "
-            "tokens)"
-        )
-    if len(records) == 1 and config.output is None:
-        return
+        write_records(config.output, records)
+    else:
+        for record in records:
+            print(answer_line(record))
+        if len(records) == 1:
+            return
     tokens, passes = int(generation.answer_tokens.sum()), int(generation.nfe.sum())
-    line = f"{len(records)} prompts in {seconds:.1f} s: {tokens / passes:.2f} tokens per forward pass, {tokens / seconds:.0f} a second"
+    line = (
+        f"{len(records)} prompts in {seconds:.1f} s: {tokens / passes:.2f} tokens per forward "
+        f"pass, {tokens / seconds:.0f} a second"
+    )
     if not config.infill:
-        line += f"; {generation.tokens.numel() - tokens} positions from the end of text on are not counted"
+        rest = generation.tokens.numel() - tokens
+        line += f"; {rest} positions from the end of text on are not counted"
     print(line)
+
+
+def finished_records(
+    model: Model, prompts: Sequence[Prompt], done: Sequence[Result]
+) -> list[dict[str, Any]]:
+    """The records of the rows that are finished, in the order of the prompts."""
+    from unmask.decoding.generation import answer_of, row_text
+
+    records = []
+    for result in sorted(done, key=lambda result: result.ticket):
+        tokens = result.tokens.tolist()
+        text = row_text(model, result.request, tokens)
+        count = len(answer_of(model, tokens))
+        records.append(answer_record(prompts[result.ticket], text, result.nfe, count))
+    return records
+
+
+def answer_record(prompt: Prompt, text: str, nfe: int, tokens: int) -> dict[str, Any]:
+    """One line of the output file."""
+    return {"prompt": prompt, "text": text, "nfe": nfe, "tokens": tokens}
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Writes JSON lines."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def answer_line(record: Mapping[str, Any]) -> str:
+    """One answer for reading: the prompt or its last message, the text and the cost."""
+    prompt = record["prompt"]
+    asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
+    cost = f"{record['nfe']} forward passes, {record['tokens']} tokens"
+    return f"{asked}  →  {record['text']}   ({cost})"

@@ -8,7 +8,6 @@ from pathlib import Path
 import tyro
 
 from unmask.files import new_directory
-from unmask.policies.released import read_released
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,8 @@ class Config:
 
 
 def run(config: Config) -> None:
+    from unmask.policies.released import read_released
+
     policy = read_released(config.file)
     policy.save_pretrained(new_directory(config.to))
     print(f"policy written to {config.to}; use it as --policy {config.to}")

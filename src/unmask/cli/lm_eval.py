@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
+from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError
-from unmask.files import new_directory, provenance, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,6 @@ class Config:
     """In a chat, give few-shot examples as earlier turns."""
     system_instruction: str | None = None
     """System prompt."""
-    max_new_tokens: int | None = None
-    """L, the generation buffer; leave out for what each task asks for."""
-    block_length: int | None = None
-    """Block length; leave out for full diffusion."""
-    cache: Literal["prefix", "dual"] | None = None
-    """Cache keys and values within each block: faster, and an approximation."""
     allow_code_execution: bool = False
     """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp."""
     batch_size: int = 8
@@ -50,57 +49,104 @@ class Config:
     """Device; under `accelerate launch` on GPUs, each process takes its own."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Weights and activations of the frozen model."""
-    seed: int = 0
-    """Of everything random."""
+    decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)
+    """How prompts are answered. Length, temperature, top_p and top_k are each task's own where they
+    are left out."""
 
 
 def run(config: Config) -> None:
-    tasks = [name for text in config.tasks for name in text.split(",") if name]
-    if not tasks:
+    names = [name for text in config.tasks for name in text.split(",") if name]
+    if not names:
         raise UnmaskError("no tasks were given; give at least one, for example --tasks gsm8k")
+    if config.limit is not None and config.limit < 1:
+        raise UnmaskError(f"limit is {config.limit}; give at least 1, or leave it out")
     try:
-        from lm_eval import evaluator
-        from lm_eval.tasks import TaskManager
-        from lm_eval.utils import handle_non_serializable, make_table
-
-        from unmask.evaluation.lm_eval import REFUSAL, UnmaskLM, use_sandbox
+        from unmask.integrations.lm_eval import UnmaskLM, sandboxed_code_eval
     except ImportError as error:
         raise UnmaskError(
             f'lm-evaluation-harness is not installed ({error}); pip install "unmask[lm-eval]"'
         ) from None
-    if config.include_path is not None and not config.include_path.is_dir():
-        raise UnmaskError(
-            f"include_path {config.include_path} is no directory; name one that holds task files"
+    from unmask.processes import Processes
+
+    manager = load_tasks(config.include_path, names)
+    processes = Processes.join(config.device)
+    with (
+        new_results(config.out, processes.main),
+        sandboxed_code_eval(config.allow_code_execution),
+    ):
+        lm = UnmaskLM(
+            config.model,
+            config.policy,
+            config.decode,
+            batch_size=config.batch_size,
+            device=config.device,
+            dtype=config.dtype,
+            processes=processes,
         )
-    manager = TaskManager(include_path=str(config.include_path) if config.include_path else None)
-    if unknown := [name for name in tasks if not manager.match_tasks([name])]:
+        results = run_harness(config, lm, manager, names)
+    if results is not None:  # the first of several processes has them
+        write_results(config, lm, results)
+
+
+def load_tasks(include_path: Path | None, names: list[str]) -> Any:
+    """The harness' index of tasks.
+
+    Raises:
+        UnmaskError: if there is no such directory, or a task that it does not know.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if include_path is not None and not include_path.is_dir():
         raise UnmaskError(
-            f"lm-evaluation-harness {manager_version()} has no task {unknown[0]!r}; `lm_eval ls "
+            f"include_path {include_path} is not a directory; name one that holds task files"
+        )
+    manager = TaskManager(include_path=str(include_path) if include_path else None)
+    if unknown := [name for name in names if not manager.match_tasks([name])]:
+        raise UnmaskError(
+            f"lm-evaluation-harness {version('lm_eval')} has no task {unknown[0]!r}; `lm_eval ls "
             "tasks` lists them"
         )
-    use_sandbox(config.allow_code_execution)
-    settings = {
-        name: getattr(config, name)
-        for name in (
-            "block_length",
-            "max_new_tokens",
-            "batch_size",
-            "device",
-            "dtype",
-            "cache",
-            "seed",
-        )
-    }
-    lm = UnmaskLM(config.model, config.policy, **settings)
-    if lm.rank == 0:
-        new_directory(config.out)
-    evaluate: Any = (
-        evaluator.simple_evaluate
-    )  # its decorator hides its arguments from type checkers
+    return manager
+
+
+@contextmanager
+def new_results(out: Path, main: bool) -> Iterator[None]:
+    """A new directory, made by the first process before anything is loaded; what was made is
+    removed again if nothing came of it.
+
+    Raises:
+        UnmaskError: if it cannot be made or holds files.
+    """
+    from unmask.files import new_directory
+
+    made = [path for path in (out, *out.parents) if main and not path.exists()]
     try:
-        results = evaluate(
+        if main:
+            new_directory(out)
+        yield
+    except BaseException:
+        for path in made:
+            with suppress(OSError):  # it is not empty: the first error is the one to report
+                path.rmdir()
+        raise
+
+
+def run_harness(config: Config, lm: Any, manager: Any, names: list[str]) -> dict[str, Any] | None:
+    """What the harness finds; None on processes but the first.
+
+    Raises:
+        UnmaskError: if a task runs code and that is not allowed, or its data cannot be loaded.
+    """
+    from lm_eval import evaluator
+
+    from unmask.integrations.lm_eval import REFUSAL
+
+    # The harness' decorator hides the arguments from type checkers.
+    evaluate: Any = evaluator.simple_evaluate
+    try:
+        return evaluate(
             lm,
-            tasks=manager.match_tasks(tasks),
+            tasks=manager.match_tasks(names),
             task_manager=manager,
             num_fewshot=config.num_fewshot,
             limit=config.limit,
@@ -109,30 +155,36 @@ def run(config: Config) -> None:
             system_instruction=config.system_instruction,
             confirm_run_unsafe_code=config.allow_code_execution,
         )
-    except Exception as error:
-        if lm.rank == 0:
-            config.out.rmdir()  # nothing is in it yet
-        if isinstance(error, ValueError) and "unsafe" in str(error):
-            raise UnmaskError(REFUSAL) from None
-        if isinstance(error, ConnectionError):
-            raise UnmaskError(
-                f"a task's data cannot be had ({error}); check the network, or name local files in "
-                "a task file"
-            ) from None
-        raise
-    if results is None:
-        return  # not the first of several processes
+    except ValueError as error:
+        if isinstance(error, UnmaskError) or "unsafe" not in str(error):
+            raise
+        raise UnmaskError(REFUSAL) from None
+    except ConnectionError as error:
+        raise UnmaskError(
+            f"a task's data cannot be loaded ({error}); check the network, or name local files in "
+            "a task file"
+        ) from None
+
+
+def write_results(config: Config, lm: Any, results: dict[str, Any]) -> None:
+    """Writes the harness' results and what they cost, and prints both."""
+    from lm_eval.utils import make_table
+
+    from unmask.files import provenance, write_json, write_text
+
     for task, rows in results.pop("samples", {}).items():
-        lines = [json.dumps(row, default=handle_non_serializable) + "\n" for row in rows]
+        lines = [json.dumps(valid_json(row)) + "\n" for row in rows]
         write_text(config.out / f"samples-{task}.jsonl", "".join(lines))
-    made = provenance(lm.model.device, lm.model.dtype)
-    template = lm.chat_template(config.apply_chat_template)
-    report = {**results, "chat_template": template, "costs": lm.report(), "provenance": made}
-    write_json(
-        config.out / "results.json", json.loads(json.dumps(report, default=handle_non_serializable))
-    )
+    costs: Mapping[str, Mapping[str, float]] = lm.report()
+    report = {
+        **results,
+        "chat_template": lm.chat_template(config.apply_chat_template),
+        "costs": costs,
+        "provenance": provenance(lm.model.device, lm.model.dtype),
+    }
+    write_json(config.out / "results.json", valid_json(report))
     print(make_table(results))
-    for task, cost in lm.report().items():
+    for task, cost in costs.items():
         rate = f"{cost['tokens_per_forward']:.2f} tokens per forward"
         print(
             f"{task}: {cost['nfe']:.1f} NFE, {rate}, {cost['seconds']:.1f} s for {cost['prompts']} "
@@ -141,7 +193,9 @@ def run(config: Config) -> None:
     print(f"written to {config.out}/results.json")
 
 
-def manager_version() -> str:
-    from importlib.metadata import version
+def valid_json(value: Any) -> Any:
+    """What the harness gives as JSON; numbers that are not finite, which JSON has not, are null."""
+    from lm_eval.utils import handle_non_serializable
 
-    return version("lm_eval")
+    text = json.dumps(value, default=handle_non_serializable)
+    return json.loads(text, parse_constant=lambda name: None)

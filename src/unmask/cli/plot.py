@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from unmask.analysis import plot_pareto, read_points
-
 
 @dataclass(frozen=True)
 class Config:
@@ -25,6 +23,8 @@ class Config:
 
 
 def run(config: Config) -> None:
+    from unmask.analysis import plot_pareto, read_points
+
     points, (model, task, split), length = read_points(config.results)
     title = (
         config.title or f"{model} on {task}, {points[0].prompts} {split} prompts, 95 % intervals"

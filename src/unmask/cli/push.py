@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 
 import tyro
-from huggingface_hub import HfApi
 
-from unmask.errors import UnmaskError
-from unmask.policies import LearnedPolicy
+from unmask.errors import UnmaskError, short_error
 
 FILES = ("README.md", "config.json", "model.safetensors")
 
@@ -32,6 +29,10 @@ class Config:
 
 
 def run(config: Config) -> None:
+    from huggingface_hub import HfApi
+
+    from unmask.policies import LearnedPolicy
+
     LearnedPolicy.from_pretrained(config.directory)  # refuses what is no whole policy
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", config.repository):
         raise UnmaskError(f"repository {config.repository!r} has no owner; give owner/name")
@@ -45,11 +46,11 @@ def run(config: Config) -> None:
         api.upload_folder(
             repo_id=config.repository, folder_path=config.directory, allow_patterns=files
         )
-    # the hub raises many kinds, down to those of its HTTP library; none of them holds the token
+    # The Hub raises many kinds of errors, down to those of its HTTP library; none of them holds
+    # the token.
     except Exception as error:
-        reason = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
         raise UnmaskError(
-            f"{config.directory} could not be uploaded to {config.repository} ({reason}); check "
-            "login, name and network"
+            f"{config.directory} could not be uploaded to {config.repository} "
+            f"({short_error(error)}); check login, name and network"
         ) from None
     print(f"uploaded to {config.repository}")

@@ -1,17 +1,62 @@
-"""Shows a canvas while it fills: one line a step, or in place on a terminal."""
+"""Decodes prompts while it shows the progress: the canvas as it fills, or a bar."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import torch
 from rich.console import Console, Group
 from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from unmask.decoding import Generation, Prompt, Step, finish, stream
+from unmask.decoding import DecodeOptions, Generation, Prompt, Result, Step, finish, stream
+from unmask.decoding.calls import Steps
 from unmask.models import Model
 from unmask.policies import Policy
+
+
+def answer(
+    model: Model,
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    options: DecodeOptions,
+    *,
+    batch_size: int,
+    infill: bool,
+    delay: float | None,
+    done: list[Result],
+) -> Generation:
+    """Decodes the prompts; shows the canvas if there is a `delay`, else a bar on a terminal.
+
+    Args:
+        model: the frozen model.
+        prompts: N prompts.
+        policy: which proposals to accept.
+        options: how to decode.
+        batch_size: rows decoded side by side.
+        infill: fill the mask tokens of the prompts instead of writing behind them.
+        delay: seconds between two steps of the canvas; None shows none.
+        done: gets each row as soon as it is finished, so that an interrupt loses none.
+    """
+    steps = stream(model, prompts, policy, options, batch_size=batch_size, infill=infill)
+    steps = keep_results(steps, done)
+    if delay is not None:
+        return finish_shown(steps, model, len(prompts), Console(), delay)
+    return finish_with_bar(steps, model, len(prompts))
+
+
+def keep_results(steps: Steps, done: list[Result]) -> Steps:
+    """The same steps; the rows that one finishes are added to `done`."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            return end.value
+        done += step.results
+        yield step
 
 
 def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> Text:
@@ -34,7 +79,11 @@ def generate_shown(
     policy: Policy | str,
     console: Console,
     delay: float = 0.0,
-    **options,
+    options: DecodeOptions | None = None,
+    *,
+    batch_size: int = 64,
+    infill: bool = False,
+    **settings: Any,
 ) -> Generation:
     """`generate` with the canvas shown after each step.
 
@@ -45,34 +94,92 @@ def generate_shown(
         console: where to; on a terminal the canvas is redrawn in place when `delay` > 0, else each
             step is a line.
         delay: seconds to wait after each step.
-        options: the other arguments of `generate`.
+        options: how to decode.
+        batch_size: rows decoded side by side.
+        infill: fill the mask tokens of the prompts instead of writing behind them.
+        settings: fields of `DecodeOptions`, which win over `options`.
     """
-    lines: dict[int, Text] = {}
-    steps = 0
-    live = Live(console=console, auto_refresh=False) if delay and console.is_terminal else None
+    steps = stream(
+        model, prompts, policy, options, batch_size=batch_size, infill=infill, **settings
+    )
+    return finish_shown(steps, model, len(prompts), console, delay)
 
-    def draw(step: Step) -> None:
+
+def finish_shown(
+    steps: Steps,
+    model: Model,
+    rows: int,
+    console: Console,
+    delay: float,
+) -> Generation:
+    """Takes all steps and shows the canvas after each."""
+    if delay and console.is_terminal:
+        with Live(console=console, auto_refresh=False) as live:
+            return finish(steps, canvas_redrawn(model, live, delay))
+    return finish(steps, canvas_printed(model, rows, console))
+
+
+def canvas_printed(model: Model, rows: int, console: Console) -> Callable[[Step], None]:
+    """A function that prints a step: a line for each row in it, with its number if rows > 1."""
+    steps = 0
+
+    def print_step(step: Step) -> None:
         nonlocal steps
         steps += 1
-        for row, tokens, fresh in zip(
-            step.rows.tolist(), step.tokens.tolist(), step.fresh.tolist(), strict=True
-        ):
-            lines[row] = canvas_line(model, tokens, fresh)
-            if live is None:
-                console.print(
-                    Text(f"{steps:>4}  ", "cyan")
-                    + (Text(f"[{row}] ") if len(prompts) > 1 else Text())
-                    + lines[row]
-                )
-        if live is not None:
-            live.update(
-                Group(Text(f"step {steps}", "cyan"), *(lines[row] for row in sorted(lines))),
-                refresh=True,
-            )
-            time.sleep(delay)
+        for row, line in canvas_lines(model, step).items():
+            label = Text(f"[{row}] ") if rows > 1 else Text()
+            console.print(Text(f"{steps:>4}  ", "cyan") + label + line)
 
-    stepping = stream(model, prompts, policy, **options)
-    if live is None:
-        return finish(stepping, draw)
-    with live:
-        return finish(stepping, draw)
+    return print_step
+
+
+def canvas_redrawn(model: Model, live: Live, delay: float) -> Callable[[Step], None]:
+    """A function that draws all rows anew at each step, then waits `delay` seconds."""
+    lines: dict[int, Text] = {}
+    steps = 0
+
+    def draw_step(step: Step) -> None:
+        nonlocal steps
+        steps += 1
+        lines.update(canvas_lines(model, step))
+        title = Text(f"step {steps}", "cyan")
+        live.update(Group(title, *(lines[row] for row in sorted(lines))), refresh=True)
+        time.sleep(delay)
+
+    return draw_step
+
+
+def canvas_lines(model: Model, step: Step) -> dict[int, Text]:
+    """The canvas of each row in a step, by the number of the row."""
+    rows = zip(step.rows.tolist(), step.tokens.tolist(), step.fresh.tolist(), strict=True)
+    return {row: canvas_line(model, tokens, fresh) for row, tokens, fresh in rows}
+
+
+def finish_with_bar(steps: Steps, model: Model, rows: int) -> Generation:
+    """Takes all steps, with a bar on a terminal's standard error that says how many answer tokens a
+    forward pass yields."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return finish(steps)
+    columns = (
+        TextColumn("prompts"),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    ends = torch.tensor(model.eos_ids, device=model.device)
+    revealed = passes = finished = 0
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=rows)
+
+        def count_step(step: Step) -> None:
+            nonlocal revealed, passes, finished
+            revealed += int((step.fresh & ~torch.isin(step.tokens, ends)).sum())
+            passes += len(step.rows)
+            finished += int(step.finished.sum())
+            bar.update(
+                task, completed=finished, description=f"{revealed / passes:.1f} tokens per forward"
+            )
+
+        return finish(steps, count_step)

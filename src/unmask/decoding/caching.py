@@ -8,97 +8,83 @@ from dataclasses import dataclass, field
 
 import torch
 
-from unmask.errors import UnmaskError
-from unmask.models import Model
+from unmask.decoding.request import Request
 from unmask.models.cache import CacheView, KeyValues
+from unmask.transfer import to_device
+
+
+@dataclass
+class CachedRow:
+    """A row that is decoded with a cache.
+
+    Attributes:
+        request: with its cache options.
+        age: forwards since the row was forwarded whole, that one included; 0 asks for a whole one.
+        block: its current block.
+    """
+
+    request: Request
+    age: int = 0
+    block: int = 0
+
+    @property
+    def needs_refresh(self) -> bool:
+        refresh = self.request.options.cache_refresh
+        return self.age == 0 or (refresh is not None and self.age >= refresh)
 
 
 @dataclass
 class Caching:
-    """The state of the rows that are being decoded, on the host.
+    """The rows in flight that are decoded with a cache, on the host.
 
     Attributes:
-        kind: "prefix" forwards the current block and all behind it, "dual" the block alone.
-        refresh: a row is forwarded whole again after so many forwards; None: only when it enters a
-            block.
-        block_length: BL.
         shift: the model predicts a position from the one before it, which is then forwarded too.
-        where: the buffer's positions of each row.
-        sizes: tokens of each row.
-        store: keys and values, a slot for each row side by side.
-        slot: of each row that is being decoded.
-        age: forwards since the row was forwarded whole, that one included; 0 asks for a whole one.
-        block: the row's current block.
+        store: keys and values, a slot for each row in flight.
+        rows: by slot.
     """
 
-    kind: str
-    refresh: int | None
-    block_length: int
     shift: bool
-    where: Sequence[Sequence[int]]
-    sizes: Sequence[int]
-    store: KeyValues
-    slot: dict[int, int] = field(default_factory=dict)
-    age: dict[int, int] = field(default_factory=dict)
-    block: dict[int, int] = field(default_factory=dict)
+    store: KeyValues = field(default_factory=lambda: KeyValues(0, 0))
+    rows: dict[int, CachedRow] = field(default_factory=dict)
 
-    def enter(self, rows: Sequence[int]) -> None:
-        """Gives new rows a slot each."""
-        free = iter(set(range(self.store.slots)) - set(self.slot.values()))
-        for row in rows:
-            self.slot[row], self.age[row], self.block[row] = next(free), 0, 0
+    def open(self, slot: int, request: Request, slots: int, width: int) -> None:
+        """Takes a new row in, on canvases of `width` positions."""
+        self.store.grow(slots, width)
+        self.rows[slot] = CachedRow(request)
 
-    def move(self, row: int, block: int, goes_on: bool) -> None:
-        """After a step: the row's block now; one that does not go on gives up its slot."""
-        if not goes_on:
-            del self.slot[row]
-        elif block != self.block[row]:
-            self.block[row], self.age[row] = block, 0
+    def close(self, slot: int) -> None:
+        """Forgets a row that left."""
+        self.rows.pop(slot, None)
 
-    def parts(self, rows: Sequence[int]) -> list[tuple[list[int], bool]]:
-        """The rows to forward whole, and those to forward from the cache (True)."""
-        whole = [
-            row
-            for row in rows
-            if self.age[row] == 0 or (self.refresh is not None and self.age[row] >= self.refresh)
-        ]
-        return [(whole, False), ([row for row in rows if row not in set(whole)], True)]
+    def move(self, slot: int, first: int) -> None:
+        """After a step: where the row's first mask is now. A new block asks for a whole forward."""
+        row = self.rows[slot]
+        block = first // row.request.block_length
+        if block != row.block:
+            row.block, row.age = block, 0
 
-    def view(self, rows: Sequence[int], cached: bool, device: torch.device) -> CacheView:
+    def view(self, slots: Sequence[int], cached: bool, device: torch.device) -> CacheView:
         """What a forward of these rows reads and writes; counts it."""
-        for row in rows:
-            self.age[row] = self.age[row] + 1 if cached else 1
-        queries = [self.queries(row) for row in rows] if cached else []
-        longest = max(map(len, queries), default=0)
+        for slot in slots:
+            self.rows[slot].age = self.rows[slot].age + 1 if cached else 1
+        at = to_device(slots, device)
+        if not cached:
+            return CacheView(self.store, at)
+        queries = [self.queries(slot) for slot in slots]
+        longest = max(map(len, queries))
         padded = [each + each[-1:] * (longest - len(each)) for each in queries]
-        slots = torch.tensor([self.slot[row] for row in rows], device=device)
-        return CacheView(self.store, slots, torch.tensor(padded, device=device) if cached else None)
+        return CacheView(self.store, at, to_device(padded, device))
 
-    def queries(self, row: int) -> list[int]:
+    def queries(self, slot: int) -> list[int]:
         """The positions that a row forwards in its current block."""
-        start = self.block[row] * self.block_length
-        inside = self.where[row][start : start + self.block_length]
-        positions = set(inside) if self.kind == "dual" else set(range(min(inside), self.sizes[row]))
+        row = self.rows[slot]
+        request, start = row.request, row.block * row.request.block_length
+        inside = list(request.buffer[start : start + request.block_length])
+        ahead = range(min(inside), request.size)
+        positions = set(inside if request.options.cache == "dual" else ahead)
         return sorted(positions | ({max(p - 1, 0) for p in inside} if self.shift else set()))
 
-
-def check_cache(model: Model, kind: str | None, refresh: int | None, cfg_scale: float) -> None:
-    """One clear sentence for what cannot be cached."""
-    if kind is None and refresh is not None:
-        raise UnmaskError("cache_refresh was given without cache; give both, or neither")
-    if kind is None:
-        return
-    if kind not in ("prefix", "dual"):
-        raise UnmaskError(f"cache is {kind!r}; give prefix or dual, or leave it out")
-    if refresh is not None and refresh < 1:
-        raise UnmaskError(f"cache_refresh is {refresh}; give at least 1")
-    if cfg_scale:
-        raise UnmaskError(
-            "cache and cfg_scale were both given; guidance forwards a canvas that is not cached, "
-            "so give one"
-        )
-    if not model.full_attention:
-        raise UnmaskError(
-            f"cache needs full attention by the sdpa kernel; {model.name} has another, so leave it "
-            "out"
-        )
+    def reached(self, slot: int) -> int:
+        """How many buffer positions `queries` gives a proposal for."""
+        queries, shift = set(self.queries(slot)), int(self.shift)
+        return sum(max(p - shift, 0) in queries for p in self.rows[slot].request.buffer)

@@ -1,41 +1,44 @@
-"""`generate`: text, chats or tokens in, text and its cost out."""
+"""`generate`, `stream` and `infill`: prompts of any kind in, text and its cost out."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from unmask.decoding.loop import Generation, Step, decode_steps, finish
+from unmask.decoding.canvas import padded_width
+from unmask.decoding.engine import Engine
+from unmask.decoding.generation import Generation, Step, row_texts
+from unmask.decoding.options import DecodeOptions, decode_options
+from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
+from unmask.decoding.recorder import Recorder
+from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
-from unmask.models import Model
-from unmask.policies import Policy, load_policy
+from unmask.models.base import Model
+from unmask.policies.base import Policy
+from unmask.policies.load import load_policy
+from unmask.rng import row_keys
+from unmask.transfer import to_device
 
-Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
+Steps = Generator[Step, None, Generation]
 
 
 def generate(
     model: Model,
     prompts: Sequence[Prompt],
     policy: Policy | str | Path,
+    options: DecodeOptions | None = None,
     *,
-    max_new_tokens: int | None = None,
-    block_length: int | None = None,
-    temperature: float = 0.0,
     batch_size: int = 64,
-    seed: int = 0,
-    cfg_scale: float = 0.0,
-    logits_eos_inf: bool = False,
-    confidence_eos_eot_inf: bool = False,
-    stop_at_eos: bool = False,
     infill: bool = False,
     record: bool = False,
-    cache: str | None = None,
-    cache_refresh: int | None = None,
+    **settings: Any,
 ) -> Generation:
     """Answers prompts with a frozen model and an unmasking policy.
 
@@ -44,26 +47,14 @@ def generate(
         prompts: each a string, a list of chat messages (`{"role": …, "content": …}`) or a list of
             token ids; of any lengths.
         policy: a policy, or a spec or directory for `load_policy`.
-        max_new_tokens: L, the length of the generation buffer.
-        block_length: BL, 1 to L; None is full diffusion.
-        temperature: τ of the frozen model; 0 is greedy.
+        options: lengths, temperature and the like; None takes the defaults.
         batch_size: rows decoded side by side; changes the speed, never the result.
-        seed: of everything random.
-        cfg_scale: w of classifier-free guidance, l_u + (w + 1)·(l − l_u) with l_u from a canvas
-            whose prompt is masked (LLaDA's name); 0 is none. A guided step costs two forward passes
-            of the model and counts as one NFE.
-        logits_eos_inf: never propose an end of text or turn (LLaDA's name).
-        confidence_eos_eot_inf: propose ends with confidence 0, so that policies that go by
-            confidence reveal them last (LLaDA's name).
-        stop_at_eos: finish a row once an end is revealed and everything before it is.
-        infill: the prompts hold mask tokens, and only those are filled; `max_new_tokens` is not
-            used. Rows of `tokens` are the filled positions in order, padded behind with the
-            end-of-text token where other prompts have more; `text` is the whole text.
+        infill: the prompts hold mask tokens, and only those are filled; see `infill`.
         record: keep every decision in `Generation.transitions`.
-        cache: "prefix" or "dual" caches keys and values within a block (Fast-dLLM): faster, and an
-            approximation. None is exact.
-        cache_refresh: with `cache`, forward a row whole again after so many steps in a block; 1 is
-            exact.
+        settings: any field of `DecodeOptions` by keyword, which wins over `options`:
+            max_new_tokens, block_length, temperature, top_p, top_k, cfg_scale, eos, stop_at_eos,
+            stop, max_passes, cache, cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never",
+            its `confidence_eos_eot_inf` is eos="last".
 
     Raises:
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
@@ -72,210 +63,231 @@ def generate(
         >>> model = load_model("embedded/chain")
         >>> generate(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48).text
     """
-    return finish(
-        stream(
-            model,
-            prompts,
-            policy,
-            max_new_tokens=max_new_tokens,
-            block_length=block_length,
-            temperature=temperature,
-            batch_size=batch_size,
-            seed=seed,
-            cfg_scale=cfg_scale,
-            logits_eos_inf=logits_eos_inf,
-            confidence_eos_eot_inf=confidence_eos_eot_inf,
-            stop_at_eos=stop_at_eos,
-            infill=infill,
-            record=record,
-            cache=cache,
-            cache_refresh=cache_refresh,
-        )
-    )
+    arguments = {"batch_size": batch_size, "infill": infill, "record": record}
+    return finish(stream(model, prompts, policy, options, **arguments, **settings))
+
+
+def infill(
+    model: Model,
+    prompts: Sequence[Prompt],
+    policy: Policy | str | Path,
+    options: DecodeOptions | None = None,
+    *,
+    batch_size: int = 64,
+    **settings: Any,
+) -> Generation:
+    """Fills the mask tokens in texts, and nothing else.
+
+    Args:
+        model: from `load_model`.
+        prompts: texts, chats or token ids that hold mask tokens.
+        policy: as for `generate`.
+        options: as for `generate`; `max_new_tokens` is not used. A block length counts masks, not
+            positions of the text.
+        batch_size: as for `generate`.
+        settings: as for `generate`.
+
+    Returns:
+        A generation whose rows of `tokens` are the filled positions in order, padded behind with
+        the end-of-text token where other prompts have more; `text` is the whole text.
+
+    Raises:
+        UnmaskError: as `generate`, and if a prompt holds no mask token.
+    """
+    return generate(model, prompts, policy, options, batch_size=batch_size, infill=True, **settings)
 
 
 def stream(
     model: Model,
     prompts: Sequence[Prompt],
     policy: Policy | str | Path,
+    options: DecodeOptions | None = None,
     *,
-    max_new_tokens: int | None = None,
-    block_length: int | None = None,
-    temperature: float = 0.0,
     batch_size: int = 64,
-    seed: int = 0,
-    cfg_scale: float = 0.0,
-    logits_eos_inf: bool = False,
-    confidence_eos_eot_inf: bool = False,
-    stop_at_eos: bool = False,
     infill: bool = False,
     record: bool = False,
-    cache: str | None = None,
-    cache_refresh: int | None = None,
-) -> Generator[Step, None, Generation]:
-    """`generate`, step by step: yields a `Step` after each, and may be closed at any time. Takes
-    the arguments of `generate`.
+    **settings: Any,
+) -> Steps:
+    """`generate`, step by step: yields a `Step` after each pass, and may be closed at any time.
+
+    Args: those of `generate`.
 
     Returns:
         A generator of steps, whose own return value is the `Generation` (`unmask.decoding.finish`
         runs it to its end and gives that).
 
     Raises:
-        UnmaskError: as `generate`.
+        UnmaskError: as `generate`, at the call.
 
     Example:
         >>> for step in stream(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48):
         ...     print(model.tokenizer.decode(step.tokens[0]))
     """
-    if isinstance(prompts, str):
-        raise UnmaskError("prompts is one string; give a list of prompts")
-    if logits_eos_inf and confidence_eos_eot_inf:
-        raise UnmaskError(
-            "logits_eos_inf and confidence_eos_eot_inf were both given; an end that is never "
-            "proposed cannot come last"
-        )
-    if not infill and max_new_tokens is None:
+    chosen = decode_options(options, settings)
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
+    if not infill and chosen.max_new_tokens is None:
         raise UnmaskError(
             "max_new_tokens is missing; give the length of the answers, or infill=True for prompts "
             "that hold masks"
         )
-    loaded = (
-        policy if not isinstance(policy, str | Path) else load_policy(policy, device=model.device)
-    )
+    loaded: Any = policy
+    if isinstance(policy, str | Path):
+        loaded = load_policy(policy, device=model.device)
     ids = [encode_prompt(model, prompt, infill=infill) for prompt in prompts]
-    holes = [[i for i, token in enumerate(row) if token == model.mask_id] for row in ids]
-    if infill and not all(holes):
-        raise UnmaskError(
-            f"the prompt {prompts[holes.index([])]!r} holds no mask token ({mask_text(model)}); "
-            "infilling needs one in each prompt"
-        )
-    # Prompts with equally many holes are decoded together, so that no row's L depends on its
-    # batch-mates.
-    lengths = (
-        sorted({len(row) for row in holes})
-        if infill or max_new_tokens is None
-        else [max_new_tokens]
+    pairs = zip(ids, prompts, strict=True)
+    holes = [find_holes(model, row, prompt) for row, prompt in pairs] if infill else None
+    return decode_steps(
+        model,
+        ids,
+        loaded,
+        chosen,
+        batch_size=batch_size,
+        holes=holes,
+        recorder=Recorder() if record else None,
     )
-    if record and len(lengths) > 1:
+
+
+def find_holes(model: Model, row: Sequence[int], prompt: Prompt) -> list[int]:
+    """The positions of a prompt's mask tokens.
+
+    Raises:
+        UnmaskError: if there are none.
+    """
+    found = [i for i, token in enumerate(row) if token == model.mask_id]
+    if not found:
+        raise UnmaskError(
+            f"the prompt {prompt!r} holds no mask token ({mask_text(model)}); infilling needs one "
+            "in "
+            "each prompt"
+        )
+    return found
+
+
+def decode(
+    model: Model, prompts: Sequence[Sequence[int]], policy: Policy, *arguments: Any, **settings: Any
+) -> Generation:
+    """`decode_steps`, run to its end; takes the same arguments."""
+    return finish(decode_steps(model, prompts, policy, *arguments, **settings))
+
+
+def decode_steps(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    policy: Policy,
+    options: DecodeOptions | None = None,
+    *,
+    batch_size: int = 64,
+    keys: Sequence[int] | None = None,
+    alpha: Sequence[float] | Tensor | None = None,
+    holes: Sequence[Sequence[int]] | None = None,
+    recorder: Recorder | None = None,
+    **settings: Any,
+) -> Steps:
+    """Answers prompts of token ids with one policy, step by step: submits all, steps until done.
+
+    Args:
+        model: the frozen model.
+        prompts: token ids, N lists of any lengths.
+        policy: decides what to reveal.
+        options: as for `generate`.
+        batch_size: rows in flight.
+        keys: what each row's randomness depends on, N numbers; None takes `row_keys(prompts,
+            seed)`. (For a part of the rows of a whole.)
+        alpha: N numbers, what each row's policy is told to act for, if it was trained for many.
+        holes: the positions of each prompt that hold masks, for infilling.
+        recorder: keeps the decisions, which the generation then has as `transitions`.
+        settings: as for `generate`.
+
+    Raises:
+        UnmaskError: as `generate`, at the call.
+    """
+    chosen = decode_options(options, settings)
+    n = len(prompts)
+    if n < 1:
+        raise UnmaskError(f"no prompts were given ({n}); give at least 1")
+    for name, values in (("keys", keys), ("alpha", alpha), ("holes", holes)):
+        if values is not None and len(values) != n:
+            raise UnmaskError(f"{name} has {len(values)} entries; give one for each of {n} prompts")
+    if recorder is not None and holes is not None and len({len(row) for row in holes}) > 1:
         raise UnmaskError(
             "infilling with record=True needs equally many masks in every prompt; call it for each "
             "number of masks apart"
         )
+    own = row_keys(prompts, chosen.seed) if keys is None else list(keys)
+    told = alpha.tolist() if isinstance(alpha, Tensor) else alpha
 
-    def steps() -> Generator[Step, None, Generation]:
-        parts, groups = [], []
-        for length in lengths:
-            rows = [row for row, places in enumerate(holes) if not infill or len(places) == length]
-            inner = decode_steps(
-                model,
-                [ids[row] for row in rows],
-                loaded,
-                max_new_tokens=length,
-                block_length=min(block_length, length)
-                if infill and block_length is not None
-                else block_length,
-                temperature=temperature,
-                batch_size=batch_size,
-                seed=seed,
-                cfg_scale=cfg_scale,
-                eos="never" if logits_eos_inf else "last" if confidence_eos_eot_inf else "free",
-                stop_at_eos=stop_at_eos,
-                holes=[holes[row] for row in rows] if infill else None,
-                record=record,
-                cache=cache,
-                cache_refresh=cache_refresh,
-            )
-            of_all = torch.tensor(rows, device=model.device)
-            parts.append(
-                (yield from renumbered(inner, of_all)) if len(lengths) > 1 else (yield from inner)
-            )
-            groups.append(rows)
-        return merge(parts, groups, model.eos_ids[0]) if len(parts) > 1 else parts[0]
+    def request(row: int) -> Request:
+        return Request(
+            tuple(prompts[row]),
+            policy,
+            chosen,
+            own[row],
+            None if told is None else told[row],
+            None if holes is None else tuple(holes[row]),
+        )
 
-    return steps()
+    sizes = []
+    for row in range(n):  # everything is checked before anything runs
+        made = request(row)
+        check_request(model, made)
+        sizes.append((padded_width(model, made.size), made.length))
+    # Longest rows first: those side by side are of like length, so little is padded.
+    order = sorted(range(n), key=lambda row: -sizes[row][0])
+    longest = max(length for _, length in sizes)
+    return run_requests(Engine(model, batch_size, recorder), request, order, longest)
 
 
-def renumbered(
-    steps: Generator[Step, None, Generation], rows: Tensor
-) -> Generator[Step, None, Generation]:
-    """The same steps, with `rows` of a group as rows of the whole."""
+def run_requests(
+    engine: Engine, request: Callable[[int], Request], order: Sequence[int], longest: int
+) -> Steps:
+    """Submits rows in an order, steps until all are done, and puts the results together.
+
+    Args:
+        engine: a new one.
+        request: makes the request of a row; it is asked for again whenever a row is needed, so that
+            memory holds few of them.
+        order: the row numbers, 0 to N − 1, in the order of submission.
+        longest: L of the longest buffer.
+    """
+    model, n, device = engine.model, len(order), engine.model.device
+    numbers = to_device(order, device)
+    tokens = torch.full((n, longest), model.eos_ids[0], device=device)
+    reveal_step, nfe, lengths = torch.full_like(tokens, -1), [0] * n, [0] * n
+    waiting = iter(order)
     while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield replace(step, rows=rows[step.rows])
-
-
-def merge(parts: Sequence[Generation], groups: Sequence[Sequence[int]], fill: int) -> Generation:
-    """Generations of groups of rows as one, in the order of the rows; buffers are padded to the
-    longest."""
-    order = torch.tensor([row for rows in groups for row in rows]).argsort()
-    longest = max(part.tokens.shape[1] for part in parts)
-
-    def padded(name: str, value: int) -> Tensor:
-        tensors = [getattr(part, name) for part in parts]
-        return torch.cat(
-            [pad(tensor, (0, longest - tensor.shape[1]), value=value) for tensor in tensors]
-        )[order]
-
-    texts = [text for part in parts for text in part.text]
+        for row in islice(waiting, engine.room):
+            engine.submit(request(row))
+        step = engine.step()
+        if step is None:
+            break
+        results = tuple(replace(r, ticket=order[r.ticket]) for r in step.results)
+        for result in results:
+            row, length = result.ticket, result.request.length
+            tokens[row, :length], reveal_step[row, :length] = result.tokens, result.reveal_step
+            nfe[row], lengths[row] = result.nfe, length
+        yield replace(step, rows=numbers[step.rows], results=results)
+    if engine.recorder is not None:
+        engine.recorder.number_rows(numbers)
+    ended = torch.isin(tokens, torch.tensor(model.eos_ids, device=device))
+    answer_tokens = torch.where(
+        ended.any(1), ended.int().argmax(1), torch.tensor(lengths, device=device)
+    )
     return Generation(
-        tokens=padded("tokens", fill),
-        text=[texts[i] for i in order.tolist()],
-        nfe=torch.cat([part.nfe for part in parts])[order],
-        reveal_step=padded("reveal_step", -1),
-        answer_tokens=torch.cat([part.answer_tokens for part in parts])[order],
-        model_calls=sum(part.model_calls for part in parts),
-        rows_forwarded=sum(part.rows_forwarded for part in parts),
-        positions_forwarded=sum(part.positions_forwarded for part in parts),
-        padding_forwarded=sum(part.padding_forwarded for part in parts),
+        tokens,
+        row_texts(model, map(request, range(n)), tokens.tolist()),
+        torch.tensor(nfe, device=device),
+        reveal_step,
+        answer_tokens,
+        engine.cost,
+        engine.recorder,
     )
 
 
-def mask_text(model: Model) -> str:
-    """How the mask token is written in a prompt."""
-    return str(model.tokenizer.convert_ids_to_tokens(model.mask_id))
-
-
-def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list[int]:
-    """Token ids of one prompt; with `infill` it may hold mask tokens.
-
-    Raises:
-        UnmaskError: if it is empty, of another type, or has a token the model does not know.
-    """
-    tokenizer = model.tokenizer
-    ids: list[int]
-    if isinstance(prompt, str):
-        ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    elif (
-        isinstance(prompt, Sequence)
-        and prompt
-        and all(isinstance(part, Mapping) for part in prompt)
-    ):
-        text = tokenizer.apply_chat_template(
-            list(prompt), tokenize=False, add_generation_prompt=True
-        )
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    elif isinstance(prompt, Sequence) and all(isinstance(part, int) for part in prompt):
-        ids = [int(part) for part in prompt]  # type: ignore[arg-type]
-    else:
-        raise UnmaskError(
-            f"a prompt is {prompt!r}; give a string, a list of chat messages or a list of token ids"
-        )
-    if not ids:
-        raise UnmaskError(f"a prompt is empty ({prompt!r}); give at least one token")
-    last = max(len(tokenizer) - 1, model.mask_id)
-    if wrong := [i for i in ids if not 0 <= i <= last]:
-        raise UnmaskError(f"a prompt has the token id {wrong[0]}; this model's ids are 0 to {last}")
-    if not infill and model.mask_id in ids:
-        raise UnmaskError(
-            f"the prompt {prompt!r} holds the mask token {mask_text(model)}; say infill=True to "
-            "have it filled"
-        )
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        raise UnmaskError(
-            f"the prompt {prompt!r} has words that this model's tokenizer does not know; use its "
-            "vocabulary"
-        )
-    return ids
+def finish(steps: Steps, see: Callable[[Step], None] = lambda step: None) -> Generation:
+    """Runs a stream of steps to its end, showing each to `see`; what it returns."""
+    while True:
+        try:
+            see(next(steps))
+        except StopIteration as end:
+            return end.value

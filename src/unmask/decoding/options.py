@@ -72,7 +72,7 @@ class DecodeOptions:
             raise UnmaskError(f"stop is {self.stop!r}; give a tuple of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
         length = self.max_new_tokens
-        if None not in (length, self.block_length) and self.block_length > length:
+        if length is not None and (self.block_length or 0) > length:
             raise UnmaskError(
                 f"block_length is {self.block_length}; give 1 to max_new_tokens ({length})"
             )

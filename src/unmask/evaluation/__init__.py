@@ -1,25 +1,29 @@
-"""Evaluation: runs, intervals, summaries."""
+"""Evaluation: plans, runs, stores, and what their results say."""
 
-from unmask.evaluation.fronts import Difference, area, compare, family, fronts, pareto
-from unmask.evaluation.ledger import read_records
-from unmask.evaluation.points import Point, bootstrap, describe, summarise
-from unmask.evaluation.run import evaluate
-from unmask.evaluation.samples import majority, pass_at_k, sampling
+from unmask.lazy import lazy_names
 
-__all__ = [
-    "Difference",
-    "Point",
-    "area",
-    "bootstrap",
-    "compare",
-    "describe",
-    "evaluate",
-    "family",
-    "fronts",
-    "majority",
-    "pareto",
-    "pass_at_k",
-    "read_records",
-    "sampling",
-    "summarise",
-]
+__getattr__, __dir__, __all__ = lazy_names(
+    __name__,
+    {
+        "Difference": "comparison",
+        "EvalPlan": "plan",
+        "Ledger": "stores",
+        "MemoryStore": "stores",
+        "Point": "points",
+        "Store": "stores",
+        "area": "front",
+        "bootstrap": "points",
+        "compare": "comparison",
+        "describe": "points",
+        "evaluate": "runs",
+        "evaluate_plan": "runs",
+        "family": "front",
+        "fronts": "front",
+        "majority": "samples",
+        "pareto": "front",
+        "pass_at_k": "samples",
+        "read_records": "stores",
+        "sampling": "samples",
+        "summarise": "points",
+    },
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -12,8 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.models.cache import CacheView
-from unmask.models.head import LOGITS, TILE, best_tokens
+from unmask.models.head import GREEDY, HeadPlan, Sampling, TokenRules, best_tokens, ids_on_device
+from unmask.rng import TOKEN
 
 
 @runtime_checkable
@@ -61,6 +64,26 @@ FEATURES = frozenset({"entropy", "margin", "hidden"})
 
 
 @dataclass(frozen=True)
+class Forward:
+    """What one forward pass reads.
+
+    Attributes:
+        tokens: int64 [B, S], padding on the right.
+        inside: bool [B, S], False at padding.
+        positions: int64 [B, n], which positions to propose for.
+        view: cached keys and values to read and write; positions that its queries do not reach must
+            not be needed.
+        unconditional: int64 [B, S], the same canvas with its prompt masked, for guidance.
+    """
+
+    tokens: Int[Tensor, "B S"]
+    inside: Bool[Tensor, "B S"]
+    positions: Int[Tensor, "B n"]
+    view: CacheView | None = None
+    unconditional: Int[Tensor, "B S"] | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     """A frozen masked diffusion language model.
 
@@ -98,14 +121,14 @@ class Model:
         """Width of the hidden states that the head reads."""
         return self.network.config.hidden_size
 
-    @property
+    @cached_property
     def pad_id(self) -> int:
         """A token for positions that attention never sees."""
         return (
             self.eos_ids[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
         )
 
-    @property
+    @cached_property
     def max_positions(self) -> int | None:
         """The longest canvas that learned position embeddings allow; None for rotary positions,
         which go on."""
@@ -115,6 +138,16 @@ class Model:
         return config.max_position_embeddings - (
             config.pad_token_id + 1 if config.model_type == "roberta" else 0
         )
+
+    @cached_property
+    def end_set(self) -> frozenset[int]:
+        """`eos_ids`, to look tokens up in."""
+        return frozenset(self.eos_ids)
+
+    @cached_property
+    def never_set(self) -> frozenset[int]:
+        """`never_ids`, to look tokens up in."""
+        return frozenset(self.never_ids)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -170,10 +203,13 @@ class Model:
                 "attention_mask": mask,
                 "position_ids": view.queries,
             }
-        hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
+        # Inference mode is fastest, but its tensors cannot take part in anybody's training: what
+        # leaves this function is made outside of it.
+        with torch.inference_mode():
+            hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
         return hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
-    @property
+    @cached_property
     def full_attention(self) -> bool:
         """Whether every layer of the network sees every position, through a kernel that takes a
         mask ready-made."""
@@ -197,126 +233,190 @@ class Model:
         """The language-model head."""
         return (self.head or self.network.get_output_embeddings())(hidden)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def propose(
         self,
-        tokens: Int[Tensor, "B S"],
-        attention_mask: Bool[Tensor, "B S"],
-        positions: Int[Tensor, "B n"],
+        forward: Forward,
+        sampling: Sampling = GREEDY,
         *,
-        needed: Bool[Tensor, "B n"] | None = None,
         needs: Set[str] = frozenset(),
         k: int = 1,
-        temperature: float = 0.0,
+        needed: Bool[Tensor, "B n"] | None = None,
         generator: Uniform | None = None,
-        unconditional: Int[Tensor, "B S"] | None = None,
-        cfg_scale: float = 0.0,
-        eos: str = "free",
-        view: CacheView | None = None,
     ) -> Proposal:
-        """One forward pass (two with guidance); the head runs on the needed positions only, and
-        probabilities are fp32.
+        """One forward pass (two with guidance), and `proposal` from its hidden states.
 
         Args:
-            tokens: int64 [B, S], padding on the right.
-            attention_mask: bool [B, S].
-            positions: int64 [B, n], which positions to propose for.
-            needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token
-                is the mask token, and confidence and features are 0.
+            forward: what the network reads; with guidance its `unconditional` canvas is needed.
+            sampling: how tokens are drawn.
             needs: features to compute beside the confidence, of `FEATURES`.
             k: how many of the largest probabilities to return.
-            temperature: τ; 0 proposes the most probable token, else a token is drawn from
-                softmax(logits / τ).
-            generator: draws for τ > 0, one key a row. The noise belongs to (row, position), not to
+            needed: bool [B, n], where a proposal is needed; None is everywhere.
+            generator: draws for τ > 0, one key a row.
+
+        Raises:
+            UnmaskError: for a draw without generator, guidance without an unconditional canvas, an
+                unknown feature, or k out of range.
+        """
+        hidden, without = self.hidden_states(forward)
+        return self.proposal(
+            hidden,
+            sampling,
+            without=without,
+            needs=needs,
+            k=k,
+            needed=needed,
+            generator=generator,
+        )
+
+    def hidden_states(self, forward: Forward) -> tuple[Tensor, Tensor | None]:
+        """`hidden_at` of a canvas and, if there is one, of the same without its prompt: both in one
+        forward pass. [B, n, width] each."""
+        if forward.unconditional is None:
+            arguments = (forward.tokens, forward.inside, forward.positions, forward.view)
+            return self.hidden_at(*arguments), None
+        tokens = torch.cat([forward.tokens, forward.unconditional])
+        inside = torch.cat([forward.inside] * 2)
+        hidden, without = self.hidden_at(tokens, inside, torch.cat([forward.positions] * 2)).chunk(
+            2
+        )
+        return hidden, without
+
+    @torch.no_grad()
+    def proposal(
+        self,
+        hidden: Float[Tensor, "B n width"],
+        sampling: Sampling = GREEDY,
+        *,
+        without: Float[Tensor, "B n width"] | None = None,
+        needs: Set[str] = frozenset(),
+        k: int = 1,
+        needed: Bool[Tensor, "B n"] | None = None,
+        count: int | None = None,
+        generator: Uniform | None = None,
+    ) -> Proposal:
+        """Tokens and confidences from hidden states; the head runs on the needed positions only,
+        and probabilities are fp32.
+
+        Args:
+            hidden: what the head reads.
+            sampling: how tokens are drawn. The noise of a draw belongs to (row, position), not to
                 the step: a position is revealed once, and until then its draw influences nothing,
-                    so this samples exactly.
-            unconditional: int64 [B, S], the same canvas with its prompt masked, for classifier-free
-                guidance.
-            cfg_scale: its weight w: logits = l_u + (w + 1)·(l − l_u).
-            eos: "free"; "never" proposes no end-of-text token (LLaDA's logits_eos_inf); "last"
-                proposes it with confidence 0 (LLaDA's confidence_eos_eot_inf), so that policies
-                that go by confidence reveal it last.
-            view: cached keys and values to read and write; positions that its queries do not reach
-                must not be needed.
+                so this samples exactly.
+            without: the same from a canvas without its prompt, for guidance.
+            needs: features to compute beside the confidence, of `FEATURES`.
+            k: how many of the largest probabilities to return.
+            needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token
+                is the mask token, and confidence and features are 0.
+            count: how many are needed, where the host knows it; else it waits to see.
+            generator: draws for τ > 0, one key a row.
 
         Returns:
-            A `Proposal` for the n positions; confidence and features are those of the model at τ =
-            1.
+            A `Proposal`; confidence and features are those of the model at τ = 1.
+
+        Raises:
+            UnmaskError: as `propose`.
         """
-        if unconditional is None:
-            hidden, without = self.hidden_at(tokens, attention_mask, positions, view), None
-        else:
-            both = [
-                torch.cat(pair)
-                for pair in ((tokens, unconditional), (attention_mask,) * 2, (positions,) * 2)
-            ]
-            hidden, without = self.hidden_at(both[0], both[1], both[2]).chunk(2)
-        needed = torch.ones_like(positions, dtype=torch.bool) if needed is None else needed
-        where = needed.nonzero()
-        if (
-            0 < len(where) < 8
-            # products of fewer rows have other bits on CPUs, and a row's must not depend on its
-            # batch-mates (lab book)
-        ):
-            where = where[torch.arange(8, device=where.device) % len(where)]
+        self.check_proposal(sampling, needs, k, generator, without)
+        where = needed_places(hidden, needed, count)
         head = self.head or self.network.get_output_embeddings()
-        width = max(k, 2 if "margin" in needs else 1)
-        found = Proposal(
-            torch.full_like(positions, self.mask_id),
-            hidden.new_zeros(*positions.shape, k, dtype=torch.float32),
-        )
+        shape = hidden.shape[:2]
+        tokens = torch.full(shape, self.mask_id, device=hidden.device)
+        confidence = hidden.new_zeros(*shape, k, dtype=torch.float32)
         features = {
-            name: hidden.new_zeros(positions.shape, dtype=torch.float32)
-            for name in needs
-            if name != "hidden"
+            name: hidden if name == "hidden" else hidden.new_zeros(shape, dtype=torch.float32)
+            for name in sorted(needs)
         }
-        if "hidden" in needs:
-            features["hidden"] = hidden
-        for part in (
-            where.tensor_split(-(-len(where) * min(TILE, self.vocabulary) // LOGITS))
-            if len(where)
-            else ()
-        ):
+        ends = self.eos_ids if sampling.eos == "last" else ()
+        never = self.never_ids + (self.eos_ids if sampling.eos == "never" else ())
+        rules = TokenRules(never, ends)
+        plan = HeadPlan.for_device(hidden.device.type)
+        tile = self.vocabulary if sampling.restricted else min(plan.tile, self.vocabulary)
+        most = plan.drawn if sampling.temperature > 0 else plan.logits
+        parts = max(1, min(-(-len(where) * tile // most), len(where)))
+        for part in where.tensor_split(parts) if len(where) else ():
             at = (part[:, 0], part[:, 1])
             token, probabilities, entropy = best_tokens(
                 head,
                 hidden[at],
                 without=None if without is None else without[at],
-                cfg_scale=cfg_scale,
-                never=(*self.never_ids, *(self.eos_ids if eos == "never" else ())),
-                last=self.eos_ids if eos == "last" else (),
-                k=width,
+                sampling=sampling,
+                rules=rules,
+                k=max(k, 2 if "margin" in needs else 1),
                 entropy="entropy" in needs,
-                temperature=temperature,
-                noise=self.noise(generator, at) if temperature > 0 else None,
+                noise=None if generator is None else self.noise(generator, at, sampling),
             )
-            if (
-                eos == "last"
-                # LLaDA's rule: probabilities are those of the other tokens, and a proposed end has none
-            ):
-                probabilities[
-                    torch.isin(token, torch.tensor(self.eos_ids, device=token.device))
-                ] = 0.0
-            found.tokens[at] = token
-            found.confidence[at] = probabilities[:, :k]
+            if ends:  # LLaDA's rule: probabilities are of the other tokens; a proposed end has none
+                ended = torch.isin(token, ids_on_device(ends, 0, self.vocabulary, token.device))
+                probabilities.masked_fill_(ended[:, None], 0.0)
+            tokens[at] = token
+            confidence[at] = probabilities[:, :k]
             if "margin" in needs:
                 features["margin"][at] = probabilities[:, 0] - probabilities[:, 1]
             if entropy is not None:
-                features["entropy"][at] = torch.where(
-                    probabilities[:, 0] > 0, entropy, math.log(self.vocabulary)
-                )
-        return Proposal(found.tokens, found.confidence, features)
+                spread = torch.where(probabilities[:, 0] > 0, entropy, math.log(self.vocabulary))
+                features["entropy"][at] = spread
+        return Proposal(tokens, confidence, features)
 
-    @property
+    def check_proposal(
+        self,
+        sampling: Sampling,
+        needs: Set[str],
+        k: int,
+        generator: Uniform | None,
+        without: Tensor | None,
+    ) -> None:
+        """Refuses a proposal that cannot be made; see `propose`."""
+        if unknown := sorted(set(needs) - FEATURES):
+            raise UnmaskError(
+                f"feature {unknown[0]!r} is not known; known are {', '.join(sorted(FEATURES))}"
+            )
+        if not 1 <= k <= self.vocabulary:
+            raise UnmaskError(
+                f"the top {k} probabilities were asked for; this model has {self.vocabulary} tokens"
+            )
+        if sampling.temperature > 0 and generator is None:
+            raise UnmaskError(
+                "temperature is above 0 and no generator was given; give a RowGenerator"
+            )
+        if sampling.cfg_scale and without is None:
+            raise UnmaskError(
+                "cfg_scale was given without a canvas whose prompt is masked; give `unconditional`"
+            )
+
+    @cached_property
     def vocabulary(self) -> int:
         """V, the number of logits."""
         return self.network.get_input_embeddings().weight.shape[0]
 
     def noise(
-        self, generator: Uniform | None, at: tuple[Tensor, Tensor]
-    ) -> Callable[[int, int], Tensor]:
+        self, generator: Uniform, at: tuple[Tensor, Tensor], sampling: Sampling
+    ) -> Callable[[int, int], Tensor] | None:
         """Uniform numbers that belong to (row, position, token): for the positions `at`, a function
-        of the first token and how many."""
-        assert generator is not None, "temperature > 0 draws tokens and needs a generator"
+        of the first token and how many. None for greedy proposals."""
+        if sampling.temperature == 0:
+            return None
         rows, first = generator[at[0]], at[1] * self.vocabulary
-        return lambda token, n: rows.uniform(0, n, 1, first + token)
+        return lambda token, n: rows.uniform(0, n, TOKEN, first + token)
+
+
+def needed_places(
+    hidden: Float[Tensor, "B n width"], needed: Bool[Tensor, "B n"] | None, count: int | None
+) -> Int[Tensor, "m 2"]:
+    """Row and position of each place where a proposal is needed; at least 8, some of them repeated.
+
+    CPUs multiply fewer than 8 rows in another order, and a row's bits must not depend on its
+    batch-mates.
+    """
+    rows, n = hidden.shape[:2]
+    if needed is None:
+        every = torch.arange(rows * n, device=hidden.device)
+        where, count = torch.stack([every // n, every % n], 1), rows * n
+    elif count is None:
+        where = needed.nonzero()
+        count = len(where)
+    else:
+        where = torch.nonzero_static(needed, size=count)
+    if 0 < count < 8:
+        where = where[torch.arange(8, device=where.device) % count]
+    return where

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class KeyValues:
     """Keys and values of every layer, for as many canvases as are decoded side by side.
 
@@ -23,6 +23,19 @@ class KeyValues:
     slots: int
     width: int
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def grow(self, slots: int, width: int) -> None:
+        """Makes room for more canvases, or longer ones; what is stored stays."""
+        if slots <= self.slots and width <= self.width:
+            return
+        self.slots, self.width = max(slots, self.slots), max(width, self.width)
+        for i, pair in enumerate(self.layers):
+            grown = []
+            for old in pair:
+                new = old.new_zeros(self.slots, old.shape[1], self.width, old.shape[3])
+                new[: old.shape[0], :, : old.shape[2]] = old
+                grown.append(new)
+            self.layers[i] = (grown[0], grown[1])
 
 
 @dataclass(frozen=True)
@@ -58,10 +71,16 @@ class CacheView:
         whole = layers[layer][0][self.slot], layers[layer][1][self.slot]
         return whole
 
+    def select(self, rows: Int[Tensor, " b"]) -> CacheView:
+        """The same for some of its rows."""
+        queries = None if self.queries is None else self.queries[rows]
+        return CacheView(self.store, self.slot[rows], queries)
+
     def reached(self, positions: Int[Tensor, "B n"]) -> tuple[Tensor, Tensor]:
         """Whether the forward gives a hidden state at each position, and its place among the
         queries; bool and int64 [B, n]."""
-        assert self.queries is not None, "a full forward reaches every position"
+        if self.queries is None:  # a whole forward reaches every position, in its own place
+            return torch.ones_like(positions, dtype=torch.bool), positions
         place = positions.new_full((len(positions), self.store.width), -1)
         place.scatter_(
             1,

@@ -1,24 +1,100 @@
-"""The language-model head: each position's best token and its probability, without ever holding
-logits over the whole vocabulary."""
+"""The language-model head: each position's best token and its probability, in slices of the
+vocabulary, so that logits over all of it are never held for many positions at once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-TILE = 2048  # tokens of the vocabulary at once
+from unmask.transfer import to_device
+
 GROUP = 64  # tokens among which the largest logit is looked for first
-LOGITS = 2**20  # logits at once: 4 MB in fp32, which stay in a CPU's cache
 
 
-def tiles(head: Any, hidden: Float[Tensor, "m width"]) -> Iterator[tuple[int, Tensor]]:
-    """fp32 logits [m, at most TILE] of one slice of the vocabulary after the other, each with the
-    id of its first token.
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn from logits. Equal values may share one pass through the head.
+
+    Attributes:
+        temperature: τ; 0 takes the most probable token, else it is drawn from softmax(logits / τ).
+        top_p: draws are among the most probable tokens (at τ) that together hold this share.
+        top_k: draws are among this many most probable tokens; 0 is all.
+        cfg_scale: weight w of classifier-free guidance, l_u + (w + 1)·(l − l_u); 0 is none.
+        eos: "free"; "never" proposes no end-of-text token; "last" proposes it with confidence 0, so
+            that policies that go by confidence reveal it last.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    cfg_scale: float = 0.0
+    eos: Literal["free", "never", "last"] = "free"
+
+    @property
+    def restricted(self) -> bool:
+        """Whether a draw is among some tokens only: that takes all logits of a position at once."""
+        return self.temperature > 0 and (self.top_p < 1 or self.top_k > 0)
+
+
+GREEDY = Sampling()
+
+
+@dataclass(frozen=True)
+class TokenRules:
+    """Tokens that are not treated like the others.
+
+    Attributes:
+        never: they have no probability and are not proposed.
+        last: they may be proposed, but are left out of the probabilities.
+    """
+
+    never: tuple[int, ...] = ()
+    last: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    """How much of the head's work is done at once.
+
+    On a CPU 4 MB of logits stay in the cache, and slices of 2,048 tokens too. A GPU wants few large
+    kernels: there the vocabulary is not sliced, and half a gigabyte of logits is made at a time.
+
+    Attributes:
+        tile: tokens of the vocabulary in a slice.
+        logits: logits (fp32) at once.
+        drawn: the same where tokens are drawn: noise takes another 32 bytes a logit.
+    """
+
+    tile: int
+    logits: int
+    drawn: int
+
+    @staticmethod
+    def for_device(kind: str) -> HeadPlan:
+        """The plan for "cpu", or for any other kind of device."""
+        return HeadPlan(2048, 2**20, 2**20) if kind == "cpu" else HeadPlan(2**20, 2**27, 2**25)
+
+
+@lru_cache(maxsize=256)
+def ids_on_device(ids: tuple[int, ...], start: int, stop: int, device: torch.device) -> Tensor:
+    """Those of some token ids that are in a slice of the vocabulary, counted from its start.
+
+    Cached, as every slice of every pass asks for them.
+    """
+    return to_device([i - start for i in ids if start <= i < stop], device)
+
+
+def tiles(
+    head: Any, hidden: Float[Tensor, "m width"], tile: int
+) -> Iterator[tuple[int, Float[Tensor, "m v"]]]:
+    """fp32 logits of one slice of the vocabulary after the other, with the id of its first token.
 
     The slices depend on the head alone, so a row's bits do not depend on m. Heads of several layers
     (BERT's) are run whole.
@@ -26,20 +102,83 @@ def tiles(head: Any, hidden: Float[Tensor, "m width"]) -> Iterator[tuple[int, Te
     if type(head) is not nn.Linear:
         yield 0, head(hidden).float()
         return
-    for start in range(0, head.out_features, TILE):
-        bias = None if head.bias is None else head.bias[start : start + TILE]
-        yield start, linear(hidden, head.weight[start : start + TILE], bias).float()
+    for start in range(0, head.out_features, tile):
+        bias = None if head.bias is None else head.bias[start : start + tile]
+        yield start, linear(hidden, head.weight[start : start + tile], bias).float()
 
 
 def first_largest(x: Float[Tensor, "m v"]) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"]]:
-    """The largest value of each row and its first index. Groups compete first: CPUs have a fast
-    `amax`, and an `argmax` 20 times slower."""
+    """The largest value of each row and its first index.
+
+    Groups compete first: CPUs have a fast `amax`, and an `argmax` that is 20 times slower.
+    """
     if x.shape[1] % GROUP:
         top, index = x.max(-1)
         return top, index
     groups = x.view(len(x), -1, GROUP)
     top, group = groups.amax(-1).max(-1)
-    return top, group * GROUP + groups[torch.arange(len(x), device=x.device), group].argmax(-1)
+    own = groups[torch.arange(len(x), device=x.device), group]
+    return top, group * GROUP + own.argmax(-1)
+
+
+def forbid(logits: Float[Tensor, "m v"], start: int, tokens: tuple[int, ...]) -> bool:
+    """Sets the logits of tokens to −∞, in a slice whose first token is `start`.
+
+    Returns:
+        Whether the slice holds any of them.
+    """
+    inside = ids_on_device(tokens, start, start + logits.shape[1], logits.device)
+    if len(inside):
+        logits.index_fill_(1, inside, -torch.inf)
+    return len(inside) > 0
+
+
+def gumbel(uniform: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
+    """Gumbel noise from uniform numbers of 24 bits."""
+    return -(-(uniform + 2.0**-25).log()).log()
+
+
+def restrict(logits: Float[Tensor, "m V"], sampling: Sampling) -> Float[Tensor, "m V"]:
+    """Logits at temperature τ of the tokens that may be drawn; −∞ for the others.
+
+    First the `top_k` largest stay (all that equal the last of them too), then the shortest prefix
+    in falling order whose share is at least `top_p`; the most probable token always stays.
+    """
+    scaled = logits / sampling.temperature
+    if 0 < sampling.top_k < scaled.shape[1]:
+        least = scaled.topk(sampling.top_k).values[:, -1:]
+        scaled = scaled.masked_fill(scaled < least, -torch.inf)
+    if sampling.top_p < 1:
+        ranked, order = scaled.sort(dim=-1, descending=True, stable=True)
+        share = ranked.softmax(-1)
+        beyond = share.cumsum(-1) - share >= sampling.top_p
+        beyond[:, 0] = False
+        scaled = scaled.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), -torch.inf)
+    return scaled
+
+
+def guided_tiles(
+    head: Any,
+    hidden: Float[Tensor, "m width"],
+    without: Float[Tensor, "m width"] | None,
+    sampling: Sampling,
+    never: tuple[int, ...],
+) -> Iterator[tuple[int, Float[Tensor, "m v"]]]:
+    """`tiles` after guidance, without the tokens that are never proposed.
+
+    One slice of the whole vocabulary where draws are among some tokens only.
+    """
+    plan = HeadPlan.for_device(hidden.device.type)
+    both = hidden if without is None else torch.cat([hidden, without])
+    pieces: Any = tiles(head, both, plan.tile)
+    if sampling.restricted:
+        pieces = [(0, torch.cat([x for _, x in pieces], 1))]
+    for start, x in pieces:
+        if without is not None:
+            x, other = x.chunk(2)
+            x = other + (sampling.cfg_scale + 1) * (x - other)
+        forbid(x, start, never)
+        yield start, x
 
 
 def best_tokens(
@@ -47,55 +186,48 @@ def best_tokens(
     hidden: Float[Tensor, "m width"],
     *,
     without: Float[Tensor, "m width"] | None = None,
-    cfg_scale: float = 0.0,
-    never: Sequence[int] = (),
-    last: Sequence[int] = (),
+    sampling: Sampling = GREEDY,
+    rules: TokenRules = TokenRules(),
     k: int = 1,
     entropy: bool = False,
-    temperature: float = 0.0,
     noise: Callable[[int, int], Tensor] | None = None,
 ) -> tuple[Int[Tensor, " m"], Float[Tensor, "m k"], Float[Tensor, " m"] | None]:
     """Tokens, the k largest probabilities, and the entropy if it is asked for, of m positions.
 
-    Each tile leaves a maximum and a log-sum-exp; they are put together at the end, so that memory
-    is O(m · TILE).
+    Each slice of the vocabulary leaves a maximum and a log-sum-exp; they are put together at the
+    end, so memory is O(m · slice). Probabilities are those at τ = 1.
 
     Args:
         head: from hidden states to logits.
         hidden: what it reads.
-        without: the same without the prompt, for guidance.
-        cfg_scale: its weight.
-        never: tokens that have no probability and are not proposed.
-        last: tokens that may be proposed, but are left out of the probabilities.
+        without: the same from a canvas without the prompt, for guidance.
+        sampling: how tokens are drawn.
+        rules: tokens that are not treated like the others.
         k: how many probabilities.
-        entropy: whether to compute it.
-        temperature: τ > 0 draws tokens.
-        noise: gives uniform numbers [m, n] for the tokens from an id on: `noise(id, n)`.
+        entropy: whether to compute it, in nats.
+        noise: for τ > 0, uniform numbers [m, n] for the tokens from an id on: `noise(id, n)`.
     """
     tops, picks, bests, log_zs, entropies = [], [], [], [], []
-    for start, x in tiles(head, hidden if without is None else torch.cat([hidden, without])):
-        if without is not None:
-            x, other = x.chunk(2)
-            x = other + (cfg_scale + 1) * (x - other)
-        forbid(x, start, never)
-        drawn = x if noise is None else x / temperature + gumbel(noise(start, x.shape[1]))
+    for start, x in guided_tiles(head, hidden, without, sampling, rules.never):
+        drawn = x
+        if noise is not None:
+            scaled = restrict(x, sampling) if sampling.restricted else x / sampling.temperature
+            drawn = scaled + gumbel(noise(start, x.shape[1]))
         top, pick = first_largest(drawn)
         tops.append(top)
         picks.append(start + pick)
-        changed = forbid(x, start, last)
-        best = (
-            x.topk(min(k, x.shape[1])).values
-            if k > 1
-            else x.amax(-1, keepdim=True)
-            if changed or noise
-            else top[:, None]
-        )
-        p = x.softmax(
-            -1
-        )  # its largest is 1 / Σ exp(x − max): one fast kernel where logsumexp is three slow ones
-        log_zs.append(
-            torch.where(best[:, 0] > -torch.inf, best[:, 0] - p.amax(-1).log(), -torch.inf)
-        )
+        changed = forbid(x, start, rules.last)
+        if k > 1:
+            best = x.topk(min(k, x.shape[1])).values
+        elif changed or noise is not None:
+            best = x.amax(-1, keepdim=True)
+        else:
+            best = top[:, None]
+        # The largest probability is 1 / Σ exp(x − max): one fast kernel where logsumexp is three.
+        p = x.softmax(-1)
+        log_z = best[:, 0] - p.amax(-1).log()
+        # A slice may hold nothing but −∞; NaN (a broken model) must stay NaN, so that it is found.
+        log_zs.append(torch.where(best[:, 0] == -torch.inf, -torch.inf, log_z))
         bests.append(best)
         if entropy:
             entropies.append(torch.special.entr(p).sum(-1).nan_to_num())
@@ -105,25 +237,7 @@ def best_tokens(
     probabilities = (torch.cat(bests, 1).topk(k).values - log_z).exp()
     if not entropy:
         return token, probabilities, None
-    share = (
-        each - log_z
-    ).exp()  # of a mixture of tiles: the mean of their entropies and the entropy of which one it is
-    return (
-        token,
-        probabilities,
-        (share * torch.stack(entropies, 1)).sum(1) + torch.special.entr(share).sum(1),
-    )
-
-
-def forbid(logits: Float[Tensor, "m v"], start: int, tokens: Sequence[int]) -> bool:
-    """Sets the logits of tokens to −∞, in a tile whose first token is `start`; whether it holds
-    any."""
-    inside = [token - start for token in tokens if start <= token < start + logits.shape[1]]
-    if inside:
-        logits[:, inside] = -torch.inf
-    return bool(inside)
-
-
-def gumbel(uniform: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
-    """Gumbel noise from uniform numbers of 24 bits."""
-    return -(-(uniform + 2.0**-25).log()).log()
+    # Of a mixture of slices: the mean of their entropies, and the entropy of which slice it is.
+    share = (each - log_z).exp()
+    whole = (share * torch.stack(entropies, 1)).sum(1) + torch.special.entr(share).sum(1)
+    return token, probabilities, whole

@@ -6,25 +6,33 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
 from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers import logging as transformers_logging
+from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_error, short_text
 from unmask.files import read_json
 from unmask.models.base import Model
 from unmask.models.families import FAMILIES, Family
 from unmask.processes import usable_device
+from unmask.sources import find_source
 
 EMBEDDED = Path(__file__).parent / "embedded"
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|role_end|>")
-HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt"]
+HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt")
+DTYPES = {
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float32": torch.float32,
+    "float64": torch.float64,
+}
 
 
 def embedded_models() -> list[str]:
@@ -38,10 +46,11 @@ def load_model(
     name_or_path: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: str | torch.dtype = torch.bfloat16,
     attn_implementation: str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     quantization_config: Any = None,
+    revision: str | None = None,
 ) -> Model:
     """Loads a frozen masked diffusion language model for inference.
 
@@ -51,39 +60,142 @@ def load_model(
 
     Args:
         name_or_path: `embedded/NAME` (see `embedded_models`), a directory, or a Hub repository
-            `org/name`.
+            `owner/name`. A name whose first part is a directory here is a local path; write
+            `hf:owner/name` if the Hub's repository is meant all the same.
         device: where to put it.
-        dtype: of its weights and activations; confidences are fp32 whatever this is.
+        dtype: of its weights and activations, a `torch.dtype` or its name ("bfloat16", "float16",
+            "float32"); confidences are fp32 whatever this is.
         attn_implementation: as in `transformers` (sdpa, eager, flash_attention_2, …); None is its
             default.
-        device_map: as in `transformers`, for example "auto" to spread the layers over all GPUs;
-            `device` is then not used.
+        device_map: as in `transformers`, where it places the whole model on one device (for example
+            "auto" with one GPU); `device` is then not used.
         quantization_config: as in `transformers`, for example
             `BitsAndBytesConfig(load_in_4bit=True)`; needs a `device_map` or a GPU.
+        revision: branch, tag or commit of a Hub repository.
 
     Raises:
-        UnmaskError: for an unknown name or architecture, a damaged or incomplete checkpoint,
-            weights that are missing or superfluous, a causal model, or a mask token that neither
-            config.json nor the tokenizer names.
+        UnmaskError: for an argument of the wrong type, an unknown name or architecture, a damaged
+            or incomplete checkpoint, weights that are missing or superfluous, a causal model, a
+            mask token that neither config.json nor the tokenizer names, or a `device_map` that
+            spreads the model over several devices.
 
     Example:
         >>> model = load_model("embedded/chain")
     """
-    name = str(name_or_path)
-    device = usable_device(device)
-    directory = find_directory(name_or_path)
+    if not isinstance(name_or_path, str | Path) or not str(name_or_path):
+        raise UnmaskError(
+            f"model is {name_or_path!r}; give an embedded model, a directory or a Hub repository"
+        )
+    target, number = usable_device(device), weight_dtype(dtype)
+    check_placement(attn_implementation, device_map)
+    directory = find_model(str(name_or_path), revision)
     config = read_json(directory / "config.json")
     if not isinstance(config, dict):
         raise UnmaskError(f"{directory}/config.json describes no model; copy it again")
     check_weights(directory)
-    family = find_family(config, directory)
-    placement = {"device_map": device_map} if device_map is not None else {}
-    if quantization_config is not None:
-        placement["quantization_config"] = quantization_config
-    if attn_implementation is not None:
-        placement["attn_implementation"] = attn_implementation
+    placement = {
+        "attn_implementation": attn_implementation,
+        "device_map": device_map,
+        "quantization_config": quantization_config,
+    }
+    with quiet_transformers():
+        family = find_family(config, directory)
+        network = load_network(family, directory, number, placement)
+        if device_map is None and quantization_config is None:
+            network = network.to(target)
+        if family.probe and not bidirectional(network):
+            raise UnmaskError(
+                f"{directory} holds a {type(network).__name__}, which stays causal whatever its "
+                "config says; it cannot be used here"
+            )
+        tokenizer = load_tokenizer(directory, family)
+        return assemble_model(family, network, tokenizer, str(name_or_path), config, directory)
+
+
+def weight_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A floating-point type from itself or its name.
+
+    Raises:
+        UnmaskError: if it is another one.
+    """
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise UnmaskError(f"dtype is {dtype!r}; give {', '.join(DTYPES)} or a torch.dtype of these")
+    return found
+
+
+def check_placement(
+    attn_implementation: str | None, device_map: str | Mapping[str, Any] | None
+) -> None:
+    """Refuses what is known to be unusable before a file is read.
+
+    Raises:
+        UnmaskError: for a wrong type, or a `device_map` that names several devices.
+    """
+    if not isinstance(attn_implementation, str | None):
+        raise UnmaskError(
+            f"attn_implementation is {attn_implementation!r}; give a name such as sdpa, or None"
+        )
+    if not isinstance(device_map, str | Mapping | None):
+        raise UnmaskError(f'device_map is {device_map!r}; give "auto", a mapping or None')
+    if isinstance(device_map, Mapping):
+        check_one_device(device_map)
+
+
+def check_one_device(device_map: Mapping[str, Any]) -> None:
+    """Refuses a model that lies on several devices.
+
+    The decoder calls the backbone and the head apart, which goes past the hook with which
+    `accelerate` brings the outputs of a spread model back to the device of its inputs.
+
+    Raises:
+        UnmaskError: if the map names more than one device.
+    """
+    devices = sorted({str(place) for place in device_map.values()})
+    if len(devices) > 1:
+        raise UnmaskError(
+            f"device_map spreads the model over several devices ({', '.join(devices)}), which is "
+            "not supported; load it on one device, quantized if it does not fit, or let each "
+            "process of `accelerate launch` have a copy on its own GPU"
+        )
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silences transformers' log and progress bars while the body runs: what matters of it becomes
+    an `UnmaskError`. Afterwards the caller's settings are as before."""
+    verbosity = transformers_logging.get_verbosity()
+    bars, hub_bars = (
+        transformers_logging.is_progress_bar_enabled(),
+        not are_progress_bars_disabled(),
+    )
     transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()  # switches those of huggingface_hub off, too
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        elif hub_bars:
+            enable_progress_bars()
+
+
+def load_network(
+    family: Family, directory: Path, dtype: torch.dtype, placement: Mapping[str, Any]
+) -> Any:
+    """The network with its weights, frozen.
+
+    Args:
+        family: what the checkpoint is.
+        directory: where its files are.
+        dtype: of weights and activations.
+        placement: arguments of `from_pretrained` that say where and how; None leaves one out.
+
+    Raises:
+        UnmaskError: if the weights cannot be loaded, do not fit config.json, or lie on several
+            devices.
+    """
     try:
         network, report = family.network.from_pretrained(
             directory,
@@ -93,59 +205,39 @@ def load_model(
             local_files_only=True,
             use_safetensors=True,
             output_loading_info=True,
-            **placement,
+            **{name: value for name, value in placement.items() if value is not None},
         )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    # A damaged file makes transformers raise nearly any kind of error.
+    except Exception as error:
         raise UnmaskError(
-            f"{directory} cannot be loaded ({reason(error)}); check that its files belong together"
+            f"{directory} cannot be loaded ({short_error(error)}); check that its files belong "
+            "together"
         ) from None
     check_report(report, family, directory)
+    check_one_device(getattr(network, "hf_device_map", None) or {})
     network.requires_grad_(False)
-    network.eval()
-    if device_map is None and quantization_config is None:
-        network = network.to(device)
-    if family.probe and not bidirectional(network):
-        raise UnmaskError(
-            f"{directory} holds a {type(network).__name__}, which stays causal whatever its config "
-            "says; it cannot be used here"
-        )
-    return assemble(family, network, load_tokenizer(directory, family), name, config)
+    return network.eval()
 
 
-def find_directory(name_or_path: str | Path) -> Path:
+def find_model(name: str, revision: str | None = None) -> Path:
     """The directory of an embedded model, a local one, or the local copy of a Hub repository
     (downloaded if need be).
 
     Raises:
         UnmaskError: if there is none.
     """
-    name = str(name_or_path)
-    if name.startswith("embedded/"):
-        if name not in embedded_models():
-            raise UnmaskError(
-                f"model {name!r} is not known; embedded are {', '.join(embedded_models())}"
-            )
-        return EMBEDDED / name.removeprefix("embedded/")
-    directory = Path(name_or_path)
-    if directory.is_dir():
-        return directory
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
-        raise UnmaskError(
-            f"model {name!r} is neither a directory, a Hub repository (org/name) nor one of "
-            f"{', '.join(embedded_models())}"
+    known = ", ".join(embedded_models())
+    if not name.startswith("embedded/"):
+        return find_source(
+            "model", name, HUB_FILES, others=f"nor one of {known}", revision=revision
         )
-    try:
-        return Path(snapshot_download(name, allow_patterns=HUB_FILES))
-    except Exception as error:  # the hub raises many kinds, down to those of its HTTP library
+    if name not in embedded_models():
+        raise UnmaskError(f"model {name!r} is not known; embedded are {known}")
+    if revision is not None:
         raise UnmaskError(
-            f"model {name!r} is no directory and cannot be had from the Hugging Face Hub "
-            f"({reason(error)}); check name and network"
-        ) from None
-
-
-def reason(error: Exception) -> str:
-    """An error's message as one short line."""
-    return shorten(str(error) or type(error).__name__, 200, placeholder=" …")
+            f"revision {revision!r} was given, but {name} ships with this package; leave it out"
+        )
+    return EMBEDDED / name.removeprefix("embedded/")
 
 
 def find_family(config: dict[str, Any], directory: Path) -> Family:
@@ -154,23 +246,24 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     Raises:
         UnmaskError: if none does.
     """
-    module = next((module for module in FAMILIES if module.matches(config)), None)
-    if module is None:
-        kind = (
-            f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
-        )
-        raise UnmaskError(
-            f"{directory} holds a causal model or one of an unknown architecture ({kind}); known "
-            "are LLaDA, Dream, A2D, LLaDA-MoE, "
-            'BERT-like masked LMs, and stock causal classes with "is_causal": false in config.json'
-        )
     try:
-        return module.family(config)
-    except (ValueError, TypeError, KeyError) as error:
+        module = next((module for module in FAMILIES if module.matches(config)), None)
+        if module is not None:
+            return module.family(config)
+    except UnmaskError:
+        raise
+    # Absurd values make the configuration classes raise nearly any kind of error.
+    except Exception as error:
         raise UnmaskError(
-            f"{directory} cannot be loaded: its config.json is not usable ({reason(error)}); copy "
-            "it from its source"
+            f"{directory} cannot be loaded: its config.json is not usable ({short_error(error)}); "
+            "copy it from its source"
         ) from None
+    kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
+    raise UnmaskError(
+        f"{directory} holds a causal model or one of an unknown architecture ({short_text(kind)}); "
+        "known are LLaDA, Dream, A2D, LLaDA-MoE, BERT-like masked LMs, and stock causal classes "
+        'with "is_causal": false in config.json'
+    )
 
 
 def check_weights(directory: Path) -> None:
@@ -288,11 +381,39 @@ def load_tokenizer(directory: Path, family: Family) -> Any:
         tokenizer: Any = tokenizer_class.from_pretrained(directory, local_files_only=True)
     except Exception as error:  # the Rust library raises bare Exception
         raise UnmaskError(
-            f"the tokenizer in {directory} cannot be loaded ({reason(error)}); copy it again"
+            f"the tokenizer in {directory} cannot be loaded ({short_error(error)}); copy it again"
         ) from None
     if not tokenizer.chat_template:
         tokenizer.chat_template = family.chat_template
+    if not isinstance(tokenizer.chat_template, str | dict):
+        raise UnmaskError(
+            f"the chat template in {directory} is no text but {tokenizer.chat_template!r}; copy "
+            "tokenizer_config.json again"
+        )
+    if not isinstance(tokenizer.model_max_length, int | float):
+        tokenizer.model_max_length = VERY_LARGE_INTEGER  # it only warns of long texts
     return tokenizer
+
+
+def assemble_model(
+    family: Family,
+    network: Any,
+    tokenizer: Any,
+    name: str,
+    config: Mapping[str, Any],
+    directory: Path,
+) -> Model:
+    """`assemble`, where errors of a damaged tokenizer become an `UnmaskError`."""
+    try:
+        return assemble(family, network, tokenizer, name, config)
+    except UnmaskError:
+        raise
+    # Special tokens of a wrong type make the tokenizer raise nearly any kind of error.
+    except Exception as error:
+        raise UnmaskError(
+            f"the special tokens in {directory} cannot be used ({short_error(error)}); copy its "
+            "tokenizer files again"
+        ) from None
 
 
 def assemble(
@@ -345,8 +466,23 @@ def assemble(
         eos_ids=tuple(ends),
         never_ids=tuple(sorted(token for token in never if token < vocabulary)),
         name=name,
-        max_new_tokens=config.get("max_new_tokens"),
+        max_new_tokens=trained_length(config, name),
         family=family.name,
         shift=family.shift,
         head=family.head(network),
+    )
+
+
+def trained_length(config: Mapping[str, Any], name: str) -> int | None:
+    """The length L of the answers that a model was trained on, if its config.json says so.
+
+    Raises:
+        UnmaskError: if it says something that is no length.
+    """
+    length = config.get("max_new_tokens")
+    if length is None or (isinstance(length, int) and not isinstance(length, bool) and length > 0):
+        return length
+    raise UnmaskError(
+        f"config.json of {name} has max_new_tokens {length!r}; correct it to a whole number, at "
+        "least 1"
     )

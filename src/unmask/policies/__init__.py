@@ -1,21 +1,52 @@
 """Policies: which of the model's proposals to accept."""
 
-from unmask.policies.base import Observation, Policy, current_block
-from unmask.policies.bernoulli import Bernoulli
-from unmask.policies.heuristics import (
-    HEURISTICS,
-    Confidence,
-    Entropy,
-    Factor,
-    Margin,
-    Random,
-    SemiAutoregressive,
-    Threshold,
+from typing import TYPE_CHECKING
+
+from unmask.lazy import lazy_names
+
+__getattr__, __dir__, _ = lazy_names(
+    __name__,
+    {
+        "HEURISTICS": "heuristics",
+        "Bernoulli": "bernoulli",
+        "Confidence": "heuristics",
+        "Entropy": "heuristics",
+        "Factor": "heuristics",
+        "LearnedPolicy": "learned",
+        "Margin": "heuristics",
+        "Needs": "base",
+        "NetworkConfig": "network",
+        "Observation": "base",
+        "PlackettLuce": "plackett_luce",
+        "Policy": "base",
+        "PolicyNetwork": "network",
+        "Random": "heuristics",
+        "SemiAutoregressive": "heuristics",
+        "Threshold": "heuristics",
+        "current_block": "base",
+        "load_policy": "load",
+        "needs_of": "base",
+        "steps_spec": "load",
+    },
 )
-from unmask.policies.learned import LearnedPolicy
-from unmask.policies.load import load_policy, steps_spec
-from unmask.policies.network import NetworkConfig, PolicyNetwork
-from unmask.policies.plackett_luce import PlackettLuce
+
+if TYPE_CHECKING:
+    from unmask.policies.base import Needs, Observation, Policy, current_block, needs_of
+    from unmask.policies.bernoulli import Bernoulli
+    from unmask.policies.heuristics import (
+        HEURISTICS,
+        Confidence,
+        Entropy,
+        Factor,
+        Margin,
+        Random,
+        SemiAutoregressive,
+        Threshold,
+    )
+    from unmask.policies.learned import LearnedPolicy
+    from unmask.policies.load import load_policy, steps_spec
+    from unmask.policies.network import NetworkConfig, PolicyNetwork
+    from unmask.policies.plackett_luce import PlackettLuce
 
 __all__ = [
     "HEURISTICS",
@@ -25,6 +56,7 @@ __all__ = [
     "Factor",
     "LearnedPolicy",
     "Margin",
+    "Needs",
     "NetworkConfig",
     "Observation",
     "PlackettLuce",
@@ -35,5 +67,6 @@ __all__ = [
     "Threshold",
     "current_block",
     "load_policy",
+    "needs_of",
     "steps_spec",
 ]

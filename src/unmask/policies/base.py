@@ -1,16 +1,41 @@
-"""What a policy sees, and what it must do."""
+"""What a policy sees, what it needs, and what it must do."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from unmask.errors import UnmaskError
 from unmask.rng import RowGenerator
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a policy reads beside mask, time and the largest probability at each position.
+
+    Attributes:
+        features: of "entropy", "margin" and "hidden" (`unmask.models.FEATURES`).
+        top_k: how many of the largest probabilities at each position.
+        everywhere: whether it reads positions that are not eligible too. Where it does not, the
+            model's head runs on the eligible positions alone.
+    """
+
+    features: frozenset[str] = frozenset()
+    top_k: int = 1
+    everywhere: bool = True
+
+    def __or__(self, other: Needs) -> Needs:
+        """What satisfies both."""
+        return Needs(
+            self.features | other.features,
+            max(self.top_k, other.top_k),
+            self.everywhere or other.everywhere,
+        )
 
 
 @dataclass(frozen=True)
@@ -24,20 +49,25 @@ class Observation:
         eligible: bool [B, L], True where revealing is allowed: masked, and in the row's current
             block.
         step: int64 [B], forward passes this row has behind it.
-        length: L; the time of the paper is step / L.
+        length: L of every row; or int64 [B], each row's own, where buffers of several lengths stand
+            side by side (positions from a row's length on are padding). The time of the paper is
+            step / length.
         features: fp32 [B, L] each, what the policy asked for in `needs`; "hidden" is [B, L, width
             of the frozen model].
         alpha: fp32 [B], the α each row's policy is to act for, where it is trained for many; None
             is the policy's own.
+        eligible_counts: how many positions of each row are eligible, where the host knows it. It
+            spares a wait for the device; it changes no result.
     """
 
     confidence: Float[Tensor, "B L k"] | Float[Tensor, "B L"]
     masked: Bool[Tensor, "B L"]
     eligible: Bool[Tensor, "B L"]
     step: Int[Tensor, " B"]
-    length: int
+    length: int | Int[Tensor, " B"]
     features: Mapping[str, Tensor] = field(default_factory=dict)
     alpha: Float[Tensor, " B"] | None = None
+    eligible_counts: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.confidence.ndim == 2:
@@ -47,40 +77,48 @@ class Observation:
         """The same for some rows: a slice, or an index or bool tensor over B."""
         return self.map(lambda x: x[rows])
 
-    def map(self, function) -> Observation:
+    def map(self, function: Callable[[Tensor], Tensor]) -> Observation:
         """Applies `function` to each tensor."""
-        tensors = {
+        tensors: dict[str, Any] = {
             name: function(value) for name in TENSORS if (value := getattr(self, name)) is not None
         }
-        return Observation(
-            **tensors,
-            length=self.length,
-            features={name: function(x) for name, x in self.features.items()},
-        )
+        length = self.length if isinstance(self.length, int) else function(self.length)
+        features = {name: function(value) for name, value in self.features.items()}
+        return Observation(**tensors, length=length, features=features)
 
     @staticmethod
-    def cat(parts: list[Observation]) -> Observation:
-        """Concatenates along the rows; L and the features must agree."""
-        tensors = {
+    def cat(parts: Sequence[Observation]) -> Observation:
+        """Concatenates along the rows; widths and features must agree."""
+        first = parts[0]
+        tensors: dict[str, Any] = {
             name: torch.cat([getattr(part, name) for part in parts])
             for name in TENSORS
-            if getattr(parts[0], name) is not None
+            if getattr(first, name) is not None
         }
+        length: Any = first.length
+        if not all(part.length is length or part.length == length for part in parts):
+            raise UnmaskError("observations of different lengths L cannot be put together")
+        if isinstance(length, Tensor):
+            length = torch.cat([torch.as_tensor(part.length) for part in parts])
         features = {
-            name: torch.cat([part.features[name] for part in parts]) for name in parts[0].features
+            name: torch.cat([part.features[name] for part in parts]) for name in first.features
         }
-        return Observation(**tensors, length=parts[0].length, features=features)
+        return Observation(**tensors, length=length, features=features)
 
 
 TENSORS = ("confidence", "masked", "eligible", "step", "alpha")
 
 
 def current_block(masked: Bool[Tensor, "B L"], block_length: int) -> Bool[Tensor, "B L"]:
-    """Masked positions of each row's leftmost block that still holds masks (paper §2, semi-AR); the
-    last block may be shorter."""
+    """Masked positions of each row's leftmost block that still holds masks (paper §2, semi-AR);
+    the last block may be shorter."""
     block = torch.arange(masked.shape[1], device=masked.device) // block_length
-    current = block[masked.int().argmax(1)]
-    return masked & (block == current[:, None])
+    return in_current_block(masked, block.expand_as(masked))
+
+
+def in_current_block(masked: Bool[Tensor, "B L"], block: Int[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+    """The same where `block` says which block each position is in."""
+    return masked & (block == block.gather(1, masked.int().argmax(1, keepdim=True)))
 
 
 @runtime_checkable
@@ -88,14 +126,11 @@ class Policy(Protocol):
     """Decides which positions to reveal.
 
     Attributes:
-        needs: features beside the confidence, of `unmask.models.FEATURES`. A policy that reads more
-            than the largest probability at each position says how many in an attribute `inputs`.
-            One that reads nothing of positions that are not eligible says so in an attribute
-            `local` = True: the model's head then runs on the eligible positions alone.
+        needs: what it reads.
     """
 
     @property
-    def needs(self) -> frozenset[str]: ...
+    def needs(self) -> Needs: ...
 
     def act(
         self, observation: Observation, generator: RowGenerator
@@ -106,3 +141,45 @@ class Policy(Protocol):
         The decoder ANDs it with `eligible`.
         """
         ...
+
+
+def needs_of(policy: Any) -> Needs:
+    """What a policy needs.
+
+    Raises:
+        UnmaskError: if it is not a policy, or asks for something that does not exist.
+    """
+    needs = getattr(policy, "needs", None)
+    if not isinstance(needs, Needs) or not callable(getattr(policy, "act", None)):
+        raise UnmaskError(
+            f"policy is {policy!r}; give a spec such as threshold:0.9, a policy directory, or an "
+            "object with `needs` (an unmask.policies.Needs) and `act(observation, generator)`"
+        )
+    known = ("entropy", "margin", "hidden")
+    if unknown := sorted(set(needs.features) - set(known)):
+        raise UnmaskError(
+            f"policy {policy!r} needs the feature {unknown[0]!r}; known are {', '.join(known)}"
+        )
+    if not isinstance(needs.top_k, int) or needs.top_k < 1:
+        raise UnmaskError(f"policy {policy!r} needs the top {needs.top_k!r}; give at least 1")
+    return needs
+
+
+def check_action(action: Any, eligible: Bool[Tensor, "B L"], policy: Any) -> Tensor:
+    """What a policy decided, if it has the right shape.
+
+    Raises:
+        UnmaskError: if it is no bool or integer tensor [B, L] on the right device.
+    """
+    right = isinstance(action, Tensor) and not action.is_floating_point()
+    if not right or action.shape != eligible.shape or action.device != eligible.device:
+        found = (
+            f"a tensor {list(action.shape)} of {action.dtype} on {action.device}"
+            if isinstance(action, Tensor)
+            else f"a {type(action).__name__}"
+        )
+        raise UnmaskError(
+            f"act of policy {type(policy).__name__} returned {found}; return a bool or integer "
+            f"tensor {list(eligible.shape)} on {eligible.device}"
+        )
+    return action

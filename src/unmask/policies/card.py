@@ -16,8 +16,8 @@ tags:
 
 # Unmasking policy
 
-Decides which tokens a masked diffusion language model reveals at each forward pass ("Learning Unmasking Policies for Diffusion Language
-Models", arXiv 2512.09106).
+Decides which tokens a masked diffusion language model reveals at each forward pass
+("Learning Unmasking Policies for Diffusion Language Models", arXiv 2512.09106).
 """
 
 USE = """
@@ -28,7 +28,8 @@ USE = """
     model = unmask.load_model({model!r})
     print(unmask.generate(model, ["…"], "PATH_OR_HUB_ID", max_new_tokens={length}).text)
 
-or `unmask generate --model {model} --policy PATH_OR_HUB_ID "…"`. Faster and less accurate: `PATH_OR_HUB_ID@beta=1.5`; slower: `@beta=0.7`.
+or `unmask generate --model {model} --policy PATH_OR_HUB_ID "…"`.
+`PATH_OR_HUB_ID@beta=1.5` is faster and less accurate, `PATH_OR_HUB_ID@beta=0.7` is slower.
 """
 
 
@@ -57,6 +58,7 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         "source": metadata.get("source"),
         "imported from": metadata.get("imported_from"),
         "command": metadata.get("command"),
+        "program": metadata.get("argv"),
         "commit": metadata.get("commit"),
         "versions": ", ".join(
             f"{name} {version}" for name, version in (metadata.get("versions") or {}).items()
@@ -72,7 +74,8 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     text = HEADER + "\n## Made from\n\n| | |\n|---|---|\n" + "\n".join(rows) + "\n"
     points = metadata.get("pareto") or ()
     if "eval_accuracy" in metrics:
-        text += f"\nValidation prompts: {100 * metrics['eval_accuracy']:.1f} % @ {metrics['eval_nfe']:.1f} NFE.\n"
+        accuracy, nfe = 100 * metrics["eval_accuracy"], metrics["eval_nfe"]
+        text += f"\nValidation prompts: {accuracy:.1f} % @ {nfe:.1f} NFE.\n"
     if points:
         text += (
             "\n## Accuracy against NFE\n\n| sampler | accuracy % [95 %] | NFE |\n|---|---|---|\n"

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unmask.errors import UnmaskError
-from unmask.policies.base import Observation, Policy, current_block
+from unmask.policies.base import Needs, Observation, Policy, current_block
 from unmask.rng import ACTION, RowGenerator
 
 
-def order(score: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Tensor:
+def rank_positions(score: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Tensor:
     """Positions sorted by descending score, ineligible ones last; ties by position. int64 [B,
     L]."""
     return (
@@ -23,15 +23,20 @@ def order(score: Float[Tensor, "B L"], eligible: Bool[Tensor, "B L"]) -> Tensor:
     )
 
 
-def first(n: Tensor | int, ranked: Tensor, eligible: Bool[Tensor, "B L"]) -> Bool[Tensor, "B L"]:
+def top_positions(
+    n: Tensor | int, ranked: Tensor, eligible: Bool[Tensor, "B L"]
+) -> Bool[Tensor, "B L"]:
     """True at the first n (int, or int64 [B, 1]) of `ranked` positions that are eligible."""
     places = torch.arange(ranked.shape[1], device=ranked.device).expand_as(ranked)
     return torch.zeros_like(eligible).scatter(1, ranked, places < n) & eligible
 
 
-def _at_least(
+def check_range(
     name: str, value: float | int, low: float | int, high: float | int = float("inf")
 ) -> None:
+    """Refuses a parameter of a heuristic that is out of its range."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnmaskError(f"{name} is {value!r}; give a number")
     if not low <= value <= high:
         accepted = f"at least {low:g}" if high == float("inf") else f"from {low:g} to {high:g}"
         raise UnmaskError(f"{name} is {value:g}; give a value {accepted}")
@@ -42,15 +47,16 @@ class Random:
     """random-K: k positions, uniformly at random."""
 
     k: int = 1
-    local: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[Needs] = Needs(everywhere=False)
 
     def __post_init__(self) -> None:
-        _at_least("K of random", self.k, 1)
+        check_range("K of random", self.k, 1)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
         score = generator.uniform(observation.step, observation.eligible.shape[1], ACTION)
-        return first(self.k, order(score, observation.eligible), observation.eligible)
+        return top_positions(
+            self.k, rank_positions(score, observation.eligible), observation.eligible
+        )
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,15 @@ class Confidence:
     """high-confidence-K ("low_confidence" remasking in LLaDA): the k largest confidences."""
 
     k: int = 1
-    local: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[Needs] = Needs(everywhere=False)
 
     def __post_init__(self) -> None:
-        _at_least("K of confidence", self.k, 1)
+        check_range("K of confidence", self.k, 1)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
-        return first(
+        return top_positions(
             self.k,
-            order(observation.confidence[..., 0], observation.eligible),
+            rank_positions(observation.confidence[..., 0], observation.eligible),
             observation.eligible,
         )
 
@@ -78,15 +83,16 @@ class Threshold:
     2025)."""
 
     threshold: float = 0.9
-    local: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[Needs] = Needs(everywhere=False)
 
     def __post_init__(self) -> None:
-        _at_least("λ of threshold", self.threshold, 0, 1)
+        check_range("λ of threshold", self.threshold, 0, 1)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
         c, eligible = observation.confidence[..., 0], observation.eligible
-        return (eligible & (c >= self.threshold)) | first(1, order(c, eligible), eligible)
+        return (eligible & (c >= self.threshold)) | top_positions(
+            1, rank_positions(c, eligible), eligible
+        )
 
 
 @dataclass(frozen=True)
@@ -95,18 +101,17 @@ class Factor:
     least one."""
 
     factor: float = 1.0
-    local: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[Needs] = Needs(everywhere=False)
 
     def __post_init__(self) -> None:
-        _at_least("f of factor", self.factor, 0)
+        check_range("f of factor", self.factor, 0)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
         c, eligible = observation.confidence[..., 0], observation.eligible
-        ranked = order(c, eligible)
+        ranked = rank_positions(c, eligible)
         n = torch.arange(1, c.shape[1] + 1, device=c.device)
         good = ((n + 1) * (1 - c.gather(1, ranked)) < self.factor) & eligible.gather(1, ranked)
-        return first((good * n).amax(1, keepdim=True).clamp(min=1), ranked, eligible)
+        return top_positions((good * n).amax(1, keepdim=True).clamp(min=1), ranked, eligible)
 
 
 @dataclass(frozen=True)
@@ -114,16 +119,15 @@ class Margin:
     """margin-K: the k largest differences between the top two probabilities (Kim et al. 2025)."""
 
     k: int = 1
-    local: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"margin"})
+    needs: ClassVar[Needs] = Needs(frozenset({"margin"}), everywhere=False)
 
     def __post_init__(self) -> None:
-        _at_least("K of margin", self.k, 1)
+        check_range("K of margin", self.k, 1)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
-        return first(
+        return top_positions(
             self.k,
-            order(observation.features["margin"], observation.eligible),
+            rank_positions(observation.features["margin"], observation.eligible),
             observation.eligible,
         )
 
@@ -134,18 +138,19 @@ class Entropy:
     ≤ γ (Ben-Hamu et al. 2025)."""
 
     bound: float = 0.1
-    local: ClassVar[bool] = True
-    needs: ClassVar[frozenset[str]] = frozenset({"entropy"})
+    needs: ClassVar[Needs] = Needs(frozenset({"entropy"}), everywhere=False)
 
     def __post_init__(self) -> None:
-        _at_least("γ of entropy", self.bound, 0)
+        check_range("γ of entropy", self.bound, 0)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
         entropy, eligible = observation.features["entropy"], observation.eligible
-        ranked = order(-entropy, eligible)
+        ranked = rank_positions(-entropy, eligible)
         ascending = entropy.gather(1, ranked).masked_fill(~eligible.gather(1, ranked), torch.inf)
         before = torch.cat([torch.zeros_like(ascending[:, :1]), ascending[:, :-1].cumsum(1)], 1)
-        return first((before <= self.bound).sum(1, keepdim=True).clamp(min=1), ranked, eligible)
+        return top_positions(
+            (before <= self.bound).sum(1, keepdim=True).clamp(min=1), ranked, eligible
+        )
 
 
 @dataclass(frozen=True)
@@ -163,14 +168,10 @@ class SemiAutoregressive:
     block_length: int
 
     def __post_init__(self) -> None:
-        _at_least("block_length of a heuristic", self.block_length, 1)
+        check_range("block_length of a heuristic", self.block_length, 1)
 
     @property
-    def local(self) -> bool:
-        return getattr(self.policy, "local", False)
-
-    @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> Needs:
         return self.policy.needs
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from unmask.errors import UnmaskError
 from unmask.files import read_json, read_tensors, write_json, write_tensors, write_text
-from unmask.policies.base import Observation
+from unmask.policies.base import Needs, Observation
 from unmask.policies.bernoulli import Bernoulli
 from unmask.policies.card import model_card
-from unmask.policies.heuristics import first, order
+from unmask.policies.heuristics import rank_positions, top_positions
 from unmask.policies.network import NetworkConfig, PolicyNetwork
 from unmask.policies.plackett_luce import PlackettLuce
 from unmask.rng import ACTION, RowGenerator
+from unmask.transfer import to_device
 
 ACTIONS = {"bernoulli": Bernoulli, "plackett-luce": PlackettLuce}
 INPUTS = ("time", "mask")
@@ -76,14 +77,10 @@ class LearnedPolicy:
             )
 
     @property
-    def needs(self) -> frozenset[str]:
-        """Features beside the confidence."""
-        return frozenset({"hidden"} if self.network.config.hidden else ())
-
-    @property
-    def inputs(self) -> int:
-        """How many of the largest probabilities it reads at each position."""
-        return self.network.config.inputs
+    def needs(self) -> Needs:
+        """How many probabilities it reads at each position, and hidden states if it does."""
+        config = self.network.config
+        return Needs(frozenset({"hidden"} if config.hidden else ()), config.inputs)
 
     def logits(self, observation: Observation, most: int | None = None) -> Float[Tensor, "B L"]:
         """b, fp32, at every position, before the temperature. With `most`, a bound of a row's
@@ -93,31 +90,27 @@ class LearnedPolicy:
             UnmaskError: if the observation lacks what the network reads: probabilities, hidden
                 states of its width, α.
         """
-        if observation.confidence.shape[-1] < self.inputs:
-            given = observation.confidence.shape[-1]
+        config, given = self.network.config, observation.confidence.shape[-1]
+        if given < config.inputs:
             raise UnmaskError(
-                f"the policy reads the top {self.inputs} probabilities but was given {given}; give "
-                f"it {self.inputs}"
+                f"the policy reads the top {config.inputs} probabilities but was given {given}; "
+                f"give it {config.inputs}"
             )
-        width, hidden = self.network.config.hidden, observation.features.get("hidden")
+        width, hidden = config.hidden, observation.features.get("hidden")
         if width and (hidden is None or hidden.shape[-1] != width):
             found = "none" if hidden is None else f"states of width {hidden.shape[-1]}"
             raise UnmaskError(
                 f"the policy reads hidden states of width {width} but was given {found}; use the "
                 "model it was trained on"
             )
-        if self.network.config.conditioned and observation.alpha is None:
+        if config.conditioned and observation.alpha is None:
             if self.alpha is None:
                 raise UnmaskError(
                     "the policy is one for every α and was given none; say which, for example "
                     "DIR@alpha=1"
                 )
-            observation = replace(
-                observation,
-                alpha=torch.full(
-                    observation.step.shape, self.alpha, device=observation.step.device
-                ),
-            )
+            alpha = torch.full(observation.step.shape, self.alpha, device=observation.step.device)
+            observation = replace(observation, alpha=alpha)
         if "time" in self.zero:
             observation = replace(observation, step=torch.zeros_like(observation.step))
         if "mask" in self.zero:
@@ -125,19 +118,28 @@ class LearnedPolicy:
         return self.network(observation, most)
 
     def eligible_logits(self, observation: Observation) -> Float[Tensor, "B L"]:
-        """b at the eligible positions; elsewhere it means nothing. On CPUs, where looking costs no
-        wait, rows with like numbers of them are
-        computed together: up to 16, 32, 64, … at a time, multiples of 16 for bits that do not
-            depend on the batch."""
-        length = observation.length
-        if observation.eligible.device.type != "cpu":
-            return self.logits(observation, length)
-        logits = observation.eligible.new_zeros(observation.eligible.shape, dtype=torch.float32)
-        sizes = [16 * 2**i for i in range(max(1, math.ceil(math.log2(length / 16)) + 1))]
-        part = torch.bucketize(observation.eligible.sum(1), torch.tensor(sizes))
-        for i in part.unique().tolist():
-            rows = (part == i).nonzero()[:, 0]
-            logits[rows] = self.logits(observation[rows], min(sizes[i], length))
+        """b at the eligible positions; elsewhere it means nothing.
+
+        Rows with like numbers of eligible positions are computed together: up to 16, 32, 64, … at a
+        time, multiples of 16 for bits that do not depend on the batch. The numbers are the
+        observation's; where it has none, a CPU looks, and a GPU computes all positions rather than
+        wait.
+        """
+        length, device = observation.masked.shape[1], observation.masked.device
+        counts = observation.eligible_counts
+        if counts is None:
+            if device.type != "cpu":
+                return self.logits(observation, length)
+            counts = observation.eligible.sum(1).tolist()
+        parts: dict[int, list[int]] = {}
+        for row, count in enumerate(counts):
+            parts.setdefault(16 << max(0, math.ceil(math.log2(max(count, 1) / 16))), []).append(row)
+        if len(parts) == 1:
+            return self.logits(observation, min(*parts, length))
+        logits = torch.zeros(observation.masked.shape, device=device)
+        for most, members in sorted(parts.items()):
+            rows = to_device(members, device)
+            logits[rows] = self.logits(observation[rows], min(most, length))
         return logits
 
     def distribution(
@@ -186,7 +188,9 @@ class LearnedPolicy:
         )
         if not self.fallback:
             return action
-        best = first(1, order(distribution.logits, observation.eligible), observation.eligible)
+        best = top_positions(
+            1, rank_positions(distribution.logits, observation.eligible), observation.eligible
+        )
         return torch.where(action.any(1, keepdim=True), action, best)
 
     def save_pretrained(self, directory: str | Path) -> None:

@@ -3,47 +3,71 @@ settings: `runs/a/best@beta=0.8`."""
 
 from __future__ import annotations
 
-import re
+import math
 from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 from unmask.policies.base import Policy
 from unmask.policies.heuristics import HEURISTICS, SemiAutoregressive
 from unmask.policies.learned import LearnedPolicy
+from unmask.processes import usable_device
+from unmask.sources import find_source
+
+FILES = ("config.json", "model.safetensors")
+# Numbers in a spec beyond these would overflow in fp32 or int32, where the policies compute.
+MOST_POSITIONS = 2**31 - 1
+SMALLEST, LARGEST = 1e-30, 1e30
 
 
-def load_policy(spec_or_dir: str | Path, *, device: str | torch.device = "cpu") -> Policy:
+def load_policy(
+    spec_or_dir: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    revision: str | None = None,
+) -> Policy:
     """A policy from its spec.
 
     Args:
         spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin,
             entropy; without `:value` its default), optionally followed by `@block_length=…`, blocks
             of its own inside the decoder's; or a directory that `LearnedPolicy.save_pretrained`
-            wrote, or a repository `org/name` of the Hugging Face Hub with such files (two files are
-            downloaded, never code); both optionally followed by `@temperature=…,beta=…` and, where
-            one policy serves every trade-off, `alpha=…` or `nfe=…` (a target).
+            wrote, or a repository `owner/name` of the Hugging Face Hub with such files (two files
+            are downloaded, never code; `hf:owner/name` if a directory `owner` exists here); both
+            optionally followed by `@temperature=…,beta=…` and, where one policy serves every
+            trade-off, `alpha=…` or `nfe=…` (a target).
         device: for a learned policy's weights.
+        revision: branch, tag or commit of a Hub repository.
 
     Raises:
-        UnmaskError: for an unknown name, a bad value or a damaged directory.
+        UnmaskError: for an argument of the wrong type, an unknown name, a bad value or a damaged
+            directory.
 
     Example:
         >>> load_policy("threshold:0.9")
         Threshold(threshold=0.9)
     """
+    if not isinstance(spec_or_dir, str | Path) or not str(spec_or_dir):
+        raise UnmaskError(
+            f"policy is {spec_or_dir!r}; give a heuristic such as threshold:0.9, a policy "
+            "directory or a Hub repository"
+        )
     spec = str(spec_or_dir)
     directory, _, settings = spec.partition("@")
     name, _, value = directory.partition(":")
     if name in HEURISTICS:
+        if revision is not None:
+            raise UnmaskError(
+                f"revision {revision!r} was given, but {spec} is a heuristic; leave it out"
+            )
         return heuristic(name, value, settings, spec)
-    policy = LearnedPolicy.from_pretrained(find_policy(directory, spec), device=device)
-    return with_settings(policy, settings, spec)
+    target = usable_device(device)
+    others = f"nor one of {', '.join(HEURISTICS)} (as in threshold:0.9)"
+    found = find_source("policy", directory, FILES, others=others, revision=revision)
+    return with_settings(LearnedPolicy.from_pretrained(found, device=target), settings, spec)
 
 
 def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
@@ -53,20 +77,26 @@ def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
         UnmaskError: for another setting, or a value that it cannot take.
     """
     make, number = HEURISTICS[name]
+    shown = f"sampler {short_text(spec)!r}"
+    kind = "a whole number" if number is int else "a number"
     try:
-        policy = make(number(value)) if value else make()
+        parsed = number(value) if value else None
     except ValueError:
-        kind = "a whole number" if number is int else "a number"
         raise UnmaskError(
-            f"sampler {spec!r} has the value {value!r}; give {kind}, for example {name}:{number(1)}"
+            f"{shown} has the value {short_text(value)!r}; give {kind}, for example "
+            f"{name}:{number(1)}"
         ) from None
+    if number is int and parsed is not None and parsed > MOST_POSITIONS:
+        raise UnmaskError(f"{shown} reveals too many positions; give at most {MOST_POSITIONS}")
+    policy = make() if parsed is None else make(parsed)
     if not settings:
         return policy
     key, _, text = settings.partition("=")
-    if key != "block_length" or not text.isascii() or not text.isdecimal():
+    known = key == "block_length" and text.isascii() and text.isdecimal()
+    if not known or not 1 <= len(text) <= 9:
         raise UnmaskError(
-            f"sampler {spec!r} has the setting {settings!r}; give a heuristic block_length=NUMBER "
-            "or none"
+            f"{shown} has the setting {short_text(settings)!r}; give a heuristic "
+            "block_length=NUMBER or none"
         )
     return SemiAutoregressive(policy, int(text))
 
@@ -86,15 +116,28 @@ def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPol
             elif key == "nfe":
                 changes["alpha"] = policy.alpha_for(float(text))
             elif key in ("temperature", "beta", "alpha"):
-                changes[key] = float(text)
+                changes[key] = number_in_range(text)
             else:
                 raise ValueError
         except ValueError:
             accepted = "temperature, beta, alpha or nfe=NUMBER, and zero=time, mask or time+mask"
             raise UnmaskError(
-                f"sampler {spec!r} has the setting {setting!r}; accepted are {accepted}"
+                f"sampler {short_text(spec)!r} has the setting {short_text(setting)!r}; accepted "
+                f"are {accepted}"
             ) from None
     return replace(policy, **changes)
+
+
+def number_in_range(text: str) -> float:
+    """The number; one above 0 must be representable in fp32.
+
+    Raises:
+        ValueError: if it is no number, or out of range.
+    """
+    value = float(text)
+    if value > 0 and math.isfinite(value) and not SMALLEST <= value <= LARGEST:
+        raise ValueError(f"{text} is not between {SMALLEST:g} and {LARGEST:g}")
+    return value
 
 
 REMASKING = {
@@ -123,40 +166,17 @@ def steps_spec(steps: int, length: int, remasking: str = "low_confidence") -> st
         >>> steps_spec(128, 256, "topk_margin")
         'margin:2'
     """
-    if remasking not in REMASKING:
+    if not isinstance(remasking, str) or remasking not in REMASKING:
         raise UnmaskError(
             f"remasking {remasking!r} has no equal here; use one of {', '.join(REMASKING)}, or a "
             "policy such as entropy:0.1"
         )
-    if steps < 1 or length % steps:
+    for name, value in (("length", length), ("steps", steps)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UnmaskError(f"{name} is {value!r}; give a whole number, at least 1")
+    if length % steps:
         raise UnmaskError(
             f"steps is {steps}; give a divisor of the answers' length {length}, so that each pass "
             "reveals equally many"
         )
     return f"{REMASKING[remasking]}:{length // steps}"
-
-
-def find_policy(directory: str, spec: str) -> Path:
-    """The directory itself, or the local copy of a Hub repository of that name.
-
-    Raises:
-        UnmaskError: if there is neither.
-    """
-    if Path(directory).is_dir():
-        return Path(directory)
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", directory):
-        known = ", ".join(HEURISTICS)
-        raise UnmaskError(
-            f"sampler {spec!r} is neither a policy directory, a Hub repository nor one of {known} "
-            "(as in threshold:0.9)"
-        )
-    try:
-        return Path(
-            snapshot_download(directory, allow_patterns=["config.json", "model.safetensors"])
-        )
-    except Exception as error:  # the hub raises many kinds, down to those of its HTTP library
-        reason = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
-        raise UnmaskError(
-            f"policy {directory!r} is no directory and cannot be had from the Hugging Face Hub "
-            f"({reason}); check name and network"
-        ) from None

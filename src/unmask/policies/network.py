@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,10 +43,10 @@ class NetworkConfig:
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 −
             c)) / 4 with c cut to [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
         time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all
-            frequencies are 1 (paper.md §7, 4).
+            frequencies are 1, so that they carry one number.
         context: the network reads, beside the probabilities at a position, the smallest confidence
             among the eligible positions before it and among those behind it (1 if there are none).
-            Attention could find these, but GRPO rarely gets it to (lab book).
+            Attention could find these, but in training with GRPO it rarely does.
         joint: it reads the product of the confidences of all eligible positions that are more
             confident than this one: in the units of a probability, what the entropy bound goes by.
         hidden: width of the frozen model's hidden states, which the network reads too; 0 reads none
@@ -129,89 +130,106 @@ class PolicyNetwork(nn.Module):
             observation: B rows.
             most: no row has more eligible positions than this. Given, logits are computed at those
                 alone and mean nothing elsewhere: every position is attended to, but only they
-                    attend, which in semi-AR is most of the work spared.
+                attend, which in semi-AR spares most of the work.
+
+        Raises:
+            UnmaskError: if the network is conditioned on α and the observation has none.
         """
         batch, length = observation.masked.shape
         heads, width = self.config.heads, self.config.width
+        h, by_bit = self.embed(observation), self.modulators(observation)
+        turn = rotary_turns(length, width // heads, h.device)
+        x = modulate(h, *pick_by_bit(observation.masked, by_bit[..., : 2 * width]).chunk(2, -1))
+        at, q_turn = None, turn
+        if most is None:
+            q, k, v = self.qkv(x).chunk(3, -1)
+            chosen = pick_by_bit(observation.masked, by_bit)
+        else:
+            # Keys and values of all positions; queries, and all that follows, of the eligible ones,
+            # which have the same mask bit in a row.
+            at = (~observation.eligible).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
+            weights = self.qkv.weight.split([width, 2 * width])
+            biases = self.qkv.bias.split([width, 2 * width])
+            k, v = linear(x, weights[1], biases[1]).chunk(2, -1)
+            x, h = (y.gather(1, at[..., None].expand(-1, -1, width)) for y in (x, h))
+            q = linear(x, weights[0], biases[0])
+            bit = (observation.masked & observation.eligible).any(1)
+            chosen = pick_by_bit(bit[:, None], by_bit)
+            q_turn = turn[:, at][:, :, None]
+        gate_1, shift_2, scale_2, gate_2 = chosen[..., 2 * width :].chunk(4, -1)
+        q, k, v = (
+            y.reshape(*y.shape[:2], heads, width // heads).transpose(1, 2) for y in (q, k, v)
+        )
+        inside = inside_length(observation)
+        # In fp32 under autocast too: on CPUs the kernel's bf16 backward is 7 times slower.
+        with torch.autocast(h.device.type, enabled=False):
+            x = scaled_dot_product_attention(
+                rotate(q.float(), q_turn), rotate(k.float(), turn), v.float(), attn_mask=inside
+            )
+        h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(h.shape))
+        h = h + (1 + gate_2) * self.down(gelu(self.up(modulate(h, shift_2, scale_2))))
+        # As a sum, not a matrix-vector product: its bits do not depend on the number of rows.
+        logits = (self.norm(h) * self.head.weight[0]).float().sum(-1) + self.head.bias
+        return logits if at is None else logits.new_zeros(batch, length).scatter(1, at, logits)
+
+    def embed(self, observation: Observation) -> Float[Tensor, "B L width"]:
+        """What each position's confidences (and hidden states) become in the residual stream."""
         c = observation.confidence[..., : self.config.inputs]
         if self.config.context:
             c = torch.cat([c, smallest_beside(c[..., 0], observation.eligible)], -1)
         if self.config.joint:
             c = torch.cat([c, joint_ahead(c[..., 0], observation.eligible)[..., None]], -1)
         h = self.confidence(c.logit(1e-4) / 4 if self.config.transform == "log-odds" else c)
-        if self.hidden is not None:
-            h = h + self.hidden(
-                layer_norm(observation.features["hidden"].float(), (self.config.hidden,))
-            )
-        by_bit = self.modulators(observation)
-        angles = rotary_angles(length, width // heads, h.device)[None, None]
-
-        # Keys and values of all positions; queries and all that follows of the eligible ones, whose
-        # mask bit is the same in a row.
-        modulated = torch.where(
-            observation.masked[..., None], by_bit[:, 1:, : 2 * width], by_bit[:, :1, : 2 * width]
-        )
-        x = modulate(h, *modulated.chunk(2, -1))
-        at = None
-        if most is None:
-            q, k, v = self.qkv(x).chunk(3, -1)
-            chosen = torch.where(observation.masked[..., None], by_bit[:, 1:], by_bit[:, :1])
-            q_angles = angles
-        else:
-            at = (~observation.eligible).to(torch.uint8).argsort(dim=1, stable=True)[:, :most]
-            weights, biases = (
-                self.qkv.weight.split([width, 2 * width]),
-                self.qkv.bias.split([width, 2 * width]),
-            )
-            k, v = linear(x, weights[1], biases[1]).chunk(2, -1)
-            x, h = (y.gather(1, at[..., None].expand(-1, -1, width)) for y in (x, h))
-            q = linear(x, weights[0], biases[0])
-            bit = (observation.masked & observation.eligible).any(1)
-            chosen = torch.where(bit[:, None, None], by_bit[:, 1:], by_bit[:, :1])
-            q_angles = angles[0, 0, at][:, None]
-        gate_1, shift_2, scale_2, gate_2 = chosen[..., 2 * width :].chunk(4, -1)
-        q, k, v = (
-            y.reshape(*y.shape[:2], heads, width // heads).transpose(1, 2) for y in (q, k, v)
-        )
-        with torch.autocast(
-            h.device.type, enabled=False
-        ):  # the kernel's bf16 backward is 7x slower than fp32 on CPUs (lab book)
-            x = scaled_dot_product_attention(
-                rotate(q.float(), q_angles), rotate(k.float(), angles), v.float()
-            )
-        h = h + (1 + gate_1) * self.out(x.transpose(1, 2).reshape(h.shape))
-        h = h + (1 + gate_2) * self.down(gelu(self.up(modulate(h, shift_2, scale_2))))
-        # As a sum, not a matrix-vector product: its bits then do not depend on how many rows there
-        # are (lab book).
-        logits = (self.norm(h) * self.head.weight[0]).float().sum(-1) + self.head.bias
-        return logits if at is None else logits.new_zeros(batch, length).scatter(1, at, logits)
+        if self.hidden is None:
+            return h
+        states = layer_norm(observation.features["hidden"].float(), (self.config.hidden,))
+        return h + self.hidden(states)
 
     def modulators(self, observation: Observation) -> Float[Tensor, "B 2 modulators"]:
-        """Shift, scale, gate, shift, scale, gate, of each row for the mask bits 0 and 1. The
-        condition depends on these, the step and the row's α only, so they are computed once for
-        each step there is, and looked up."""
-        length, width = observation.length, self.config.width
-        several, time = None, torch.arange(length + 1, device=observation.step.device)
-        row = observation.step.clamp(max=length)
+        """Shift, scale, gate, shift, scale, gate, of each row for the mask bits 0 and 1.
+
+        The condition depends on these, the time and the row's α only. Where all rows have one L and
+        no α, it is computed once for each step that there is, and looked up.
+        """
+        length, width, device = observation.length, self.config.width, observation.step.device
+        if self.tradeoff is None and isinstance(length, int):
+            row = observation.step.clamp(max=length)
+            time, several = torch.arange(length + 1, device=device) / length, None
+        else:
+            # At least 8 rows: on CPUs the products of fewer have other bits, and a row's must not
+            # depend on the batch.
+            batch = len(observation.step)
+            row = torch.arange(batch, device=device)
+            several = torch.arange(max(batch, 8), device=device) % batch
+            each = length if isinstance(length, int) else length[several]
+            time = observation.step[several].clamp(max=each) / each
+        one = self.config.time == "released"
+        embedded = self.time(one_frequency(time, width) if one else sinusoids(time, width))
         if self.tradeoff is not None:
-            # At least 8 rows: the products of fewer have other bits on CPUs, and a row's must not
-            # depend on the batch (lab book).
-            batch = len(row)
-            several = torch.arange(max(batch, 8), device=row.device) % batch
-            row, time = torch.arange(batch, device=row.device), row[several]
-        time = time / length
-        embedded = self.time(
-            sinusoids(time, width)
-            if self.config.time == "sinusoids"
-            else one_frequency(time, width)
-        )
-        if self.tradeoff is not None:
-            assert observation.alpha is not None, "a conditioned network needs α in the observation"
+            if observation.alpha is None:
+                raise UnmaskError(
+                    "the policy network is conditioned on α and the observation has none; give one"
+                )
             embedded = embedded + self.tradeoff(observation.alpha[several, None].log())
         condition = embedded[:, None] + self.mask.weight
         table = self.modulation(silu(condition) if self.config.modulation == "silu" else condition)
         # Not table[row]: several threads add up that one's gradient in any order.
         return embedding(row, table.flatten(1)).unflatten(1, (2, 6 * width))
+
+
+def pick_by_bit(
+    bit: Bool[Tensor, "B n"], by_bit: Float[Tensor, "B 2 modulators"]
+) -> Float[Tensor, "B n modulators"]:
+    """The modulators of each position, by its mask bit."""
+    return torch.where(bit[..., None], by_bit[:, 1:], by_bit[:, :1])
+
+
+def inside_length(observation: Observation) -> Bool[Tensor, "B 1 1 L"] | None:
+    """Which positions may be attended to, where rows have lengths of their own; None is all."""
+    if isinstance(observation.length, int):
+        return None
+    positions = torch.arange(observation.masked.shape[1], device=observation.length.device)
+    return (positions < observation.length[:, None])[:, None, None]
 
 
 def modulate(
@@ -251,21 +269,24 @@ def sinusoids(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]
 
 def one_frequency(time: Float[Tensor, " T"], width: int) -> Float[Tensor, "T width"]:
     """The released code's embedding: width / 2 cosines, then as many sines, of the time itself; it
-    carries one number (paper.md §7, 4)."""
+    carries one number."""
     angles = time[:, None].expand(-1, width // 2)
     return torch.cat([angles.cos(), angles.sin()], -1)
 
 
-def rotary_angles(length: int, head_width: int, device: torch.device) -> Float[Tensor, "L half"]:
-    """Angles of rotary positions (Su et al. 2021) over the generation buffer."""
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def rotary_turns(length: int, head_width: int, device: torch.device) -> Float[Tensor, "2 L half"]:
+    """Cosines and sines of rotary positions (Su et al. 2021) over the generation buffer."""
     frequencies = 10_000.0 ** -(torch.arange(0, head_width, 2, device=device) / head_width)
-    return torch.arange(length, device=device)[:, None] * frequencies
+    angles = torch.arange(length, device=device)[:, None] * frequencies
+    return torch.stack([angles.cos(), angles.sin()])
 
 
 def rotate(
-    x: Float[Tensor, "B heads L d"], angles: Float[Tensor, "*rows L half"]
-) -> Float[Tensor, "B heads L d"]:
+    x: Float[Tensor, "B heads n d"], turn: Float[Tensor, "2 *rows n half"]
+) -> Float[Tensor, "B heads n d"]:
     """Turns each pair (x_i, x_{i + d/2}) by its position's angle."""
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = turn.to(x.dtype)
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 NEVER = -1e9  # utility of what cannot be drawn; finite, so that gradients stay finite
 
@@ -56,7 +57,7 @@ class PlackettLuce:
         rank = torch.where(action > 0, action, action.shape[1] + 1)
         order = rank.argsort(dim=1, stable=True)
         utility = self.logits.masked_fill(~self.eligible, NEVER).gather(1, order)
-        left = utility.flip(1).logcumsumexp(1).flip(1)  # of the positions from this stage on
+        left = suffix_logsumexp(utility)  # of the positions from this stage on
         return utility, left, (action > 0).sum(1, keepdim=True)
 
     def log_prob(self, action: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
@@ -75,17 +76,31 @@ class PlackettLuce:
 
     def entropy(self, action: Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
         """The entropies of the draws along `action`, summed, in nats: over actions of this
-        distribution its mean is the entropy."""
+        distribution its mean is the entropy.
+
+        A draw with the utilities u and Z = Σ e^u has the entropy log Z − Σ e^u u / Z. Both sums are
+        over what is still left, so all draws of a row follow from sums over its suffixes, in O(L)
+        memory.
+        """
         utility, _, count = self.stages(action)
-        length = utility.shape[1]
-        stage = torch.arange(length + 1, device=utility.device)
-        items = torch.cat([utility, torch.zeros_like(utility[:, :1])], 1)[:, None, :].expand(
-            -1, length + 1, -1
+        utility = utility.double()  # two large terms of a late draw nearly cancel
+        # Utilities are shifted below −1, which changes no entropy: then −u is above 1, and the
+        # second sum has a logarithm too. STOP, whose utility is 0, is shifted with them.
+        highest = utility.detach().amax(1, keepdim=True).clamp(min=0)
+        items, stop = utility - highest - 1, -highest - 1
+        left = suffix_logsumexp(items)
+        weighted = suffix_logsumexp(items + (-items).log())
+        # STOP can be drawn at every stage but the first, and alone after the last position.
+        later, later_weighted = (pad(x[:, 1:], (0, 1), value=NEVER) for x in (left, weighted))
+        left = torch.cat([left[:, :1], torch.logaddexp(later, stop)], 1)
+        weighted = torch.cat(
+            [weighted[:, :1], torch.logaddexp(later_weighted, stop + (-stop).log())], 1
         )
-        item = torch.arange(length + 1, device=utility.device)
-        gone = (item < stage[:, None]) | (
-            (stage[:, None] == 0) & (item == length)
-        )  # drawn before; STOP, at the first draw
-        log_p = items.masked_fill(gone, NEVER).log_softmax(-1)
-        entropies = -(log_p.exp() * log_p.clamp(min=-1e4)).sum(-1)
-        return (entropies * (stage <= count)).sum(1)
+        entropies = left + (weighted - left).exp()
+        stage = torch.arange(entropies.shape[1], device=utility.device)
+        return (entropies * (stage <= count)).sum(1).to(self.logits.dtype)
+
+
+def suffix_logsumexp(x: Float[Tensor, "B L"]) -> Float[Tensor, "B L"]:
+    """log Σ e^x over the positions from each one on."""
+    return x.flip(1).logcumsumexp(1).flip(1)

@@ -1,110 +1,41 @@
 """Tasks: prompts with verifiable answers."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-import math
-from collections.abc import Callable
-from importlib import import_module
-from pathlib import Path
+from unmask.lazy import lazy_names
 
-from unmask.errors import UnmaskError
-from unmask.tasks import chain, sudoku
-from unmask.tasks.base import Example, Split, Task, answer_length, mixture, prompt_tokens
-from unmask.tasks.data import Place
-
-EMBEDDED = {task.name: task for task in (chain.TASK, sudoku.TASK)}
-# Each module is loaded when its task is asked for: they need optional packages.
-DATA_SETS = {"gsm8k": "gsm8k.task", "math": "maths.task", "math500": "maths.task500"} | {
-    name: f"code.{name}" for name in ("humaneval", "mbpp", "kodcode")
-}
-NAMED = {
-    "reasoning_gym": "reasoning_gym.task",
-    "jsonl": "jsonl.task",
-    "word-problems": "word_problems.task",
-}
-KNOWN = (
-    *EMBEDDED,
-    "word-problems",
-    *DATA_SETS,
-    "reasoning_gym:NAME",
-    "jsonl:FILE",
-    "mixtures like gsm8k:2+math:1",
+__getattr__, __dir__, _ = lazy_names(
+    __name__,
+    {
+        "EMBEDDED": "load",
+        "Example": "examples",
+        "SPLITS": "examples",
+        "Split": "examples",
+        "Task": "base",
+        "TimedScore": "base",
+        "Verdict": "base",
+        "answer_length": "prompts",
+        "load_task": "load",
+        "prompt_tokens": "prompts",
+    },
 )
 
+# The same names once more, for type checkers and editors.
+if TYPE_CHECKING:
+    from unmask.tasks.base import Task, TimedScore, Verdict
+    from unmask.tasks.examples import SPLITS, Example, Split
+    from unmask.tasks.load import EMBEDDED, load_task
+    from unmask.tasks.prompts import answer_length, prompt_tokens
 
-def load_task(
-    name: str, *, data_dir: str | Path | None = None, allow_code_execution: bool = False
-) -> Task:
-    """The task called `name`, or a mixture: names joined by `+`, each perhaps with `:weight` behind
-    it.
-
-    Args:
-        name: an embedded task (chain, sudoku), word-problems (or word-problems:templates, with
-            tests of other templates), a benchmark (gsm8k, math, math500, humaneval, mbpp,
-            kodcode), `reasoning_gym:NAME`, `jsonl:FILE`.
-        data_dir: a directory with the benchmarks' files (`DIR/gsm8k/train.jsonl`, …); None loads
-            them from the Hugging Face Hub.
-        allow_code_execution: whether model-written programs may run, in the sandbox
-            (docs/security.md); humaneval, mbpp and kodcode need it.
-
-    Raises:
-        UnmaskError: if there is no such task, a package that it needs is missing, or it needs code
-            execution and that was not allowed.
-
-    Example:
-        >>> unmask.load_task("chain").examples("test", 1)[0].prompt
-        '6 a -9 b -3 =' # doctest: +SKIP
-    """
-    place = Place(None if data_dir is None else Path(data_dir), allow_code_execution)
-    if place.data_dir is not None and not place.data_dir.is_dir():
-        raise UnmaskError(
-            f"data directory {place.data_dir} does not exist; give a directory with one directory "
-            "for each task"
-        )
-    parts = [weighted(part) for part in name.split("+")]
-    if len(parts) == 1 and parts[0][1] is None:
-        return one(name, place)
-    names = [part for part, _ in parts]
-    if len(set(names)) < len(names):
-        raise UnmaskError(f"mixture {name!r} names a task twice; name each once, with a weight")
-    return mixture(
-        name,
-        [one(part, place) for part in names],
-        [1.0 if weight is None else weight for _, weight in parts],
-    )
-
-
-def weighted(part: str) -> tuple[str, float | None]:
-    """`gsm8k:2` → gsm8k, 2; `reasoning_gym:chain_sum:0.5` → reasoning_gym:chain_sum, 0.5."""
-    head, _, tail = part.rpartition(":")
-    try:
-        weight = float(tail)
-    except ValueError:
-        return part, None
-    if not head:
-        return part, None
-    if not 0 < weight < math.inf:
-        raise UnmaskError(f"the weight in {part!r} is {tail}; give a number above 0")
-    return head, weight
-
-
-def one(name: str, place: Place) -> Task:
-    """A task that is not a mixture."""
-    if name in EMBEDDED:
-        return EMBEDDED[name]
-    if name in DATA_SETS:
-        return function(DATA_SETS[name])(place)
-    kind, _, rest = name.partition(":")
-    if name == "word-problems":  # a generated task that needs an optional package
-        return function(NAMED[name])()
-    if kind in NAMED and rest:
-        return function(NAMED[kind])(rest)
-    raise UnmaskError(f"task {name!r} is not known; use one of {', '.join(KNOWN)}")
-
-
-def function(path: str) -> Callable[..., Task]:
-    module, name = path.split(".")
-    return getattr(import_module(f"unmask.tasks.{module}"), name)
-
-
-__all__ = ["EMBEDDED", "Example", "Split", "Task", "answer_length", "load_task", "prompt_tokens"]
+__all__ = [
+    "EMBEDDED",
+    "SPLITS",
+    "Example",
+    "Split",
+    "Task",
+    "TimedScore",
+    "Verdict",
+    "answer_length",
+    "load_task",
+    "prompt_tokens",
+]

@@ -2,18 +2,21 @@
 phrasings.
 
 Operations carry letters, so that a step can find its operation by name, and an operation with its
-number is one token: without the two, a model of this size learns the form of a solution in half an
-    hour, but not its digits (lab book).
-The phrasing is free, so before a step is begun the best token of each of its positions may belong
-to a different phrasing: revealing them together spoils the step, and a low confidence may be
-    harmless. Steps depend on the results before them.
+number is one token. Without the two, half an hour of training taught a model of this size the form
+of a solution, but not its digits.
+
+The phrasing is free. Before a step is begun, the best tokens of its positions may belong to
+different phrasings: to reveal them together spoils the step, although their low confidence may be
+harmless. Steps depend on the results before them.
 """
 
 from __future__ import annotations
 
 import random
 
-from unmask.tasks.base import Drawn, Example, Task
+from unmask.tasks.base import Task
+from unmask.tasks.examples import Example
+from unmask.tasks.sources import GeneratedSource
 
 OPERATIONS = {
     "+": lambda a, b: (a + b) % 10,
@@ -55,14 +58,14 @@ def score(completion: str, example: Example) -> float:
     return float(words.count("#") == 1 and words[-2:] == ["#", final_answer(example.prompt)])
 
 
-def last_word(completion: str) -> str:
+def last_word(completion: str, example: Example | None = None) -> str:
     """What a completion gives as the result: its last word."""
     return completion.split()[-1] if completion.split() else ""
 
 
 TASK = Task(
     name="chain",
-    source=Drawn(draw),
+    source=GeneratedSource(draw),
     score=score,
     words=(
         *"0123456789",
@@ -77,5 +80,5 @@ TASK = Task(
     max_new_tokens=48,
     max_prompt_tokens=14,
     block_length=16,
-    answer=last_word,
+    find_answer=last_word,
 )

@@ -3,27 +3,33 @@
 
 from __future__ import annotations
 
-import ast
 import re
-import sys
 from collections.abc import Callable
 from typing import Any
 
 from unmask.errors import UnmaskError
-from unmask.tasks.base import Example, Listed, Task, data_set
-from unmask.tasks.data import Place, read_rows
-from unmask.tasks.sandbox import Job, check, require_sandbox
+from unmask.sandbox import Job, check, defined_names, require_sandbox, standard_imports
+from unmask.tasks.base import Task, TimedScore, Verdict
+from unmask.tasks.data import DataAccess, read_rows
+from unmask.tasks.examples import Example
+from unmask.tasks.sources import DatasetSource, data_set
 
 FENCE = "```python\n"
 HUMANEVAL_TEMPLATE, MBPP_TEMPLATE, KODCODE_TEMPLATE = "humaneval@1", "mbpp@1", "kodcode@1"
-HUMANEVAL_USER = "Complete this Python function. Answer with the whole function in one code block.\n\n```python\n{prompt}```"
-MBPP_USER = "{text}\n\nThe code must pass these tests:\n{tests}\n\nAnswer with Python code in one code block."
+HUMANEVAL_USER = (
+    "Complete this Python function. Answer with the whole function in one code block.\n\n"
+    "```python\n{prompt}```"
+)
+MBPP_USER = (
+    "{text}\n\nThe code must pass these tests:\n{tests}\n\n"
+    "Answer with Python code in one code block."
+)
 KODCODE_USER = (
     "{question}\n\nThe code must define:\n{names}\n\nAnswer with Python code in one code block."
 )
 
 
-def code_of(completion: str) -> str:
+def code_of(completion: str, example: Example | None = None) -> str:
     """The program in a completion of an answer that begins with a code fence: what stands before
     the fence closes, or in the first fence it opens itself."""
     opened = re.search(r"```(?:python|py)?[ \t]*\n", completion)
@@ -32,77 +38,46 @@ def code_of(completion: str) -> str:
     return completion.split("```", 1)[0]
 
 
-def defined(solution: str) -> tuple[str, ...]:
-    """The names that a right solution binds at its top, imports aside: what the tests of a program
-    may see of it."""
-    names = []
-    for node in parsed(solution):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names.append(node.name)
-        elif isinstance(node, ast.Assign):
-            names += [target.id for target in node.targets if isinstance(target, ast.Name)]
-    return tuple(names)
-
-
-def imports(solution: str) -> str:
-    """The imports of Python's own modules at the top of a right solution, for tests that rely on
-    them."""
-    lines = []
-    for node in parsed(solution):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            modules = (
-                [node.module or ""]
-                if isinstance(node, ast.ImportFrom)
-                else [alias.name for alias in node.names]
-            )
-            if all(module.split(".")[0] in sys.stdlib_module_names for module in modules):
-                lines.append(ast.unparse(node) + "\n")
-    return "".join(lines)
-
-
-def parsed(solution: str) -> list[ast.stmt]:
-    """The statements of a text; none where it does not parse."""
-    try:
-        return ast.parse(solution).body
-    except (SyntaxError, ValueError):
-        return []
-
-
-def made(
-    name: str, template: str, source: Listed, job: Callable[[str, Example], Job], place: Place
+def code_task(
+    name: str,
+    template: str,
+    source: DatasetSource,
+    make_job: Callable[[str, Example], Job],
+    access: DataAccess,
 ) -> Task:
     """A task whose answers are programs.
 
     Raises:
         UnmaskError: unless code execution was allowed and this machine can confine it.
     """
-    if not place.allow_code_execution:
+    if not access.allow_code_execution:
         raise UnmaskError(
             f"task {name} runs code that the model wrote; read docs/security.md and say "
             "--allow-code-execution"
         )
     require_sandbox()
 
-    def score(completion: str, example: Example) -> float:
-        return float(check(job(code_of(completion), example)).passed)
+    def judge(completion: str, example: Example) -> Verdict:
+        outcome = check(make_job(code_of(completion), example))
+        return Verdict(float(outcome.passed), outcome.timed_out)
 
     return Task(
         name=name,
         source=source,
-        score=score,
+        score=TimedScore(judge),
         max_new_tokens=256,
         template=template,
-        answer=code_of,
+        find_answer=code_of,
         waits=True,
     )
 
 
-def humaneval(place: Place) -> Task:
+def humaneval(access: DataAccess) -> Task:
     """164 functions to complete, for tests alone."""
     columns = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
 
     def read(split: str) -> list[Example]:
-        rows = read_rows(place, "humaneval", "openai/openai_humaneval", split, columns)
+        rows = read_rows(access, "humaneval", "openai/openai_humaneval", split, columns)
         user = HUMANEVAL_USER.format
         return [
             Example(
@@ -115,7 +90,7 @@ def humaneval(place: Place) -> Task:
             for r in rows
         ]
 
-    def job(code: str, example: Example) -> Job:
+    def make_job(code: str, example: Example) -> Job:
         row = example.data
         whole = re.search(
             rf"^(?:async\s+)?def\s+{re.escape(row['entry_point'])}\b", code, re.MULTILINE
@@ -127,16 +102,16 @@ def humaneval(place: Place) -> Task:
             program, row["test"], kind="humaneval", names=(row["entry_point"],), setup=row["prompt"]
         )
 
-    return made("humaneval", HUMANEVAL_TEMPLATE, data_set(read, train=None), job, place)
+    return code_task("humaneval", HUMANEVAL_TEMPLATE, data_set(read, train=None), make_job, access)
 
 
-def mbpp(place: Place) -> Task:
+def mbpp(access: DataAccess) -> Task:
     """974 small programs with three assertions each, in the official splits (500 for tests). The
     prompt shows the assertions, as usual."""
     columns = ("task_id", "text", "code", "test_list", "test_setup_code", "challenge_test_list")
 
     def read(split: str) -> list[Example]:
-        rows = read_rows(place, "mbpp", "google-research-datasets/mbpp", split, columns, ("full",))
+        rows = read_rows(access, "mbpp", "google-research-datasets/mbpp", split, columns, ("full",))
         return [
             Example(
                 MBPP_USER.format(text=row["text"].strip(), tests="\n".join(row["test_list"])),
@@ -148,15 +123,17 @@ def mbpp(place: Place) -> Task:
             for row in rows
         ]
 
-    def job(code: str, example: Example) -> Job:
+    def make_job(code: str, example: Example) -> Job:
         row = example.data
-        setup = imports(row["code"]) + (row["test_setup_code"] or "")
-        return Job(code, "\n".join(row["test_list"]), names=defined(row["code"]), setup=setup)
+        setup = standard_imports(row["code"]) + (row["test_setup_code"] or "")
+        return Job(code, "\n".join(row["test_list"]), names=defined_names(row["code"]), setup=setup)
 
-    return made("mbpp", MBPP_TEMPLATE, data_set(read, validation="validation"), job, place)
+    return code_task(
+        "mbpp", MBPP_TEMPLATE, data_set(read, validation="validation"), make_job, access
+    )
 
 
-def kodcode(place: Place) -> Task:
+def kodcode(access: DataAccess) -> Task:
     """Synthetic programming problems with pytest files, for training; 1/8 of them, by the CRC of
     their prompts, are kept for tests."""
     columns = ("question_id", "question", "solution", "test", "test_info")
@@ -165,7 +142,7 @@ def kodcode(place: Place) -> Task:
         return "\n".join(info["function_declaration"] for info in row["test_info"] or [])
 
     def read(split: str) -> list[Example]:
-        rows = read_rows(place, "kodcode", "KodCode/KodCode-V1", split, columns)
+        rows = read_rows(access, "kodcode", "KodCode/KodCode-V1", split, columns)
         user = KODCODE_USER.format
         prompts = [user(question=row["question"].strip(), names=names(row)) for row in rows]
         return [
@@ -173,13 +150,13 @@ def kodcode(place: Place) -> Task:
             for p, row in zip(prompts, rows, strict=True)
         ]
 
-    def job(code: str, example: Example) -> Job:
+    def make_job(code: str, example: Example) -> Job:
         names = [info["function_name"] for info in example.data["test_info"] or []]
         return Job(
             code,
             example.data["test"],
             kind="pytest",
-            names=tuple(dict.fromkeys([*names, *defined(example.data["solution"])])),
+            names=tuple(dict.fromkeys([*names, *defined_names(example.data["solution"])])),
         )
 
-    return made("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), job, place)
+    return code_task("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), make_job, access)

@@ -6,12 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from unmask.errors import UnmaskError
-from unmask.tasks.answers import same_number, same_text
-from unmask.tasks.base import Example, Task, data_set
-from unmask.tasks.data import Place, read_rows
-from unmask.tasks.mathematics import same_mathematics
+from unmask.tasks.answers import number, same_number, same_text
+from unmask.tasks.base import Task, TimedScore, Verdict
+from unmask.tasks.data import DataAccess, drop_unsolvable, read_rows
+from unmask.tasks.examples import Example
+from unmask.tasks.mathematics import judge_mathematics, plain
+from unmask.tasks.sources import data_set
 
-VERIFIERS = {"text": same_text, "number": same_number, "math": same_mathematics}
+VERIFIERS = ("text", "number", "math")
 
 
 def task(file: str) -> Task:
@@ -28,19 +30,32 @@ def task(file: str) -> Task:
         )
 
     def read(split: str) -> list[Example]:
-        rows = read_rows(
-            Place(), f"jsonl:{file}", "", split, ("prompt", "answer", "verifier"), files=[path]
-        )
+        columns = ("prompt", "answer", "verifier")
+        rows = read_rows(DataAccess(), f"jsonl:{file}", "", split, columns, files=[path])
         if unknown := {str(row["verifier"]) for row in rows} - set(VERIFIERS):
             raise UnmaskError(
                 f"{file} names the verifier {sorted(unknown)[0]}; use one of {', '.join(VERIFIERS)}"
             )
-        return [
+        examples = [
             Example(str(row["prompt"]), str(row["answer"]), system="", data=row["verifier"])
             for row in rows
         ]
+        return drop_unsolvable(f"jsonl:{file}", split, examples, has_answer)
 
-    def score(completion: str, example: Example) -> float:
-        return float(VERIFIERS[example.data](completion, example.answer))
+    source = data_set(read, test=None)
+    return Task(name=f"jsonl:{file}", source=source, score=TimedScore(judge), waits=True)
 
-    return Task(name=f"jsonl:{file}", source=data_set(read, test=None), score=score, waits=True)
+
+def judge(completion: str, example: Example) -> Verdict:
+    """The verdict of the verifier that the line names."""
+    if example.data == "math":
+        return judge_mathematics(completion, example.answer)
+    same = {"text": same_text, "number": same_number}[example.data]
+    return Verdict(float(same(completion, example.answer)))
+
+
+def has_answer(example: Example) -> bool:
+    """Whether the verifier can call some completion right."""
+    if example.data == "number":
+        return number(example.answer) is not None
+    return example.data != "math" or plain(example.answer) != ""

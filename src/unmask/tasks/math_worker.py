@@ -13,21 +13,33 @@ logging.disable()
 resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
+# The process that waits has the limits on time. sympy raises anything on strange input.
+NO_LIMIT: Any = None
+ANYTHING = (Exception, RecursionError, MemoryError)
 
-def same(truth: str, answer: str, found: bool) -> bool:
-    no_limit: Any = None  # the process that waits has one
+
+def compare(truth: str, answer: str, found: bool) -> str:
+    """ "yes" or "no"; "unreadable" where the truth itself cannot be read. An answer that cannot be
+    read is not right.
+
+    Args:
+        truth: LaTeX or plain text.
+        answer: the same, or a whole completion to find the answer in.
+        found: whether `answer` is the answer itself.
+    """
     try:
-        gold = parse(f"\\boxed{{{truth}}}", parsing_timeout=no_limit)
-        ours = parse(f"\\boxed{{{answer}}}" if found else answer, parsing_timeout=no_limit)
-        return bool(gold and ours) and verify(gold, ours, timeout_seconds=None)
-    except (
-        Exception,
-        RecursionError,
-        MemoryError,
-    ):  # sympy raises anything on strange input; what cannot be read is not right
-        return False
+        gold = parse(f"\\boxed{{{truth}}}", parsing_timeout=NO_LIMIT)
+    except ANYTHING:
+        gold = []
+    if not gold:
+        return "unreadable"
+    try:
+        ours = parse(f"\\boxed{{{answer}}}" if found else answer, parsing_timeout=NO_LIMIT)
+        return "yes" if ours and verify(gold, ours, timeout_seconds=NO_LIMIT) else "no"
+    except ANYTHING:
+        return "no"
 
 
 print("ready", flush=True)
 for line in sys.stdin:
-    print("yes" if same(**json.loads(line)) else "no", flush=True)
+    print(compare(**json.loads(line)), flush=True)

@@ -3,7 +3,7 @@ depend on each other.
 
 Rows, columns and boxes of 2×3 cells hold each digit once. With 8 to 16 clues most puzzles have many
 solutions: each cell's own distribution is spread, and revealing cells together that exclude one
-    another breaks the grid.
+another breaks the grid.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import random
 from functools import cache
 
-from unmask.tasks.base import Drawn, Example, Task
+from unmask.tasks.base import Task
+from unmask.tasks.examples import Example
+from unmask.tasks.sources import GeneratedSource
 
 SIZE, BOX_ROWS, BOX_COLUMNS = 6, 2, 3
 CELLS = SIZE * SIZE
@@ -95,7 +97,7 @@ def score(completion: str, example: Example) -> float:
 
 TASK = Task(
     name="sudoku",
-    source=Drawn(draw),
+    source=GeneratedSource(draw),
     score=score,
     words=(*DIGITS, BLANK, "="),
     max_new_tokens=36,

@@ -17,8 +17,10 @@ from functools import cache
 from typing import Any
 
 from unmask.errors import UnmaskError
-from unmask.tasks.base import Drawn, Example, Split, Task
-from unmask.tasks.data import needed
+from unmask.tasks.base import Task
+from unmask.tasks.data import require_package
+from unmask.tasks.examples import Example, Split
+from unmask.tasks.sources import GeneratedSource
 
 LARGEST = 100
 # The templates by their number in reasoning-gym: all that it lists as right, of which at least a
@@ -40,8 +42,8 @@ class ByTemplate:
         held_out: problems of the other templates.
     """
 
-    kept: Drawn
-    held_out: Drawn
+    kept: GeneratedSource
+    held_out: GeneratedSource
 
     def stream(self, name: str, split: Split, seed: int) -> Iterator[Example]:
         source = self.held_out if split == "test" else self.kept
@@ -63,7 +65,7 @@ def task(variant: str = "") -> Task:
             f"task {name!r} is not known; use word-problems, or word-problems:templates, whose "
             "tests are of templates that training does not meet"
         )
-    needed("reasoning_gym", f"task {name}")
+    require_package("reasoning_gym", f"task {name}")
     kept = tuple(template for template in TEMPLATES if template not in HELD_OUT)
     source = (
         ByTemplate(problems_of(kept), problems_of(HELD_OUT)) if variant else problems_of(TEMPLATES)
@@ -75,17 +77,17 @@ def task(variant: str = "") -> Task:
         max_new_tokens=128,
         block_length=32,
         template="word-problems@1",
-        answer=last_number,
+        find_answer=find_result,
     )
 
 
-def problems_of(templates: tuple[int, ...]) -> Drawn:
+def problems_of(templates: tuple[int, ...]) -> GeneratedSource:
     """Problems of these templates, each template equally often."""
 
     def draw(rng: random.Random) -> Example:
         return draw_problem(rng, rng.choice(templates))
 
-    return Drawn(draw)
+    return GeneratedSource(draw)
 
 
 def draw_problem(rng: random.Random, template: int) -> Example:
@@ -116,6 +118,11 @@ def last_number(completion: str) -> str:
     """What a completion gives as the result: the number behind `####` at its end, or nothing."""
     match = RESULT.search(completion)
     return match.group(1) if match else ""
+
+
+def find_result(completion: str, example: Example | None) -> str:
+    """What several samples vote on: the result."""
+    return last_number(completion)
 
 
 def score(completion: str, example: Example) -> float:

@@ -1,6 +1,5 @@
-"""Training: rewards, the GRPO loss and the trainer."""
+"""Training: settings, phases, rewards, the GRPO loss, and the trainer."""
 
-from unmask.training.config import TrainConfig
-from unmask.training.trainer import train
+from unmask.lazy import lazy_names
 
-__all__ = ["TrainConfig", "train"]
+__getattr__, __dir__, __all__ = lazy_names(__name__, {"TrainConfig": "config", "train": "trainer"})

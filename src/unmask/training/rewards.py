@@ -41,8 +41,8 @@ def additive(
     length: int,
     alpha: Float[Tensor, " N"] | float,
 ) -> Float[Tensor, " N"]:
-    """r − α · n / L (the ablation of paper Fig. 9: fast wrong answers beat slow ones, so it
-    collapses to one step)."""
+    """r − α · n / L (the ablation of paper Fig. 9: fast wrong answers beat slow ones, so training
+    with it collapses to one step)."""
     return correctness - alpha * nfe / length
 
 
@@ -56,8 +56,15 @@ def accuracy(
     return correctness
 
 
+# The names are those of `config.RewardName`.
 REWARDS: dict[str, Reward] = {
     "multiplicative": multiplicative,
     "additive": additive,
     "accuracy": accuracy,
 }
+
+
+def name_reward(reward: Reward) -> str:
+    """Module and qualified name of a user's reward function, which a run records."""
+    named = reward if hasattr(reward, "__qualname__") else type(reward)
+    return f"{named.__module__}.{named.__qualname__}"

@@ -1,0 +1,309 @@
+"""The engine: alternates the frozen model's proposals and the policies' decisions, for many
+requests side by side, until nothing is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint
+from unmask.decoding.generation import Cost, Result, Step, answer_of, find_stop
+from unmask.decoding.proposer import Proposer
+from unmask.decoding.recorder import Recorder
+from unmask.decoding.request import Request, check_request
+from unmask.decoding.schedule import Schedule
+from unmask.errors import UnmaskError
+from unmask.models.base import Model
+from unmask.policies.base import Needs, Observation, Policy, check_action
+from unmask.rng import RowGenerator
+from unmask.transfer import to_device
+
+
+@dataclass(frozen=True)
+class Actors:
+    """Rows in flight that one policy decides for, with buffers of one length.
+
+    Attributes:
+        policy: decides.
+        length: L.
+        places: their places among the active rows.
+        rows: int64 [b], their slots on the device.
+        at: int64 [b], `places` on the device; None where they are all active rows in order.
+    """
+
+    policy: Policy
+    length: int
+    places: list[int]
+    rows: Int[Tensor, " b"]
+    at: Int[Tensor, " b"] | None
+
+
+class Engine:
+    """Decodes requests that come and go, each with its own length, policy and options.
+
+    A row's result depends on the model and its own `Request` only. A finished row leaves at once,
+    and a waiting one takes its slot. Every pass of a row counts as one NFE, also where rows with
+    equal canvases share a forward pass, or a row that revealed nothing keeps its proposals.
+
+    Args:
+        model: the frozen model.
+        slots: how many rows may be in flight; it changes the speed, never a result.
+        recorder: keeps every decision, for training.
+
+    Example:
+        >>> engine = Engine(model, slots=8)
+        >>> ticket = engine.submit(Request(prompt, policy, DecodeOptions(max_new_tokens=48)))
+        >>> while not engine.idle:
+        ...     step = engine.step()
+    """
+
+    def __init__(self, model: Model, slots: int = 64, recorder: Recorder | None = None) -> None:
+        if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
+            raise UnmaskError(f"batch_size is {slots!r}; give a whole number, at least 1")
+        self.model, self.recorder = model, recorder
+        self.schedule = Schedule(slots)
+        self.canvas = Canvas(model)
+        self.proposer = Proposer(
+            model, self.canvas, recorder.needs if recorder else Needs(everywhere=False)
+        )
+        self.waiting: dict[int, Request] = {}
+        self.submitted = 0
+        self._members: tuple[Tensor, list[Actors]] | None = None  # of the rows in flight
+
+    @property
+    def idle(self) -> bool:
+        """Whether no row waits or is in flight."""
+        return not self.schedule.waiting and not self.schedule.active
+
+    @property
+    def room(self) -> int:
+        """How many more rows could be in flight."""
+        schedule = self.schedule
+        return max(0, schedule.slots - len(schedule.active) - len(schedule.waiting))
+
+    @property
+    def cost(self) -> Cost:
+        """What was really run so far."""
+        return self.proposer.cost
+
+    def submit(self, request: Request) -> int:
+        """Puts a request behind the waiting ones.
+
+        Returns:
+            Its ticket: a number, from 0, in the order of submission.
+
+        Raises:
+            UnmaskError: if this model cannot answer it.
+        """
+        check_request(self.model, request)
+        ticket, self.submitted = self.submitted, self.submitted + 1
+        self.waiting[ticket] = request
+        self.schedule.submit(ticket)
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Takes a request out, whether it waits or is in flight; it gives no result.
+
+        Raises:
+            UnmaskError: if no request with this ticket waits or is in flight.
+        """
+        try:
+            slot = self.schedule.cancel(ticket)
+        except KeyError:
+            raise UnmaskError(
+                f"ticket {ticket!r} is neither waiting nor in flight; it is done, cancelled or "
+                "unknown"
+            ) from None
+        if slot is None:
+            del self.waiting[ticket]
+        else:
+            self._close([slot])
+
+    @torch.no_grad()
+    def step(self) -> Step | None:
+        """One pass for every row in flight, after waiting rows took the free slots.
+
+        Returns:
+            What it did; None if there is nothing to do.
+
+        Raises:
+            UnmaskError: if the model's logits are not finite, or a policy returns no valid action.
+        """
+        self._admit()
+        if not self.schedule.active:
+            return None
+        rows, actors = self._in_flight()
+        self.proposer.refresh(self.schedule.stale)
+        action = self._decide(rows, actors)
+        proposals = self.proposer.tokens[rows]
+        early = any(self.canvas.requests[s].options.stop_at_eos for s in self.schedule.active)
+        revealed = self.canvas.reveal(rows, action, proposals, early)
+        going, moved = self._look(rows, revealed)
+        return self._advance(rows, action, proposals, revealed, going, moved)
+
+    def _admit(self) -> None:
+        """Lets waiting rows take the free slots."""
+        admitted = self.schedule.admit()
+        if admitted:
+            opened = [(slot, ticket, self.waiting.pop(ticket)) for slot, ticket in admitted]
+            self.canvas.open(opened)
+            self.proposer.open(opened)
+            self._members = None
+
+    def _close(self, slots: Sequence[int]) -> None:
+        """Forgets rows that left."""
+        for slot in slots:
+            self.canvas.close(slot)
+            self.proposer.close(slot)
+        self._members = None
+
+    def _in_flight(self) -> tuple[Tensor, list[Actors]]:
+        """The slots of the active rows, and who decides for which; made anew when rows change."""
+        if self._members is None:
+            active, device = self.schedule.active, self.model.device
+            rows = to_device(active, device)
+            found: dict[tuple[int, int], list[int]] = {}
+            for place, slot in enumerate(active):
+                request = self.canvas.requests[slot]
+                found.setdefault((id(request.policy), request.length), []).append(place)
+            actors = []
+            for (_, length), places in found.items():
+                policy = self.canvas.requests[active[places[0]]].policy
+                at = None if len(places) == len(active) else to_device(places, device)
+                own = rows if at is None else rows[at]
+                actors.append(Actors(policy, length, places, own, at))
+            self._members = rows, actors
+        return self._members
+
+    def _decide(self, rows: Int[Tensor, " B"], actors: Sequence[Actors]) -> Bool[Tensor, "B L"]:
+        """The actions of all active rows, each policy asked once for each length."""
+        actions = []
+        for actor in actors:
+            seen = self._observe(actor)
+            generator = RowGenerator(self.canvas.key[actor.rows])
+            decided = check_action(actor.policy.act(seen, generator), seen.eligible, actor.policy)
+            if self.recorder is not None:
+                tickets = self.canvas.ticket[actor.rows]
+                self.recorder.record(tickets, seen, (decided * seen.eligible).short())
+            actions.append((decided > 0) & seen.eligible)
+        if len(actors) == 1 and actors[0].length == self.canvas.length:
+            return actions[0]
+        whole = torch.zeros(len(rows), self.canvas.length, dtype=torch.bool, device=rows.device)
+        for actor, action in zip(actors, actions, strict=True):
+            whole[slice(None) if actor.at is None else actor.at, : actor.length] = action
+        return whole
+
+    def _observe(self, actor: Actors) -> Observation:
+        """What a policy sees of its rows."""
+        canvas, proposer, rows, length = self.canvas, self.proposer, actor.rows, actor.length
+        slots = [self.schedule.active[place] for place in actor.places]
+        needs = proposer.needs[slots[0]]
+        told = canvas.requests[slots[0]].acts_for is not None
+        return Observation(
+            proposer.confidence[rows][:, :length, : needs.top_k],
+            canvas.masked(rows)[:, :length],
+            canvas.eligible[rows][:, :length],
+            canvas.nfe[rows],
+            length,
+            {name: proposer.features[name][rows][:, :length] for name in needs.features},
+            canvas.alpha[rows] if told else None,
+            tuple(canvas.counts[slot] for slot in slots),
+        )
+
+    def _look(self, rows: Int[Tensor, " B"], revealed: Revealed) -> tuple[list[int], list[int]]:
+        """The one time in a step that the host waits: who goes on, whose canvas changed, how many
+        positions are eligible now, hashes of canvases that may be equal, and the buffers of rows
+        that a string may stop."""
+        canvas, proposer, active = self.canvas, self.proposer, self.schedule.active
+        columns = [revealed.going, revealed.moved, revealed.first, revealed.eligible]
+        columns.append(proposer.finite[rows])
+        if proposer.shares:
+            columns.append(fingerprint(revealed.buffer))
+        stopping = [i for i, s in enumerate(active) if canvas.requests[s].options.stop]
+        report = torch.stack([column.long() for column in columns])
+        if stopping:
+            chosen = revealed.buffer[to_device(stopping, rows.device)]
+            report = torch.cat([report.flatten(), chosen.flatten()])
+        numbers = report.flatten().tolist()
+        count = len(active)
+        going, moved, first, eligible, finite, *prints = (
+            numbers[i * count : (i + 1) * count] for i in range(len(columns))
+        )
+        self._check_finite(finite)
+        for slot, place, number in zip(active, first, eligible, strict=True):
+            canvas.counts[slot] = number
+            canvas.passes[slot] += 1
+            if slot in proposer.caching.rows:
+                proposer.caching.move(slot, place)
+        proposer.mark(active, prints[0] if prints else None)
+        length, buffers = canvas.length, numbers[len(columns) * count :]
+        ended = []
+        for i, place in enumerate(stopping):
+            buffer = buffers[i * length : (i + 1) * length]
+            if going[place] and self._stops(active[place], buffer):
+                going[place] = 0
+                ended.append(active[place])
+        if ended:
+            canvas.end_text(ended)
+        return going, moved
+
+    def _check_finite(self, finite: Sequence[int]) -> None:
+        """Refuses to go on with confidences that are no numbers."""
+        if all(finite):
+            return
+        slot = self.schedule.active[list(finite).index(0)]
+        ticket, number = self.schedule.tickets[slot], self.canvas.passes[slot] + 1
+        raise UnmaskError(
+            f"the model's logits are not finite (NaN or infinite) in pass {number} of row "
+            f"{ticket}; "
+            f"load it with dtype bfloat16 or float32 (now {self.model.dtype}), or check its weights"
+        )
+
+    def _stops(self, slot: int, buffer: Sequence[int]) -> bool:
+        """Whether the text that can no longer change holds one of the row's stop strings."""
+        request = self.canvas.requests[slot]
+        buffer = buffer[: request.length]
+        masks = (i for i, token in enumerate(buffer) if token == self.model.mask_id)
+        prefix = answer_of(self.model, buffer[: next(masks, len(buffer))])
+        return find_stop(self.model, prefix, request.options.stop) is not None
+
+    def _advance(
+        self,
+        rows: Int[Tensor, " B"],
+        action: Bool[Tensor, "B L"],
+        proposals: Int[Tensor, "B L"],
+        revealed: Revealed,
+        going: list[int],
+        moved: list[int],
+    ) -> Step:
+        """Lets finished rows leave; what the step did."""
+        canvas, finished = self.canvas, ~revealed.going
+        done = [slot for slot, goes in zip(self.schedule.active, going, strict=True) if not goes]
+        if any(canvas.requests[slot].options.stop for slot in done):
+            finished = to_device([1 - goes for goes in going], rows.device) > 0
+        buffer, confidence = revealed.buffer, self.proposer.confidence[rows][..., 0]
+        if canvas.mixed:
+            end = self.model.eos_ids[0]
+            buffer = buffer.masked_fill(canvas.reveal_step[rows] == OUTSIDE, end)
+        results = self._results(done)
+        tickets = canvas.ticket[rows]
+        self.schedule.advance(going, moved)
+        if done:
+            self._close(done)
+        return Step(tickets, buffer, action, proposals, confidence, finished, results)
+
+    def _results(self, slots: Sequence[int]) -> tuple[Result, ...]:
+        """The rows that are done, taken out of the canvas."""
+        if not slots:
+            return ()
+        tokens, steps = self.canvas.buffers(slots)
+        found = []
+        for i, slot in enumerate(slots):
+            request, ticket = self.canvas.requests[slot], self.schedule.tickets[slot]
+            length, passes = request.length, self.canvas.passes[slot]
+            found.append(Result(ticket, request, tokens[i, :length], steps[i, :length], passes))
+        return tuple(found)

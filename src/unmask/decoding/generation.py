@@ -1,0 +1,193 @@
+"""What decoding gives back: a step, a finished row, a whole call, and what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unmask.models.base import Model
+from unmask.policies.base import Observation
+
+if TYPE_CHECKING:
+    from unmask.decoding.recorder import Recorder
+    from unmask.decoding.request import Request
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was really run; NFE are counted apart, for each row.
+
+    Attributes:
+        model_calls: forward passes of batches.
+        rows: rows in them: fewer than the sum of NFE where rows were shared or had not changed,
+            more where guidance forwards a row twice.
+        positions: positions in them, padding included.
+        padding: how many of those were padding.
+    """
+
+    model_calls: int = 0
+    rows: int = 0
+    positions: int = 0
+    padding: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Cost)))
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """Every decision of a call, in the order taken; T is the sum of the rows' NFE.
+
+    Attributes:
+        row: int64 [T], which row decided.
+        observation: what it saw, T rows.
+        action: int16 [T, L], what it revealed: 0 where nothing, else the place in the policy's
+            order, or 1 where it has none.
+    """
+
+    row: Int[Tensor, " T"]
+    observation: Observation
+    action: Int[Tensor, "T L"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one pass did to the rows that took part. Its tensors are not changed afterwards.
+
+    Where rows have buffers of different lengths, L is the longest, and a shorter buffer is padded
+    behind with the end-of-text token.
+
+    Attributes:
+        rows: int64 [B], the rows that took part: tickets of the engine, or prompt numbers in
+            `stream`.
+        tokens: int64 [B, L], their buffers after the step: committed tokens, and masks.
+        fresh: bool [B, L], what the step revealed.
+        proposals: int64 [B, L], what the model proposed in the step, for every position that the
+            policy could choose from.
+        confidence: fp32 [B, L], the largest probability at those positions.
+        finished: bool [B], which rows are done.
+        results: the rows that are done.
+    """
+
+    rows: Int[Tensor, " B"]
+    tokens: Int[Tensor, "B L"]
+    fresh: Bool[Tensor, "B L"]
+    proposals: Int[Tensor, "B L"]
+    confidence: Float[Tensor, "B L"]
+    finished: Bool[Tensor, " B"]
+    results: tuple[Result, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One finished row.
+
+    Attributes:
+        ticket: its number in the engine, or the prompt's number in `stream`.
+        request: what was asked.
+        tokens: int64 [L], the generation buffer; the mask token where the limit of passes came
+            first.
+        reveal_step: int64 [L], the step that revealed each position, from 0; −1 never.
+        nfe: forward passes that the row was part of while it had something to reveal.
+    """
+
+    ticket: int
+    request: Request
+    tokens: Int[Tensor, " L"]
+    reveal_step: Int[Tensor, " L"]
+    nfe: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a call of `generate`, `infill` or `decode` gives for N prompts.
+
+    Attributes:
+        tokens: int64 [N, L], the generation buffers; the mask token where the limit of passes came
+            first (never at inference). Shorter buffers are padded behind with the end-of-text
+            token.
+        text: the decoded buffers up to the first end-of-text token or stop string, special tokens
+            and masks dropped. When infilling, the whole text.
+        nfe: int64 [N], forward passes each row was part of while it had something to reveal.
+        reveal_step: int64 [N, L], the step that revealed each position, from 0; −1 never.
+        answer_tokens: int64 [N], tokens before the first end-of-text token: what tokens per forward
+            are counted with.
+        cost: what was really run.
+        recorder: holds the decisions, if they were recorded.
+    """
+
+    tokens: Int[Tensor, "N L"]
+    text: list[str]
+    nfe: Int[Tensor, " N"]
+    reveal_step: Int[Tensor, "N L"]
+    answer_tokens: Int[Tensor, " N"]
+    cost: Cost
+    recorder: Recorder | None = None
+
+    @cached_property
+    def transitions(self) -> Transitions | None:
+        """The decisions, put together when they are first asked for; None if there are none."""
+        return None if self.recorder is None else self.recorder.transitions()
+
+
+def row_texts(
+    model: Model, requests: Iterable[Request], rows: Sequence[Sequence[int]]
+) -> list[str]:
+    """The text of each row, given its request and its buffer (padding behind is ignored)."""
+    return [row_text(model, request, row) for request, row in zip(requests, rows, strict=True)]
+
+
+def row_text(model: Model, request: Request, row: Sequence[int]) -> str:
+    """The text of one row: up to its end or its first stop string; when infilling, the whole
+    text."""
+    tokenizer = model.tokenizer
+    if request.holes is not None:
+        whole = list(request.prompt)
+        for position, token in zip(request.holes, row, strict=False):
+            whole[position] = token
+        return tokenizer.decode(whole, skip_special_tokens=True)
+    tokens = answer_of(model, row)
+    cut = find_stop(model, tokens, request.options.stop)
+    if cut is None:
+        return tokenizer.decode(buffer_tokens(model, tokens), skip_special_tokens=True)
+    count, rest = cut
+    return tokenizer.decode(buffer_tokens(model, tokens[:count]), skip_special_tokens=True) + rest
+
+
+def answer_of(model: Model, row: Sequence[int]) -> list[int]:
+    """The tokens before the first end of text."""
+    ends = (i for i, token in enumerate(row) if token in model.end_set)
+    return list(row[: next(ends, len(row))])
+
+
+def buffer_tokens(model: Model, row: Sequence[int]) -> list[int]:
+    """The tokens before the first end of text, without masks and ids that no text contains."""
+    return [token for token in answer_of(model, row) if token not in model.never_set]
+
+
+def find_stop(model: Model, tokens: Sequence[int], stop: Sequence[str]) -> tuple[int, str] | None:
+    """Where the first stop string begins in a text.
+
+    The strings are looked for in the text with its special tokens, as they are often names of such.
+
+    Returns:
+        How many tokens lie wholly before it, and the text between those and the string; None if
+        there is no stop string.
+    """
+    if not stop:
+        return None
+    decode = model.tokenizer.decode
+    whole = decode(list(tokens))
+    places = [place for text in stop if (place := whole.find(text)) >= 0]
+    if not places:
+        return None
+    before = whole[: min(places)]
+    count = 0
+    while count < len(tokens) and before.startswith(decode(list(tokens[: count + 1]))):
+        count += 1
+    return count, before[len(decode(list(tokens[:count]))) :]

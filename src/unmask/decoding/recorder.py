@@ -1,0 +1,58 @@
+"""Keeps the decisions of a decode, for training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from unmask.decoding.generation import Transitions
+from unmask.policies.base import Needs, Observation, Policy, needs_of
+
+
+@dataclass
+class Recorder:
+    """Keeps every decision: what was seen and what was revealed.
+
+    Attributes:
+        observer: what this policy reads is recorded too, although another one decides; used when an
+            expert's rollout trains it. None records what the deciding policy reads.
+    """
+
+    observer: Policy | None = None
+    _parts: list[tuple[Tensor, Observation, Tensor]] = field(default_factory=list)
+
+    @property
+    def needs(self) -> Needs:
+        """Observations are recorded at all positions, whatever the policy that decides reads."""
+        return needs_of(self.observer) if self.observer is not None else Needs()
+
+    def record(
+        self, rows: Int[Tensor, " B"], observation: Observation, action: Int[Tensor, "B L"]
+    ) -> None:
+        """Keeps one step of some rows."""
+        self._parts.append((rows, observation, action))
+
+    def number_rows(self, numbers: Int[Tensor, " N"]) -> None:
+        """Replaces the engine's tickets by numbers of the caller's, one for each ticket."""
+        self._parts = [(numbers[rows], seen, action) for rows, seen, action in self._parts]
+
+    def keep_rows(self, kept: Bool[Tensor, " N"]) -> None:
+        """Forgets the decisions of all rows but those that `kept` says, by number. So what is not
+        wanted is never put together."""
+        if bool(kept.all()):
+            return
+        chosen = [(kept[rows], rows, seen, action) for rows, seen, action in self._parts]
+        self._parts = [
+            (rows[own], seen[own], action[own]) for own, rows, seen, action in chosen if own.any()
+        ]
+
+    def transitions(self) -> Transitions | None:
+        """The decisions in the order taken; None if there are none. The recorder is empty then."""
+        parts, self._parts = self._parts, []
+        if not parts:
+            return None
+        rows, observations, actions = zip(*parts, strict=True)
+        return Transitions(torch.cat(rows), Observation.cat(observations), torch.cat(actions))

@@ -1,0 +1,148 @@
+"""One prompt to answer, with everything that its result may depend on beside the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from unmask.decoding.options import DecodeOptions
+from unmask.errors import UnmaskError
+from unmask.models.base import Model
+from unmask.models.head import Sampling
+from unmask.policies.base import Needs, Policy, needs_of
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One row for the engine: it decides alone what the row becomes, whatever its batch-mates are.
+
+    Attributes:
+        prompt: token ids.
+        policy: decides what to reveal.
+        options: lengths, temperature, rules and the like; `options.max_new_tokens` is L, unless
+            `holes` are given.
+        key: what the row's random numbers depend on, an int64 (see `unmask.rng.row_keys`).
+        alpha: α that the policy is to act for, if it was trained for many; None is the policy's
+            own.
+        holes: positions of the prompt that hold masks; they are the buffer then, and nothing is put
+            behind the prompt (infilling).
+
+    Raises:
+        UnmaskError: if a value has the wrong type or is out of range.
+    """
+
+    prompt: tuple[int, ...]
+    policy: Policy
+    options: DecodeOptions
+    key: int = 0
+    alpha: float | None = None
+    holes: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt", tuple(self.prompt))
+        if not self.prompt or not all(type(token) is int for token in self.prompt):
+            raise UnmaskError("a prompt is empty or holds no token ids; give at least one token id")
+        needs_of(self.policy)
+        if not isinstance(self.options, DecodeOptions):
+            raise UnmaskError(f"options is {self.options!r}; give a DecodeOptions")
+        if type(self.key) is not int or not -(2**63) <= self.key < 2**63:
+            raise UnmaskError(f"key is {self.key!r}; give a whole number of 64 bits")
+        if self.alpha is not None and not is_positive(self.alpha):
+            raise UnmaskError(f"alpha is {self.alpha!r}; give a number above 0, or leave it out")
+        if self.alpha is not None:
+            object.__setattr__(self, "alpha", float(self.alpha))
+        if self.holes is not None:
+            object.__setattr__(self, "holes", tuple(self.holes))
+            check_holes(self.holes, len(self.prompt))
+        elif self.options.max_new_tokens is None:
+            raise UnmaskError(
+                "max_new_tokens is missing; give the length of the answers, or infill=True for "
+                "prompts that hold masks"
+            )
+
+    @property
+    def length(self) -> int:
+        """L, how many positions are generated."""
+        if self.holes is not None:
+            return len(self.holes)
+        return self.options.max_new_tokens or 0
+
+    @property
+    def block_length(self) -> int:
+        """BL; L itself is full diffusion."""
+        return min(self.options.block_length or self.length, self.length)
+
+    @property
+    def max_passes(self) -> int:
+        """Most forward passes that the row takes part in: at most L."""
+        return min(self.options.max_passes or self.length, self.length)
+
+    @property
+    def size(self) -> int:
+        """Tokens of the canvas: prompt and buffer."""
+        return len(self.prompt) + (self.length if self.holes is None else 0)
+
+    @property
+    def buffer(self) -> Sequence[int]:
+        """The canvas positions that are generated, L of them."""
+        return range(len(self.prompt), self.size) if self.holes is None else self.holes
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the model's head treats this row."""
+        o = self.options
+        return Sampling(o.temperature, o.top_p, o.top_k, o.cfg_scale, o.eos)
+
+    @property
+    def needs(self) -> Needs:
+        return needs_of(self.policy)
+
+    @property
+    def acts_for(self) -> float | None:
+        """α that the policy is told: the request's, else the policy's own."""
+        return self.alpha if self.alpha is not None else getattr(self.policy, "alpha", None)
+
+
+def is_positive(value: Any) -> bool:
+    """Whether a value is a finite number above 0."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and 0 < float(value) < math.inf
+
+
+def check_holes(holes: Sequence[int], size: int) -> None:
+    """Refuses positions that are no rising sequence within a prompt of `size` tokens."""
+    rising = list(holes) == sorted(set(holes))
+    if not holes or not rising or not 0 <= holes[0] <= holes[-1] < size:
+        raise UnmaskError(
+            f"holes are {list(holes)!r}; give rising positions within the prompt of {size} tokens"
+        )
+
+
+def check_request(model: Model, request: Request) -> None:
+    """Refuses a request that this model cannot answer.
+
+    Raises:
+        UnmaskError: for token ids that the model has no embedding of, a canvas that is too long,
+            more probabilities than there are tokens, or a cache with which the model cannot work.
+    """
+    if not isinstance(request, Request):
+        raise UnmaskError(f"a request is {request!r}; give an unmask.decoding.Request")
+    last = model.vocabulary - 1
+    if wrong := [token for token in request.prompt if not 0 <= token <= last]:
+        raise UnmaskError(f"a prompt has the token id {wrong[0]}; this model's ids are 0 to {last}")
+    limit = model.max_positions
+    if limit is not None and request.size > limit:
+        raise UnmaskError(
+            f"a prompt and its buffer have {request.size} tokens; this model takes {limit}, so "
+            "shorten one of them"
+        )
+    if request.needs.top_k > model.vocabulary:
+        raise UnmaskError(
+            f"the policy reads the top {request.needs.top_k} probabilities; this model has "
+            f"{model.vocabulary} tokens"
+        )
+    if request.options.cache is not None and not model.full_attention:
+        raise UnmaskError(f"a {model.family} model cannot be decoded with a cache; leave out cache")

@@ -1,0 +1,137 @@
+"""What tells models and policies apart that have the same name: hashes of all that they hold.
+
+An evaluation that is resumed must go on with the same weights and the same decode-time settings.
+Names do not say that: a directory may be trained on, or its config.json edited, in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.models import Model
+from unmask.policies import LearnedPolicy, Policy
+from unmask.rng import mix
+
+MOST_NESTED = 8  # of a policy's attributes within attributes
+CHUNK = 1 << 16  # words of 8 bytes that make one sum: half a megabyte, which a CPU's cache holds
+AT_ONCE = {"cpu": 1}  # chunks; elsewhere 64, since a kernel takes longer to start than to read one
+# Entries of a network's configuration that say which library read it and how it was asked to.
+VOLATILE = ("transformers_version", "dtype", "torch_dtype")
+
+
+def model_contents(model: Model) -> str:
+    """A hash of a frozen model: every byte of its parameters and buffers as they were loaded, its
+    configuration, its special tokens and its vocabulary. 16 hexadecimal digits.
+
+    Every byte counts, and 16 GB take seconds: see `tensor_digest`.
+    """
+    config = model.network.config.to_dict() if hasattr(model.network, "config") else {}
+    kept = {k: v for k, v in config.items() if not k.startswith("_") and k not in VOLATILE}
+    described = {
+        "config": kept,
+        "special": [model.mask_id, list(model.eos_ids), list(model.never_ids)],
+        "family": [model.family, model.shift],
+        "vocabulary": sorted(model.tokenizer.get_vocab().items()),
+    }
+    found = hashlib.sha256(json.dumps(described, sort_keys=True, default=str).encode())
+    for name, value in sorted(model.network.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor_digest(value) if isinstance(value, Tensor) else repr(value).encode())
+    return found.hexdigest()[:16]
+
+
+def tensor_digest(tensor: Tensor) -> bytes:
+    """32 bytes that depend on a tensor's shape, dtype and every byte of it, but not on its device.
+
+    The bytes are read as 64-bit words w_i, and of each half megabyte the sum Σ mix(w_i ⊕ k_i) is
+    taken modulo 2^64, with a random constant k_i for each place. That runs on the tensor's own
+    device, at a few times the cost of reading it once. A change of one word always changes the sum;
+    tensors that differ in more have equal sums with a probability of about 2^-64. (It is no defence
+    against an attacker.)
+    """
+    found = hashlib.sha256(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+    if tensor.device.type == "meta":  # offloaded: there are no bytes to read
+        return found.digest()
+    raw = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    if raw.storage_offset() % 8:
+        raw = raw.clone()  # words must begin at a multiple of 8
+    whole = raw.numel() // 8 * 8
+    words = raw[:whole].view(torch.int64)
+    places = mix(torch.arange(1, min(CHUNK, len(words)) + 1, device=raw.device))
+    full = len(words) // CHUNK
+    chunks, rest = words[: full * CHUNK].view(full, CHUNK), words[full * CHUNK :]
+    at_once = AT_ONCE.get(raw.device.type, 64)
+    starts = range(0, full, at_once)
+    sums = [mix(chunks[start : start + at_once] ^ places).sum(1) for start in starts]
+    sums.append(mix(rest ^ places[: len(rest)]).sum()[None])
+    found.update(torch.cat(sums).cpu().numpy().tobytes())
+    found.update(bytes(raw[whole:].tolist()))
+    return found.digest()
+
+
+def model_revision(model: Model) -> str | None:
+    """The commit of the Hugging Face Hub repository that a model was loaded from; None if it was
+    loaded from elsewhere. Looks at local files only."""
+    name = str(model.name)
+    repository = name.removeprefix("hf:")
+    if name.startswith("embedded/") or Path(name).is_dir() or repository.count("/") != 1:
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True)).name
+    except Exception:  # the hub raises many kinds; a result without a revision is still a result
+        return None
+
+
+def weights_digest(policy: Policy) -> str:
+    """A hash of a learned policy's weights, 16 hexadecimal digits; "" for other policies."""
+    if not isinstance(policy, LearnedPolicy):
+        return ""
+    found = hashlib.sha256()
+    for name, weight in sorted(policy.network.state_dict().items()):
+        found.update(name.encode() + weight.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def policy_contents(policy: Policy) -> Any:
+    """All that decides what a policy does, as JSON: its class and its settings, with weights and
+    other tensors as hashes. What it was trained on (`metadata`) is left out."""
+    if not isinstance(policy, LearnedPolicy):
+        return describe_value(policy)
+    settings = {field.name: getattr(policy, field.name) for field in fields(policy)}
+    return describe_value({k: v for k, v in settings.items() if k not in ("network", "metadata")})
+
+
+def describe_value(value: Any, depth: int = 0) -> Any:
+    """A value as JSON that is equal for equal values and stays equal in another process."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        return tensor_digest(value).hex()[:16]
+    if isinstance(value, nn.Module):
+        return {name: describe_value(part) for name, part in sorted(value.state_dict().items())}
+    if isinstance(value, Mapping) and depth < MOST_NESTED:
+        return {str(key): describe_value(part, depth + 1) for key, part in value.items()}
+    if isinstance(value, list | tuple) and depth < MOST_NESTED:
+        return [describe_value(part, depth + 1) for part in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(repr, value))
+    named: Any = value if hasattr(value, "__qualname__") else type(value)  # function; or object
+    own = named.__module__.startswith("unmask.")  # modules of this package may be moved
+    name = named.__qualname__ if own else f"{named.__module__}.{named.__qualname__}"
+    if named is value or depth == MOST_NESTED:
+        return name
+    if is_dataclass(value):
+        held = {field.name: getattr(value, field.name) for field in fields(value)}
+    else:
+        held = getattr(value, "__dict__", {})
+    return {"class": name} | {key: describe_value(part, depth + 1) for key, part in held.items()}

@@ -1,0 +1,83 @@
+"""The Pareto front of points, and the area under it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmask.errors import UnmaskError
+from unmask.evaluation.points import Point
+from unmask.policies import HEURISTICS
+
+
+def family(sampler: str) -> str:
+    """What samplers are grouped by: the heuristic's name and settings, or `policy` and the
+    directory of a learned policy's run."""
+    spec, at, settings = sampler.partition("@")
+    name = spec.partition(":")[0]
+    if name in HEURISTICS:
+        return name + at + settings
+    directory = Path(spec)
+    return "policy " + (
+        directory.parent.name if directory.name in ("best", "last") else directory.name
+    )
+
+
+def pareto(points: Iterable[Point]) -> list[Point]:
+    """The points that no other beats (at most its NFE, and more accurate; or as accurate with fewer
+    passes), by rising NFE."""
+    front: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.nfe, -p.accuracy)):
+        if not front or point.accuracy > front[-1].accuracy:
+            front.append(point)
+    return front
+
+
+def area(points: Iterable[Point], length: int) -> float:
+    """Mean accuracy that the front of `points` affords over budgets from 1 to L passes, evenly
+    spread in log NFE; 0 to 1.
+
+    A budget affords the best point within it, and accuracy 0 below the cheapest one. So a front
+    further up and left is worth more.
+
+    Args:
+        length: L, what one position a pass costs.
+
+    Raises:
+        UnmaskError: if L < 2: there is only one budget.
+    """
+    if length < 2:
+        raise UnmaskError(f"L is {length}; the area under a front needs at least 2")
+    front = pareto(points)
+    edges = [min(max(math.log(point.nfe), 0.0), math.log(length)) for point in front] + [
+        math.log(length)
+    ]
+    widths = np.diff(edges)
+    return float(
+        sum(point.accuracy * width for point, width in zip(front, widths, strict=True))
+        / math.log(length)
+    )
+
+
+def fronts(points: Sequence[Point], length: int) -> list[dict[str, Any]]:
+    """For each block length the front of all points and that of each family: its samplers and the
+    area under it."""
+    rows = []
+    for block_length in dict.fromkeys(point.block_length for point in points):
+        here = [point for point in points if point.block_length == block_length]
+        for name in ("all", *dict.fromkeys(family(point.sampler) for point in here)):
+            members = [point for point in here if name in ("all", family(point.sampler))]
+            front = [point.sampler for point in pareto(members)]
+            rows.append(
+                {
+                    "block_length": block_length,
+                    "family": name,
+                    "front": front,
+                    "area": area(members, length) if length > 1 else None,
+                }
+            )
+    return rows

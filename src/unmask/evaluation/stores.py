@@ -1,0 +1,216 @@
+"""Where an evaluation keeps its results while it runs: in a directory, which processes share and
+which is good after a kill at any moment; or in memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from unmask.decoding.options import DecodeOptions
+from unmask.errors import UnmaskError
+from unmask.files import new_directory, read_json, write_json, write_text
+
+PARTIAL, RESULTS, SUMMARY, SETTINGS = "partial", "results.jsonl", "summary.json", "settings.json"
+# Settings that older evaluations did not write down: what they ran with, or, for the hashes, what
+# nobody can know any more, so that nothing is compared.
+DEFAULTS = json.loads(json.dumps(vars(DecodeOptions())))
+UNKNOWN_BEFORE = ("policies", "model_contents")
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Finished pieces of an evaluation, and in the end its results."""
+
+    def open(self, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Begins, or goes on with what an earlier run of the same settings left; called by one
+        process, before the others use the store.
+
+        Raises:
+            UnmaskError: if what is there is not this evaluation.
+        """
+        ...
+
+    def finished(self) -> Mapping[str, Any] | None:
+        """The summary of an evaluation that was finished earlier; None if there is work left."""
+        ...
+
+    def provenance(self) -> Mapping[str, Any]:
+        """That of the process which began the evaluation."""
+        ...
+
+    def pieces(self) -> dict[int, Mapping[str, Any]]:
+        """Every finished piece of all processes, by number."""
+        ...
+
+    def writer(self, rank: int) -> Callable[[Mapping[str, Any]], None]:
+        """What keeps a piece that the process of this rank has finished."""
+        ...
+
+    def close(self, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Keeps the final results; called by one process."""
+        ...
+
+
+@dataclass
+class MemoryStore:
+    """A store that is gone when the evaluation is over: for one process, and never resumed."""
+
+    found: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def open(self, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        self.origin = provenance
+
+    def finished(self) -> None:
+        return None
+
+    def provenance(self) -> Mapping[str, Any]:
+        return self.origin
+
+    def pieces(self) -> dict[int, Mapping[str, Any]]:
+        return dict(self.found)
+
+    def writer(self, rank: int) -> Callable[[Mapping[str, Any]], None]:
+        def write(piece: Mapping[str, Any]) -> None:
+            self.found[piece["piece"]] = piece
+
+        return write
+
+    def close(self, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        self.found.clear()
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The directory of one evaluation.
+
+    While it runs, `partial/settings.json` says what is measured and `partial/RANK.jsonl` of each
+    process gets a line for every finished piece of work. When all are done `results.jsonl` and
+    `summary.json` are written, and `partial` is removed.
+
+    Attributes:
+        directory: where.
+        resume: whether what the directory holds may be gone on with.
+    """
+
+    directory: Path
+    resume: bool = False
+
+    def open(self, settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
+        """Starts a new directory, or with `resume` goes on in one.
+
+        Raises:
+            UnmaskError: if the directory holds files and `resume` is off, or what it holds is not
+                this evaluation.
+        """
+        partial = self.directory / PARTIAL
+        if self.resume and (self.directory / SUMMARY).exists():
+            self.check(settings, read_json(self.directory / SUMMARY))
+            shutil.rmtree(partial, ignore_errors=True)
+            return
+        if self.resume and (partial / SETTINGS).exists():
+            self.check(settings, read_json(partial / SETTINGS)["settings"])
+            return
+        if self.resume and [path.name for path in list_directory(self.directory)] == [PARTIAL]:
+            shutil.rmtree(partial)  # killed before it began
+        try:
+            new_directory(self.directory)
+        except UnmaskError as error:
+            raise UnmaskError(
+                f"{error}; or give --resume to go on with an interrupted evaluation"
+            ) from None
+        partial.mkdir()
+        write_json(partial / SETTINGS, {"settings": dict(settings), "provenance": dict(provenance)})
+
+    def check(self, settings: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+        """Refuses to go on unless the settings of the directory are the ones asked for.
+
+        Raises:
+            UnmaskError: naming those that differ.
+        """
+        differ = [
+            name
+            for name, value in json.loads(json.dumps(settings)).items()
+            if not (name not in found and name in UNKNOWN_BEFORE)
+            and found.get(name, DEFAULTS.get(name)) != value
+        ]
+        if differ:
+            raise UnmaskError(
+                f"{self.directory} holds an evaluation with other settings "
+                f"({', '.join(sorted(differ))} differ); give the same ones, or name a new directory"
+            )
+
+    def finished(self) -> dict[str, Any] | None:
+        """The summary of a finished evaluation."""
+        if (self.directory / PARTIAL).is_dir():
+            return None
+        return read_json(self.directory / SUMMARY)
+
+    def provenance(self) -> dict[str, Any]:
+        """The provenance of the process that started the evaluation."""
+        return read_json(self.directory / PARTIAL / SETTINGS)["provenance"]
+
+    def pieces(self) -> dict[int, Mapping[str, Any]]:
+        """Every finished piece of all processes, by number. What a kill left of a line is no
+        piece."""
+        found: dict[int, Mapping[str, Any]] = {}
+        for path in sorted((self.directory / PARTIAL).glob("*.jsonl")):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                try:
+                    piece = json.loads(line)
+                except ValueError:
+                    continue
+                found[piece["piece"]] = piece
+        return found
+
+    def writer(self, rank: int) -> Callable[[Mapping[str, Any]], None]:
+        """What appends a piece to this process' file. A torn last line of an earlier process is
+        closed first."""
+        path = self.directory / PARTIAL / f"{rank}.jsonl"
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n")
+
+        def write(piece: Mapping[str, Any]) -> None:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(piece, allow_nan=False) + "\n")
+
+        return write
+
+    def close(self, records: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Writes the final files and removes the partial ones."""
+        write_text(
+            self.directory / RESULTS, "".join(json.dumps(record) + "\n" for record in records)
+        )
+        write_json(self.directory / SUMMARY, summary)
+        shutil.rmtree(self.directory / PARTIAL, ignore_errors=True)
+
+
+def list_directory(directory: Path) -> list[Path]:
+    """What lies in a directory; nothing if there is none."""
+    return sorted(directory.iterdir()) if directory.is_dir() else []
+
+
+def read_records(directory: str | Path) -> list[dict[str, Any]]:
+    """The lines of the `results.jsonl` that `evaluate` wrote in a directory.
+
+    Raises:
+        UnmaskError: if there is none, or it is damaged.
+    """
+    path = Path(directory) / RESULTS
+    try:
+        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        if not all(
+            {"sampler", "block_length", "seed", "prompt", "correct", "nfe"} <= set(record)
+            for record in records
+        ):
+            raise ValueError
+    except (OSError, ValueError, TypeError):
+        raise UnmaskError(
+            f"{path} is not a results file of `unmask evaluate`; give its directory"
+        ) from None
+    return records

@@ -1,0 +1,1 @@
+"""Thin faces of the decoder and its policies for other people's programs."""

@@ -1,0 +1,275 @@
+"""The model class of the adapter for lm-evaluation-harness."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import simple_parse_args_string
+from tqdm import tqdm
+
+from unmask.decoding import decode, encode_prompt
+from unmask.decoding.options import DecodeOptions, decode_options
+from unmask.decoding.request import Request, check_request
+from unmask.errors import UnmaskError
+from unmask.models import load_model
+from unmask.policies import load_policy
+from unmask.processes import Processes
+from unmask.rng import row_keys
+
+# Generation options of the harness that mean something here.
+UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
+
+
+@dataclass(frozen=True)
+class TaskCost:
+    """What a task's answers took, summed over its prompts: passes, tokens before the end of the
+    text, and seconds of decoding."""
+
+    prompts: int = 0
+    nfe: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: TaskCost) -> TaskCost:
+        return TaskCost(
+            *(getattr(self, each.name) + getattr(other, each.name) for each in fields(TaskCost))
+        )
+
+
+class UnmaskLM(LM):
+    """A frozen model with an unmasking policy, for the harness' `generate_until` tasks.
+
+    What is set in the options holds for every task; where they are left alone the task decides: L
+    (`max_new_tokens`) is then its `max_gen_toks`, or where it says nothing what the model was
+    trained on, or 256; and temperature, top_p and top_k are the task's. A block length above a
+    task's L is full diffusion.
+
+    Args:
+        model: an embedded model, a directory or a Hub repository.
+        policy: a sampler's spec, for example threshold:0.9, or a policy directory.
+        options: how requests are answered.
+        batch_size: rows side by side.
+        device: of the model; under `accelerate launch` each process takes its own GPU.
+        dtype: bfloat16 or float32.
+        max_batch_size: of the harness; batches do not grow by themselves here, so it is not used.
+        processes: the group that this process has joined; None joins the launcher's.
+        settings: fields of `DecodeOptions`, which go before those of `options`.
+
+    Raises:
+        UnmaskError: for settings that cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: str = "embedded/chain",
+        policy: str = "threshold:0.9",
+        options: DecodeOptions | None = None,
+        *,
+        batch_size: int | str = 8,
+        device: str | None = None,
+        dtype: str = "bfloat16",
+        max_batch_size: int | None = None,
+        processes: Processes | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__()
+        if dtype not in ("bfloat16", "float32"):
+            raise UnmaskError(f"dtype is {dtype!r}; give bfloat16 or float32")
+        if not str(batch_size).isdigit() or int(batch_size) < 1:
+            raise UnmaskError(f"batch_size is {batch_size!r}; give a number of rows, at least 1")
+        self.options = decode_options(options, settings)
+        self.processes = processes or Processes.join(device or "cpu")
+        self._rank, self._world_size = self.processes.rank, self.processes.world
+        self._device = self.processes.device
+        self.model = load_model(model, device=self._device, dtype=getattr(torch, dtype))
+        self.policy = load_policy(policy, device=self.model.device)
+        shortest = (self.model.eos_ids[0],)  # the tasks' prompts are not known yet
+        check_request(self.model, Request(shortest, self.policy, self.options.with_length(1)))
+        self.batch_size = int(batch_size)
+        self.described = {
+            "unmask_model": str(model),
+            "unmask_policy": policy,
+            **vars(self.options),
+            "batch_size": self.batch_size,
+        }
+        self.costs: dict[str, TaskCost] = {}
+
+    @classmethod
+    def create_from_arg_obj(
+        cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
+    ) -> UnmaskLM:
+        """An instance for the harness' own command, whose default device is `cuda:0`: without a GPU
+        that means the CPU, and with several processes the GPU of each."""
+        given = arg_dict | {
+            name: value for name, value in (additional_config or {}).items() if value is not None
+        }
+        device = str(given.get("device", ""))
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            given["device"] = "cpu"
+        elif device == "cuda:0":
+            given["device"] = "cuda"
+        return cls(**given)
+
+    @classmethod
+    def create_from_arg_string(
+        cls, arg_string: str, additional_config: dict[str, Any] | None = None
+    ) -> UnmaskLM:
+        """The same from `name=value,…`."""
+        return cls.create_from_arg_obj(simple_parse_args_string(arg_string), additional_config)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.model.name).replace("/", "__")
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """The template that `apply_chat_template` uses, for the harness' records."""
+        return self.model.tokenizer.chat_template if chat_template else None
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """A conversation as the model's own chat template writes it.
+
+        Raises:
+            UnmaskError: if its tokenizer has no template.
+        """
+        if self.model.tokenizer.chat_template is None:
+            raise UnmaskError(
+                f"model {self.model.name} has no chat template; leave out --apply-chat-template"
+            )
+        return self.model.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Answers to requests of (context, generation options), each cut at the first of its
+        `until` strings.
+
+        The whole buffer of L positions is decoded, as these models do; what comes behind an `until`
+        string costs passes all the same.
+        """
+        default = self.model.max_new_tokens or 256
+        asked: list[dict[str, Any]] = [
+            dict(normalize_gen_kwargs(each.arguments[1], default)) for each in requests
+        ]
+        if unknown := {name for each in asked for name in each} - UNDERSTOOD:
+            tqdm.write(
+                "generation options that a diffusion model here has no use for: "
+                f"{', '.join(sorted(unknown))}"
+            )
+        groups: dict[tuple[str, DecodeOptions], list[int]] = {}
+        for i, (request, wishes) in enumerate(zip(requests, asked, strict=True)):
+            groups.setdefault((str(request.task_name), self.options_for(wishes)), []).append(i)
+        texts = [""] * len(requests)
+        with tqdm(
+            total=len(requests), disable=disable_tqdm or self.rank > 0, desc="Answering"
+        ) as bar:
+            for (task, options), members in groups.items():
+                for part, answers in self.answers(task, options, members, requests):
+                    for i, text in zip(part, answers, strict=True):
+                        texts[i] = postprocess_generated_text(text, asked[i]["until"], None)
+                        self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
+                    bar.update(len(part))
+        self.share_costs()
+        return texts
+
+    def options_for(self, wishes: Mapping[str, Any]) -> DecodeOptions:
+        """The options for a request: this model's own, and where they are left at their defaults
+        what the task wishes."""
+        own, default = self.options, DecodeOptions()
+        names = ["temperature"]
+        if wishes.get("temperature") or own.temperature:
+            names += ["top_p", "top_k"]  # greedy answers draw nothing
+        changes = {
+            name: wishes[name]
+            for name in names
+            if wishes.get(name) is not None and getattr(own, name) == getattr(default, name)
+        }
+        if changes.get("top_k", 0) < 0:
+            changes["top_k"] = 0  # some tasks write -1 for "all"
+        length = own.max_new_tokens or wishes["max_gen_toks"]
+        options = replace(own, **changes).with_length(length)
+        return replace(options, block_length=options.block_length or length)
+
+    def answers(
+        self, task: str, options: DecodeOptions, members: list[int], requests: Sequence[Instance]
+    ) -> Iterator[tuple[list[int], list[str]]]:
+        """Decodes the requests of some numbers, longest first and four batches at a time, and adds
+        what that took to the task's cost; yields the numbers and texts of each part."""
+        ids = {i: encode_prompt(self.model, requests[i].arguments[0]) for i in members}
+        keys = dict(zip(members, row_keys([ids[i] for i in members], options.seed), strict=True))
+        members = sorted(members, key=lambda i: -len(ids[i]))
+        for start in range(0, len(members), 4 * self.batch_size):
+            part = members[start : start + 4 * self.batch_size]
+            began = time.perf_counter()
+            generation = decode(
+                self.model,
+                [ids[i] for i in part],
+                self.policy,
+                options,
+                batch_size=self.batch_size,
+                keys=[keys[i] for i in part],
+            )
+            spent = TaskCost(
+                prompts=len(part),
+                nfe=int(generation.nfe.sum()),
+                tokens=int(generation.answer_tokens.sum()),
+                seconds=time.perf_counter() - began,
+            )
+            self.costs[task] = self.costs.get(task, TaskCost()) + spent
+            yield part, generation.text
+
+    def share_costs(self) -> None:
+        """Adds up what all processes spent; every process calls this as often."""
+        totals: dict[str, TaskCost] = {}
+        for costs in self.processes.gather(self.costs):
+            for task, cost in costs.items():
+                totals[task] = totals.get(task, TaskCost()) + cost
+        self.costs = totals if self.processes.main else {}
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Settings and costs, which the harness puts into the `config` of its results."""
+        return self.described | {"costs": self.report()}
+
+    def report(self) -> dict[str, dict[str, float | int]]:
+        """For each task: prompts, mean NFE, tokens per forward, and seconds of decoding, of all
+        processes together."""
+        return {
+            task: asdict(cost)
+            | {"nfe": cost.nfe / cost.prompts, "tokens_per_forward": cost.tokens / cost.nfe}
+            for task, cost in self.costs.items()
+        }
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise UnmaskError(
+            "the task asks for log-likelihoods, and unmasking policies write text; use a task of "
+            "type generate_until"
+        )
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        raise UnmaskError(
+            "the task asks for log-likelihoods, and unmasking policies write text; use a task of "
+            "type generate_until"
+        )
+
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.world_size == 1:
+            return tensor
+        return torch.cat([each.reshape(-1) for each in self.processes.gather(tensor.cpu())])
+
+    def gather_object(self, obj: Any, dst: int = 0) -> list[Any] | None:
+        found = self.processes.gather(obj)
+        return found if self.rank == dst else None
+
+    def barrier(self) -> None:
+        self.processes.barrier()

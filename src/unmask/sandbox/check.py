@@ -1,0 +1,347 @@
+"""Checks programs that a model wrote, each in two confined processes (`child/`).
+
+docs/security.md says what this stops and what it does not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from unmask.errors import UnmaskError
+
+CHILD = Path(__file__).with_name("child")
+VERDICT_LIMIT = 64 * 2**10  # bytes
+LOOK_SECONDS = 0.05  # between two looks at a program's threads and files
+# With these flags and the environment of `RunningCheck.start` nothing of the caller's Python is
+# inherited. It is not -I, which ignores PYTHONHASHSEED: the order of a set, and so a verdict, must
+# be the same in every run.
+PYTHON_FLAGS = ("-P", "-s", "-B")
+# How many tasks the machine may gain over those it has before a check of an ordinary user is
+# refused a new thread; see `RunningCheck.start`.
+SPARE_TASKS = 4096
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits per process, except `wall_seconds`, `files` and `disk`, which bound the whole check.
+
+    Attributes:
+        cpu_seconds: CPU time, whole seconds.
+        wall_seconds: time from start to verdict.
+        memory: bytes of address space.
+        file: bytes of one file.
+        threads: how many threads may run, looked at every 50 ms.
+        files: how many files and directories may lie in the directory, looked at every 50 ms.
+        disk: bytes of all files in the directory, looked at every 50 ms.
+    """
+
+    cpu_seconds: int = 5
+    wall_seconds: float = 15.0
+    memory: int = 2**30
+    file: int = 2**20
+    threads: int = 64
+    files: int = 200
+    disk: int = 2**24
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program and its tests.
+
+    Attributes:
+        program: the model's text, run as the module `solution`.
+        test: the tests' text.
+        kind: "asserts" is run as it is; "humaneval" defines `check(candidate)`; "pytest" is a test
+            file that imports `solution`.
+        names: the names of the program that the tests may see, best those that a right solution
+            defines; HumanEval's first is the candidate.
+        setup: run before the tests (not for pytest).
+    """
+
+    program: str
+    test: str
+    kind: Literal["asserts", "humaneval", "pytest"] = "asserts"
+    names: tuple[str, ...] = ()
+    setup: str = ""
+
+
+class Stop(StrEnum):
+    """What ended a check before its tests did."""
+
+    WALL = "wall"  # no verdict within `Limits.wall_seconds`
+    CPU = "cpu"  # a process used up `Limits.cpu_seconds`
+    KILLED = "killed"  # the system killed a process, for example for lack of memory
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a check.
+
+    Attributes:
+        passed: whether all tests ran and held.
+        reason: why not, in words; "" if passed.
+        stop: what ended the check before its tests did; None if nothing.
+    """
+
+    passed: bool
+    reason: str = ""
+    stop: Stop | None = None
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether a limit on time decided the outcome."""
+        return self.stop in (Stop.WALL, Stop.CPU)
+
+
+@cache
+def require_sandbox() -> None:
+    """Tries once whether this machine confines a program.
+
+    Raises:
+        UnmaskError: if it does not; nothing runs unconfined.
+    """
+    outcome = check(Job("def f(x): return x + 1", "assert f(1) == 2", names=("f",)))
+    if not outcome.passed:
+        raise UnmaskError(
+            f"programs cannot be confined on this machine ({outcome.reason}); the sandbox needs "
+            "Linux 5.13 or later with Landlock and seccomp, on x86-64 or AArch64"
+        )
+
+
+def worker_count() -> int:
+    """How many checks this process should run side by side: its share of the machine's CPUs.
+
+    The processes of a run on one machine (`LOCAL_WORLD_SIZE`, else `WORLD_SIZE`, as `torchrun` and
+    `accelerate launch` set them) share the CPUs evenly; each has at least one.
+    """
+    known = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    processes = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
+    return max(1, cpus // max(1, int(processes)))
+
+
+def check_all(
+    jobs: Sequence[Job], limits: Limits = Limits(), workers: int | None = None
+) -> list[Outcome]:
+    """`check` for many jobs, `workers` at a time (None: `worker_count()`), in the order of the
+    jobs."""
+    with ThreadPoolExecutor(workers or worker_count()) as pool:
+        return list(pool.map(lambda job: check(job, limits), jobs))
+
+
+def check(job: Job, limits: Limits = Limits()) -> Outcome:
+    """Runs a program's tests, the program and the tests in confined processes of their own.
+
+    Only the process with the tests can say that they hold, through a pipe that the model's code
+    never sees. A check that had no verdict in time, or one of whose processes the system killed, is
+    tried once more, since the load of the machine may have decided it.
+
+    Raises:
+        UnmaskError: on a platform other than Linux.
+    """
+    if sys.platform != "linux":
+        raise UnmaskError(
+            f"programs can be confined on Linux only, and this is {sys.platform}; run the code "
+            "tasks in a Linux container or a virtual machine"
+        )
+    outcome = check_once(job, limits)
+    if outcome.stop in (Stop.WALL, Stop.KILLED):
+        outcome = check_once(job, limits)
+    return outcome
+
+
+def check_once(job: Job, limits: Limits) -> Outcome:
+    """One try of `check`."""
+    with RunningCheck(limits) as running:
+        return running.outcome(job)
+
+
+@dataclass(frozen=True)
+class Child:
+    """One of the two processes.
+
+    Attributes:
+        process: the process.
+        stat: a descriptor of its `/proc/PID/stat`, opened before it made itself unreadable for
+            others of the same user.
+    """
+
+    process: subprocess.Popen[bytes]
+    stat: int
+
+    def read_use(self) -> tuple[int, float]:
+        """How many threads it has and the CPU seconds it has used, also after its end."""
+        # The fields behind the name, which is in brackets: proc(5) counts from 3 there.
+        fields = os.pread(self.stat, 4096, 0).rpartition(b")")[2].split()
+        ticks = int(fields[14 - 3]) + int(fields[15 - 3])
+        return int(fields[20 - 3]), ticks / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass
+class RunningCheck:
+    """The processes, pipes and directories of one check, all gone at its end."""
+
+    limits: Limits
+    directory: Path = field(
+        default_factory=lambda: Path(tempfile.mkdtemp(prefix="unmask-sandbox-"))
+    )
+    children: list[Child] = field(default_factory=list)
+    descriptors: list[int] = field(default_factory=list)
+
+    def __enter__(self) -> RunningCheck:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for child in self.children:
+            child.process.kill()
+        for child in self.children:
+            child.process.wait()
+        for descriptor in self.descriptors:
+            os.close(descriptor)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def open_pipe(self) -> tuple[int, int]:
+        ends = os.pipe()
+        self.descriptors += ends
+        return ends
+
+    def close(self, *ends: int) -> None:
+        for end in ends:
+            self.descriptors.remove(end)
+            os.close(end)
+
+    def start(self, role: str, job: dict[str, object], *ends: int) -> None:
+        """Starts a process with only these ends of pipes and a directory of its own; its job comes
+        from a file that is gone by then."""
+        home = self.directory / role
+        home.mkdir()
+        environment = {
+            "HOME": str(home),
+            "TMPDIR": str(home),
+            "PATH": "/usr/bin",
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONHASHSEED": "0",
+        }
+        limits = {
+            "cpu": self.limits.cpu_seconds,
+            "memory": self.limits.memory,
+            "file": self.limits.file,
+            # The kernel counts all tasks of the user, not those of this process, so a fixed number
+            # would fail right programs beside a trainer. This one only bounds what can be added
+            # between two looks at the threads.
+            "tasks": count_tasks() + SPARE_TASKS,
+        }
+        with tempfile.TemporaryFile() as text:
+            text.write(json.dumps(job | {"limits": limits}).encode())
+            text.seek(0)
+            process = subprocess.Popen(
+                [sys.executable, *PYTHON_FLAGS, str(CHILD), role, *map(str, ends)],
+                cwd=home,
+                env=environment,
+                stdin=text,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=ends,
+                start_new_session=True,
+                umask=0o077,
+            )
+        stat = os.open(f"/proc/{process.pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        self.descriptors.append(stat)
+        self.children.append(Child(process, stat))
+
+    def outcome(self, job: Job) -> Outcome:
+        """Starts both processes and waits for the verdict, the end of either, or the end of the
+        time."""
+        questions, answers, verdict = self.open_pipe(), self.open_pipe(), self.open_pipe()
+        deadline = time.monotonic() + self.limits.wall_seconds
+        program = {"program": job.program, "names": job.names}
+        tests = {"test": job.test, "kind": job.kind, "names": job.names, "setup": job.setup}
+        self.start("program", program, questions[0], answers[1])
+        self.start("checker", tests, answers[0], questions[1], verdict[1])
+        self.close(*questions, *answers, verdict[1])
+        said = b""
+        while len(said) < VERDICT_LIMIT:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                reason = f"no verdict in {self.limits.wall_seconds:g} s"
+                return Outcome(False, reason, Stop.WALL)
+            if select.select([verdict[0]], [], [], min(left, LOOK_SECONDS))[0]:
+                piece = os.read(verdict[0], VERDICT_LIMIT)
+                if not piece:
+                    break
+                said += piece
+            elif excess := self.find_excess():
+                return Outcome(False, excess)
+        return self.judge(said)
+
+    def judge(self, said: bytes) -> Outcome:
+        """The outcome that follows from what the process with the tests said at its end."""
+        program, checker = self.children
+        try:
+            verdict = json.loads(said)
+            failure, gone = str(verdict["failure"]), bool(verdict["gone"])
+        except (ValueError, KeyError, TypeError):
+            failure, gone = "the process with the tests ended without a verdict", True
+        if not failure:
+            return Outcome(True)
+        if not gone:
+            return Outcome(False, failure)
+        # The kernel's count for the limit is a little coarser than what it shows.
+        limit = self.limits.cpu_seconds
+        if any(child.read_use()[1] >= 0.9 * limit for child in self.children):
+            return Outcome(False, f"{limit} s of CPU time used up", Stop.CPU)
+        killed = was_killed(program) or (not said and was_killed(checker))
+        return Outcome(False, failure, Stop.KILLED if killed else None)
+
+    def find_excess(self) -> str:
+        """What the processes have more of than they may, in words; "" if nothing."""
+        if any(child.read_use()[0] > self.limits.threads for child in self.children):
+            return "too many threads"
+        count = size = 0
+        todo = [self.directory]
+        while todo:
+            try:
+                with os.scandir(todo.pop()) as entries:
+                    for entry in entries:
+                        count += 1
+                        size += entry.stat(follow_symlinks=False).st_blocks * 512
+                        if entry.is_dir(follow_symlinks=False):
+                            todo.append(Path(entry.path))
+                        if count > self.limits.files or size > self.limits.disk:
+                            return "too much in its directory"
+            except OSError:
+                continue
+        return ""
+
+
+def was_killed(child: Child) -> bool:
+    """Whether a process ended by SIGKILL, for one whose pipes are closed: that happens a moment
+    before its end can be seen."""
+    try:
+        return child.process.wait(timeout=1) == -signal.SIGKILL
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def count_tasks() -> int:
+    """How many processes and threads the machine has at this moment."""
+    # Four numbers of load and tasks: "0.20 0.18 0.12 1/80 11206".
+    return int(Path("/proc/loadavg").read_text(encoding="utf-8").split()[3].partition("/")[2])

@@ -1,0 +1,340 @@
+"""The process with the tests: it asks the program's process to call its functions, compares the
+answers itself, and alone can say that the tests hold."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+import operator
+import os
+import sys
+import types
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, cast
+
+from jail import confine_process
+from wire import ARITHMETIC, PLAIN_CLASSES, PRINTED_LIMIT, Broken, Printed, Wire
+
+# Modules whose exception classes are the same in the tests as in the program.
+STANDARD = {
+    "binascii", "copy", "csv", "dataclasses", "decimal", "enum", "fractions", "json.decoder",
+    "queue", "re", "statistics", "struct", "zlib",
+}  # fmt: skip
+
+
+class Remote:
+    """An object of the program, as the tests see it.
+
+    Everything is asked of the program, except `==` with plain data. There the program only shows a
+    plain value, and the comparison is made here.
+    """
+
+    __slots__ = ("_checker", "_number")
+
+    def __init__(self, checker: Checker, number: int) -> None:
+        object.__setattr__(self, "_checker", checker)
+        object.__setattr__(self, "_number", number)
+
+    def _ask(self, what: str, *args: Any, **named: Any) -> Any:
+        return self._checker.ask(what, (self, *args), named)
+
+    def __getattr__(self, name: str) -> Any:
+        return self._ask("get", name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._ask("set", name, value)
+
+    def __call__(self, *args: Any, **named: Any) -> Any:
+        return self._ask("call", *args, **named)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is Remote:
+            return self is other or self._ask("eq", other) is True
+        mine = self._ask("base")
+        return type(mine) is not Remote and mine == other
+
+    def __hash__(self) -> int:
+        return self._number
+
+    def __bool__(self) -> bool:
+        return self._ask("truth") is True
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return type(value) is Remote and self._ask("instancecheck", value) is True
+
+    def __subclasscheck__(self, value: Any) -> bool:
+        return type(value) is Remote and self._ask("subclasscheck", value) is True
+
+    def __contains__(self, value: Any) -> bool:
+        return self._ask("contains", value) is True
+
+    def __len__(self) -> int:
+        return operator.index(self._ask("len"))
+
+    def __repr__(self) -> str:
+        return str(self._ask("repr"))
+
+    def __str__(self) -> str:
+        return str(self._ask("str"))
+
+    def __format__(self, how: str) -> str:
+        return str(self._ask("format", how))
+
+    def __iter__(self) -> Any:
+        items = self._ask("iter")
+        return items if type(items) is Remote else iter(items)
+
+    def __int__(self) -> int:
+        return int(self._ask("int"))
+
+    def __float__(self) -> float:
+        return float(self._ask("float"))
+
+    def __exit__(self, *_: object) -> None:
+        self._ask("exit")
+
+
+def ask_program(what: str) -> Callable[..., Any]:
+    """A method of `Remote` that asks the program to do `what`."""
+    return lambda self, *args: self._ask(what, *args)
+
+
+def ask_comparison(what: str) -> Callable[..., Any]:
+    """A method of `Remote` that asks only where both sides are the program's; with plain data there
+    is no order."""
+    return lambda self, other: (
+        self._ask(what, other) is True if type(other) is Remote else NotImplemented
+    )
+
+
+ASKED = ("next", "abs", "round", "reversed", "getitem", "setitem", "delitem", "neg", "enter")
+for each in (*ASKED, *ARITHMETIC):
+    setattr(Remote, f"__{each}__", ask_program(each))
+for each in ("lt", "le", "gt", "ge"):
+    setattr(Remote, f"__{each}__", ask_comparison(each))
+
+
+class Checker(Wire):
+    """Runs the tests; the program's functions are `Remote`."""
+
+    def __init__(self, read: int, write: int) -> None:
+        super().__init__(read, write)
+        self.functions: list[Callable[..., Any]] = []
+        self.remotes: dict[int, Remote] = {}
+        self.exceptions: dict[int, type[BaseException]] = {}
+
+    def pack_object(self, value: Any) -> Any:
+        if type(value) is Remote:
+            return ["object", value._number]
+        for number, kind in self.exceptions.items():
+            if kind is value:
+                return ["object", number]
+        if callable(value):
+            self.functions.append(value)
+            return ["function", len(self.functions) - 1]
+        raise TypeError(f"the tests cannot pass a {type(value).__name__} to the program")
+
+    def unpack_object(self, tag: str, *rest: Any) -> Any:
+        number = operator.index(rest[0]) if tag != "named" else 0
+        if tag == "object":
+            return self.remotes.setdefault(number, Remote(self, number))
+        if tag == "exception":
+            if number not in self.exceptions:
+                self.exceptions[number] = self.exception_class(rest[1:])
+            return self.exceptions[number]
+        if tag == "named" and rest[0] == "builtins" and rest[1] in PLAIN_CLASSES:
+            return getattr(builtins, rest[1])
+        raise Broken(f"no value is called {tag!r}")
+
+    def exception_class(self, lineage: tuple[str, ...]) -> type[BaseException]:
+        """The tests' own class for an exception class of the program: the same where Python has it,
+        else a new one with the same ancestors."""
+        if len(lineage) > 50:
+            raise Broken("too many ancestors")
+        own: list[str] = []
+        for name in lineage:
+            module, _, last = name.rpartition(".")
+            found = None
+            if module in {"", *STANDARD}:
+                found = getattr(importlib.import_module(module or "builtins"), last, None)
+            if isinstance(found, type) and issubclass(found, Exception):
+                break
+            own.append(last)
+        else:
+            return Broken
+        kind: Any = found
+        shown = {
+            "__str__": lambda self: self._text,
+            "__getattr__": lambda self, name: getattr(self._object, name),
+        }
+        for name in reversed(own):
+            kind = type(name, (kind,), dict(shown))
+        return kind
+
+    def ask(self, what: str, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """What the program answers; its exception, where it raises one. Lists and the like among
+        the arguments are changed as the program changed its copies.
+
+        Raises:
+            Broken: if the program is gone or talks nonsense.
+        """
+        before = [self.pack(value) for value in args]
+        self.send(what, ["tuple", *before], self.pack(named))
+        while True:
+            kind, *rest = self.receive()
+            if kind != "call":
+                break
+            self.call_back(*rest)
+        try:
+            printed, changed, *rest = rest
+            sys.stdout.write(str(printed)[:PRINTED_LIMIT])
+            for value, old, new in zip(args, before, changed, strict=True):
+                if new is not None and new != old:
+                    replace_contents(value, self.unpack(new))
+            if kind == "return":
+                return self.unpack(rest[0])
+            raised, thing, text, *values = rest
+            error_args = [self.unpack(v) for v in values]
+            error = self.make_error(self.unpack(raised), self.unpack(thing), str(text), error_args)
+        except Exception as error:
+            raise Broken(f"nonsense from the program ({type(error).__name__}: {error})") from None
+        raise error
+
+    def make_error(self, kind: Any, thing: Any, text: str, args: list[Any]) -> BaseException:
+        """The exception that the tests see for one of the program's: its class here, the program's
+        object for its attributes, the program's text."""
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            return Broken()
+        try:
+            error = kind(*args)
+        except Exception:
+            error = Exception.__new__(kind, *args)
+        with suppress(AttributeError):
+            error._text, error._object = text, thing  # pyright: ignore[reportAttributeAccessIssue]
+        return error
+
+    def call_back(self, number: Any, args: Any, named: Any) -> None:
+        """Calls a function of the tests for the program, which got it as an argument."""
+        try:
+            value = self.functions[operator.index(number)](*self.unpack(args), **self.unpack(named))
+            message = ["return", self.pack(value)]
+        except Exception as error:
+            message = [
+                "raise",
+                next(k.__name__ for k in type(error).__mro__ if k.__module__ == "builtins"),
+                str(error),
+            ]
+        self.send(*message)
+
+    def receive_names(self, wanted: list[str]) -> dict[str, Any]:
+        """What the program has under the names that the tests may see.
+
+        Raises:
+            Broken: with the program's error, if it did not run.
+        """
+        kind, *rest = self.receive()
+        if kind == "failed":
+            raise Broken(f"{rest[0]}: {rest[1]}")
+        return {name: self.unpack(value) for name, value in rest[0].items() if name in wanted}
+
+
+def replace_contents(value: Any, new: Any) -> None:
+    """Makes a list, dict, set, deque or bytearray equal to another.
+
+    Raises:
+        Broken: if they are not of one class.
+    """
+    if type(value) is not type(new):
+        raise Broken("an argument changed its class")
+    value.clear()
+    getattr(value, "update" if isinstance(value, (dict, set)) else "extend")(new)
+
+
+def run_tests(checker: Checker, job: dict[str, Any]) -> str:
+    """Runs a job's tests; "" if all hold, else what does not.
+
+    Raises:
+        Broken: if the program did not run or stopped answering.
+    """
+    names = checker.receive_names(job["names"])
+    if job["kind"] == "pytest":
+        return run_pytest(names, job["test"])
+    space: dict[str, Any] = {"__name__": "tests"}
+    if job["kind"] == "asserts":
+        space |= names
+    elif job["names"][0] not in names:
+        return f"the program does not define {job['names'][0]}"
+    exec(compile(job["setup"], "setup.py", "exec"), space)
+    exec(compile(job["test"], "tests.py", "exec"), space)
+    if job["kind"] == "humaneval":
+        space["check"](names[job["names"][0]])
+    return ""
+
+
+def import_pytest() -> Any:
+    """The one module that is not of the standard library; only a check of kind "pytest" loads it,
+    and before the limits on files, since its parts lie wherever it was installed."""
+    import pytest
+
+    return pytest
+
+
+class Counts:
+    """A plug-in that notes which tests passed and which failed."""
+
+    def __init__(self) -> None:
+        self.passed: list[str] = []
+        self.failed: list[str] = []
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(f"{report.nodeid}: {report.longreprtext[-200:]}")
+        elif report.when == "call" and report.passed:
+            self.passed.append(report.nodeid)
+
+
+def run_pytest(names: dict[str, Any], text: str) -> str:
+    """Runs a pytest file that imports the program as `solution`; "" if at least one test ran and
+    all passed, else what failed."""
+    module = types.ModuleType("solution")
+    vars(module).update(names)
+    sys.modules["solution"] = module
+    with open("test_solution.py", "w", encoding="utf-8") as file:
+        file.write(text)
+    counts = Counts()
+    options = ["-q", "--assert=plain", "--capture=sys"]
+    options += ["-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    options += [f"--rootdir={os.getcwd()}", f"--confcutdir={os.getcwd()}"]
+    code = int(import_pytest().main([*options, "test_solution.py"], plugins=[counts]))
+    if code == 0 and counts.passed and not counts.failed:
+        return ""
+    printed = cast(Printed, sys.stdout).getvalue()
+    return f"failed: {', '.join(counts.failed) or printed[-300:]}"
+
+
+def run_checker(job: dict[str, Any], read: int, write: int, verdict: int) -> None:
+    """The whole life of this process after its job is read: jail, tests, verdict.
+
+    Args:
+        job: `limits`, the text of the `test`, its `kind`, the `names` that it may see and its
+            `setup`.
+        read: descriptor of the program's answers.
+        write: descriptor for the questions.
+        verdict: descriptor for what became of the check, as JSON: `failure` ("" if all tests hold)
+            and `gone`, whether the program's process ended before.
+    """
+    if job["kind"] == "pytest":
+        import_pytest()
+    checker = Checker(read, write)
+    confine_process(job["limits"])
+    sys.stdout = sys.stderr = Printed()
+    try:
+        started = checker.receive() == ["confined"]
+        failure = run_tests(checker, job) if started else "the program's process did not start"
+        failure = failure or Broken.first  # the tests may have caught it
+    except BaseException as error:
+        failure = f"{type(error).__name__}: {error}"[:500] or "error"
+    with os.fdopen(verdict, "wb") as file:
+        file.write(json.dumps({"failure": failure, "gone": Broken.gone}).encode())

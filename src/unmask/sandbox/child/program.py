@@ -1,0 +1,164 @@
+"""The process with the model's code.
+
+It runs that code and does what the checker asks. Nothing here is safe from that code, and nothing
+that decides a test is here.
+"""
+
+import builtins
+import importlib
+import operator
+import sys
+import types
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from jail import confine_process
+from wire import ARITHMETIC, PLAIN_CLASSES, Broken, Printed, Wire
+
+BASES = (bool, int, float, str, list, tuple, set, frozenset, dict, deque)
+CHANGEABLE = (list, dict, set, deque, bytearray)
+BUILTIN_OPERATIONS = (
+    "len", "iter", "next", "repr", "str", "int", "float", "abs", "round", "format", "reversed",
+)  # fmt: skip
+OPERATORS = ("getitem", "setitem", "delitem", "contains", "eq", "lt", "le", "gt", "ge", "neg")
+
+
+def base_value(value: Any) -> Any:
+    """An instance of a class that derives from a plain one, as the plain value; other objects as
+    they are."""
+    for base in BASES:
+        if isinstance(value, base):
+            return base(value)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return value
+
+
+def list_operations() -> dict[str, Callable[..., Any]]:
+    """What the checker may ask to be done with an object."""
+    operations: dict[str, Callable[..., Any]] = {
+        "get": getattr,
+        "set": setattr,
+        "call": lambda f, *args, **named: f(*args, **named),
+        "enter": lambda x: x.__enter__(),
+        "exit": lambda x: x.__exit__(None, None, None),
+        "base": base_value,
+        "truth": bool,
+        "instancecheck": lambda kind, value: isinstance(value, kind),
+        "subclasscheck": lambda kind, value: issubclass(value, kind),
+    }
+    for name in BUILTIN_OPERATIONS:
+        operations[name] = getattr(builtins, name)
+    for name in (*OPERATORS, *ARITHMETIC):
+        operations[name] = getattr(operator, name + "_" if name in ("and", "or") else name)
+    return operations
+
+
+class Program(Wire):
+    """The end of the wire at which the model's objects live; the checker knows them by number."""
+
+    # The tests get no function of Python's to call in its stead: f(x)(y) could be eval(y).
+    sent_by_name = ()
+
+    def __init__(self, read: int, write: int) -> None:
+        super().__init__(read, write)
+        self.objects: list[Any] = []
+        self.numbers: dict[int, int] = {}
+        self.operations = list_operations()
+
+    def pack_object(self, value: Any) -> Any:
+        if (
+            isinstance(value, type)
+            and value.__module__ == "builtins"
+            and value.__name__ in PLAIN_CLASSES
+        ):
+            return ["named", "builtins", value.__name__]
+        if isinstance(value, BASES) and type(value).__module__ != "solution":
+            return self.pack(base_value(value))
+        if id(value) not in self.numbers:
+            self.numbers[id(value)] = len(self.objects)
+            self.objects.append(value)
+        number = self.numbers[id(value)]
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return ["exception", number, *list_ancestors(value)]
+        return ["object", number]
+
+    def unpack_object(self, tag: str, *rest: Any) -> Any:
+        if tag == "object":
+            return self.objects[rest[0]]
+        if tag == "named":
+            return getattr(importlib.import_module(rest[0]), rest[1])
+        if tag == "function":
+            return lambda *args, **named: self.call_back(rest[0], args, named)
+        raise Broken(f"no value is called {tag!r}")
+
+    def call_back(self, number: int, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """Calls a function of the tests, which got here as an argument."""
+        self.send("call", number, self.pack(args), self.pack(named))
+        verdict, value = self.serve()
+        if verdict == "raise":
+            raise getattr(builtins, value[0], Exception)(*value[1:])
+        return self.unpack(value)
+
+    def serve(self) -> tuple[str, Any]:
+        """Does what is asked until the answer to a question of ours comes."""
+        while True:
+            kind, *rest = self.receive()
+            if kind in ("return", "raise"):
+                return kind, rest[0] if kind == "return" else rest
+            self.answer(kind, *rest)
+
+    def answer(self, kind: str, packed_args: Any, packed_named: Any) -> None:
+        """Does one thing and sends what came of it, what was printed, and how it changed its
+        arguments."""
+        sys.stdout = printed = Printed()
+        args, named = self.unpack(packed_args), self.unpack(packed_named)
+        try:
+            answer = ["return", self.pack(self.operations[kind](*args, **named))]
+        except BaseException as error:
+            values = [self.pack(value) for value in error.args]
+            answer = ["raise", self.pack(type(error)), self.pack(error), str(error), *values]
+        changed = [self.pack(a) if type(a) in CHANGEABLE else None for a in args]
+        self.send(*answer[:1], printed.getvalue(), changed, *answer[1:])
+
+    def run(self, source: str, wanted: list[str]) -> None:
+        """Runs the program's text as a module, shows those of its names that the tests may see, and
+        serves."""
+        module = types.ModuleType("solution")
+        sys.modules["solution"] = module
+        sys.stdout = Printed()
+        try:
+            exec(compile(source, "solution.py", "exec"), module.__dict__)
+            found = vars(module)
+            self.send("names", {name: self.pack(found[name]) for name in wanted if name in found})
+        except BaseException as error:
+            self.send("failed", type(error).__name__, str(error)[:500])
+            return
+        self.serve()
+
+
+def list_ancestors(kind: type) -> list[str]:
+    """The names of an exception class and of what it derives from, up to the first that the checker
+    has too."""
+    names = []
+    for each in kind.__mro__:
+        if each.__module__ == "builtins":
+            names.append(each.__name__)
+            break
+        names.append(f"{each.__module__}.{each.__name__}")
+    return names
+
+
+def run_program(job: dict[str, Any], read: int, write: int) -> None:
+    """The whole life of this process after its job is read: jail, program, answers.
+
+    Args:
+        job: `limits`, the `program`'s text and the `names` that the tests may see.
+        read: descriptor of the checker's questions.
+        write: descriptor for the answers.
+    """
+    wire = Program(read, write)
+    confine_process(job["limits"])
+    wire.send("confined")
+    with suppress(Broken):
+        wire.run(job["program"], job["names"])

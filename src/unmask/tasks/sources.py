@@ -1,0 +1,138 @@
+"""Where a task's examples come from: a generator or a data set."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import count, islice
+from typing import Protocol, runtime_checkable
+
+from unmask.errors import UnmaskError
+from unmask.tasks.examples import Example, Split, split_of
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where a task's examples come from."""
+
+    def stream(self, name: str, split: Split, seed: int) -> Iterator[Example]:
+        """Examples of a split: endless for training; for the others perhaps finite, and then in a
+        fixed order."""
+        ...
+
+    def batch(self, name: str, start: int, stop: int, seed: int, group: int) -> list[Example]:
+        """The training examples number `start` to `stop` of a run; `group` names the batch (round
+        and process) of those drawn afresh."""
+        ...
+
+
+@dataclass(frozen=True)
+class GeneratedSource:
+    """Problems made by a generator, without end. A problem belongs to a split by its prompt
+    (`split_of`), so no prompt that is held out can turn up in training, whatever the seeds.
+
+    Attributes:
+        draw: makes one random problem from a `random.Random`.
+    """
+
+    draw: Callable[[random.Random], Example]
+
+    def stream(self, name: str, split: Split, seed: int) -> Iterator[Example]:
+        rng = random.Random(f"{name}/{split}/{seed}")
+        while True:
+            example = self.draw(rng)
+            if split_of(example.prompt) == split:
+                yield example
+
+    def batch(self, name: str, start: int, stop: int, seed: int, group: int) -> list[Example]:
+        return list(islice(self.stream(name, "train", group), stop - start))
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Problems of a data set. Training goes through them in epochs, each in an order of its own;
+    the other splits are in the data set's order.
+
+    Attributes:
+        rows: the problems of a split; `validation` may be carved out of `train` (`held_out`).
+        epochs: the problems in the order of the epochs that were asked for last, by name, epoch and
+            seed. A round takes a few rows of an epoch, so shuffling them all again would cost more
+            than the round.
+    """
+
+    rows: Callable[[Split], Sequence[Example]]
+    epochs: dict[tuple[str, int, int], list[Example]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def stream(self, name: str, split: Split, seed: int) -> Iterator[Example]:
+        if split != "train":
+            yield from self.rows(split)
+            return
+        for epoch in count():
+            yield from self.shuffle_epoch(name, epoch, seed)
+
+    def shuffle_epoch(self, name: str, epoch: int, seed: int) -> list[Example]:
+        """All training problems in the order of one epoch."""
+        key = (name, epoch, seed)
+        if key not in self.epochs:
+            rows = self.rows("train")
+            while len(self.epochs) > 1:  # two: a batch may lie across the end of an epoch
+                del self.epochs[next(iter(self.epochs))]
+            self.epochs[key] = random.Random(f"{name}/{seed}/{epoch}").sample(rows, len(rows))
+        return self.epochs[key]
+
+    def batch(self, name: str, start: int, stop: int, seed: int, group: int) -> list[Example]:
+        size = len(self.rows("train"))
+        found = []
+        for epoch in range(start // size, (stop - 1) // size + 1):
+            first, last = max(start - epoch * size, 0), min(stop - epoch * size, size)
+            found += self.shuffle_epoch(name, epoch, seed)[first:last]
+        return found
+
+
+def held_out(rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """The rows of a training set without and with those kept for validation (1/16, by the CRC of
+    their prompts)."""
+    kept, held = [], []
+    for row in rows:
+        (held if split_of(row.prompt) == "validation" else kept).append(row)
+    return kept, held
+
+
+def data_set(
+    read: Callable[[str], Sequence[Example]],
+    train: str | None = "train",
+    validation: str | None = None,
+    test: str | None = "test",
+) -> DatasetSource:
+    """The source of a data set's official splits, each read when it is first asked for.
+
+    Args:
+        read: the examples of one official split.
+        train: the official split to train on; None where the data set is for tests alone.
+        validation: that for validation; None holds out 1/16 of `train` by `held_out`.
+        test: that for tests; None holds out 1/8 of `train` by `split_of`.
+    """
+
+    @cache
+    def rows(split: Split) -> Sequence[Example]:
+        official = {"train": train, "validation": validation, "test": test}[split]
+        if split == "test" and official is not None:
+            return read(official)
+        if train is None:
+            raise UnmaskError(
+                f"this task is for tests alone and has no {split} examples; train on another task, "
+                "for example a mixture of others"
+            )
+        everything = read(train)
+        if validation is not None:
+            return everything if split == "train" else read(validation)
+        if test is None:
+            return [row for row in everything if split_of(row.prompt) == split]
+        kept, held = held_out(everything)
+        return kept if split == "train" else held
+
+    return DatasetSource(rows)

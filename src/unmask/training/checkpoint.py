@@ -1,0 +1,216 @@
+"""The run directory: what a run was started with, and all that changes from round to round."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unmask.errors import UnmaskError
+from unmask.files import (
+    load_optimizer,
+    new_directory,
+    optimizer_tensors,
+    provenance,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+from unmask.policies import LearnedPolicy, PolicyNetwork
+from unmask.settings import change_settings, flat_settings
+from unmask.training.config import TrainConfig
+from unmask.training.rewards import Reward, name_reward
+from unmask.training.session import Session, new_network
+
+# What may differ when a run is resumed: it changes where, on what and how fast a run takes place,
+# never what it computes. Not micro_batch: gradients are summed in another order then.
+FREE = ("out", "resume", "device", "batch_size", "save_every")
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass
+class TrainState:
+    """All that changes from round to round.
+
+    Attributes:
+        network: the policy network.
+        optimizer: of its parameters.
+        round: how many rounds are over.
+        best: the largest mean reward on validation prompts so far.
+        evaluated: the round of the latest evaluation that `best` knows.
+    """
+
+    network: PolicyNetwork
+    optimizer: torch.optim.Optimizer
+    round: int = 0
+    best: float = -math.inf
+    evaluated: int = 0
+
+
+def new_state(session: Session) -> TrainState:
+    """The state before the first round."""
+    config, network = session.config.optim, new_network(session)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
+    )
+    return TrainState(network, optimizer)
+
+
+def save_state(state: TrainState, directory: Path) -> None:
+    """Writes the checkpoint: one file, replaced whole."""
+    tensors = {f"policy/{name}": value for name, value in state.network.state_dict().items()}
+    tensors |= optimizer_tensors(state.optimizer, "optimizer")
+    tensors |= {
+        "round": torch.tensor(state.round),
+        "best": torch.tensor(state.best, dtype=torch.float64),
+        "evaluated": torch.tensor(state.evaluated),
+    }
+    write_tensors(directory / CHECKPOINT, tensors)
+
+
+def load_state(state: TrainState, directory: Path, device: torch.device) -> None:
+    """Takes up the checkpoint in a run directory. Without one, because the run was killed before
+    the first, it starts over.
+
+    Raises:
+        UnmaskError: if the file is damaged or of another policy.
+    """
+    path = directory / CHECKPOINT
+    if not path.exists():
+        return
+    tensors = read_tensors(path, device)
+    try:
+        state.network.load_state_dict(
+            {name[7:]: value for name, value in tensors.items() if name.startswith("policy/")}
+        )
+        load_optimizer(state.optimizer, tensors, "optimizer")
+        state.round, state.best = int(tensors["round"]), float(tensors["best"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).split("\n")[-1].strip()
+        raise UnmaskError(
+            f"{path} does not fit the settings in run.json ({reason}); start a new run"
+        ) from None
+    # Older checkpoints were written after the evaluation of their round.
+    state.evaluated = int(tensors.get("evaluated", tensors["round"]))
+
+
+def deployed_policy(
+    session: Session, network: PolicyNetwork, metrics: dict[str, Any] | None = None
+) -> LearnedPolicy:
+    """The policy as it is used: with fallback, at the evaluation temperature, and with what it was
+    trained on."""
+    config = session.config
+    metadata = {
+        "trained": config.settings(),
+        "length": session.length,
+        "template": session.task.template,
+        "metrics": metrics or {},
+        **provenance(session.processes.device),
+    }
+    return LearnedPolicy(
+        network,
+        config.policy.action,
+        config.evaluation.eval_temperature,
+        alpha=config.rewards.alpha if config.rewards.alpha_range else None,
+        metadata=metadata,
+    )
+
+
+@contextmanager
+def claim_directory(path: Path | None) -> Iterator[None]:
+    """Makes sure that a new run can be written to `path`, before anything slow is done; None does
+    nothing. If the body fails before it has written anything, the directory is removed again.
+
+    Raises:
+        UnmaskError: if the directory holds files or cannot be written to.
+    """
+    if path is None:
+        yield
+        return
+    existed = path.exists()
+    new_directory(path)
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            with suppress(OSError):  # it holds something, which is worth keeping
+                path.rmdir()
+        raise
+
+
+def write_run(session: Session, custom: Reward | None) -> None:
+    """Writes run.json: settings, the name of a custom reward function, and provenance. A resumed
+    run keeps the file that it was started with."""
+    config = session.config
+    write_json(
+        config.run.out / "run.json",
+        {
+            "settings": config.settings(),
+            "reward_function": None if custom is None else name_reward(custom),
+            "provenance": provenance(session.processes.device, session.model.dtype),
+        },
+    )
+
+
+def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainConfig:
+    """The settings of the run directory `config.run.resume`, with those of the given options that a
+    resumed run may change.
+
+    Raises:
+        UnmaskError: if it is not a run directory, or an option or reward function was given that
+            contradicts the run.
+    """
+    directory = config.run.resume
+    assert directory is not None, "only a run that is resumed has saved settings"
+    saved = read_json(directory / "run.json")
+    try:
+        settings = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in saved["settings"].items()
+        }
+        if not isinstance(settings.get("imitate", ()), tuple):
+            # Runs of the first versions imitated one heuristic or None.
+            settings["imitate"] = (settings["imitate"],) if settings["imitate"] else ()
+        loaded = TrainConfig(**settings)
+    except (TypeError, KeyError, AttributeError, ValueError, UnmaskError):
+        raise UnmaskError(
+            f"{directory}/run.json is not of this version's training runs; start a new run"
+        ) from None
+    wanted, has = flat_settings(config), flat_settings(loaded)
+    others = sorted(name for name in config.given if name not in FREE and wanted[name] != has[name])
+    if others:
+        raise UnmaskError(
+            f"{directory} is a run of another configuration ({', '.join(others)} differ); leave "
+            "those options out"
+        )
+    if "out" in config.given and config.run.out.absolute() != directory.absolute():
+        raise UnmaskError(
+            f"out is {config.run.out}, but a resumed run goes on in its own directory "
+            f"({directory}); leave out the option"
+        )
+    check_reward(saved, custom, directory)
+    changed = {name: wanted[name] for name in config.given if name in FREE}
+    return change_settings(loaded, changed | {"out": directory, "resume": directory})
+
+
+def check_reward(saved: dict[str, Any], custom: Reward | None, directory: Path) -> None:
+    """Refuses another reward function than the one a run was started with. Runs of older versions
+    did not record it, so they take any.
+
+    Raises:
+        UnmaskError: naming both.
+    """
+    if "reward_function" not in saved:
+        return
+    before, now = saved["reward_function"], None if custom is None else name_reward(custom)
+    if before != now:
+        was = f"the reward function {before}" if before else "no reward function of its own"
+        given = f"{now} was given" if now else "none was given"
+        do = f"give train() reward={before.split('.')[-1]}" if before else "leave reward out"
+        raise UnmaskError(f"{directory} was started with {was}, and {given}; {do}")

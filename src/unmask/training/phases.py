@@ -1,0 +1,350 @@
+"""Phases: the ways to learn that a run goes through, round by round.
+
+A phase collects a round's decisions, says what their loss is, and sets the learning rate. To add
+one, write a class with the members of `Phase` and put it into `load_phases`; nothing else asks
+which phase it is.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unmask.decoding import Generation, Recorder
+from unmask.policies import LearnedPolicy, Policy, load_policy
+from unmask.processes import Processes
+from unmask.tasks import Example
+from unmask.training.alpha import draw_alpha
+from unmask.training.config import TrainConfig
+from unmask.training.decisions import (
+    SILENT,
+    Decisions,
+    Source,
+    collect_decisions,
+    groups_with_signal,
+    make_source,
+    signal_batch,
+    stack_groups,
+)
+from unmask.training.grpo import group_advantages, grpo_loss, steered_log_prob
+from unmask.training.session import Session
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round of one process brought in.
+
+    Attributes:
+        decisions: what to learn from; None if nothing carries signal.
+        prompts: the round's prompts, P; `Decisions.prompt` counts them.
+        reward: fp32 [R], of the rollouts that count: the policy's own, or the imitated ones.
+        correctness: fp32 [R].
+        nfe: int64 [R].
+        silent: how many of the R are in groups without signal.
+        seconds: that it took.
+        late: how many verdicts on the R a limit on time decided.
+        experts: mean reward, accuracy and NFE of the experts that steered.
+    """
+
+    decisions: Decisions | None
+    prompts: tuple[str, ...]
+    reward: Float[Tensor, " R"]
+    correctness: Float[Tensor, " R"]
+    nfe: Int[Tensor, " R"]
+    silent: int
+    seconds: float
+    late: int = 0
+    experts: Mapping[str, float] = field(default_factory=dict)
+
+    def metrics(self, processes: Processes, of_process: Mapping[str, float]) -> dict[str, float]:
+        """Means over the rollouts of all processes.
+
+        Args:
+            processes: the group, every process of which calls this.
+            of_process: what each process measured once, such as the gradient's norm; its mean over
+                the processes is added.
+        """
+        sums = {
+            "reward": float(self.reward.sum()),
+            "accuracy": float(self.correctness.sum()),
+            "nfe": float(self.nfe.sum()),
+            "silent": float(self.silent),
+            "timed_out": float(self.late),
+        }
+        of_process = {**of_process, **self.experts, "rollout_seconds": self.seconds}
+        return processes.means(sums, len(self.reward)) | processes.means(of_process, 1)
+
+
+@runtime_checkable
+class Phase(Protocol):
+    """One way to learn.
+
+    Attributes:
+        rounds: the rounds of the run that it takes, numbered from 0.
+        compares: whether `loss` needs the likelihoods under the policy that acted.
+    """
+
+    @property
+    def rounds(self) -> range: ...
+
+    compares: ClassVar[bool]
+
+    def collect(self, session: Session, policy: LearnedPolicy, number: int) -> Round:
+        """Decodes this process' part of round `number` and scores it."""
+        ...
+
+    def loss(
+        self, log_prob: Float[Tensor, " T"], old: Float[Tensor, " T"], batch: Decisions
+    ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        """The loss of T decisions, and how many of them the objective's clip reaches.
+
+        Args:
+            log_prob: log π(u_t|s_t), with gradient.
+            old: the same of the policy that acted, without.
+            batch: the decisions; their weights make the sum over a minibatch a mean.
+        """
+        ...
+
+    def learning_rate(self, number: int) -> float:
+        """Of round `number`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Grpo:
+    """Group-relative policy optimisation (paper §3.3): the policy's own rollouts, and those of the
+    experts that steer it.
+
+    Attributes:
+        config: the run's settings.
+        rounds: of the run.
+        experts: the policies that steer; E of them.
+    """
+
+    config: TrainConfig
+    rounds: range
+    experts: tuple[Policy, ...] = ()
+    compares: ClassVar[bool] = True
+
+    def collect(self, session: Session, policy: LearnedPolicy, number: int) -> Round:
+        began, g = time.perf_counter(), self.config.rollout.rollouts
+        examples = draw_examples(session, self.config.rollout.prompts, number)
+        alpha = draw_round_alpha(session, len(examples), number)
+        each, alpha_each = [e for e in examples for _ in range(g)], alpha.repeat_interleave(g)
+        own = roll_out(session, policy, policy, each, alpha_each, number)
+        steering = [
+            roll_out(session, expert, policy, examples, alpha, number) for expert in self.experts
+        ]
+        dense, reward = self.config.rewards.dense, own.reward
+        loud = groups_with_signal(stack_groups(reward, [x.reward for x in steering], g), dense)
+        decisions = signal_batch(
+            policy,
+            own.release(loud.repeat_interleave(g)),
+            reward,
+            [(x.release(loud), x.reward) for x in steering],
+            g,
+            dense,
+            self.config.optim.scaled,
+        )
+        silent = (group_advantages(reward.view(-1, g)).abs().amax(1) <= SILENT).sum() * g
+        return Round(
+            decisions,
+            tuple(example.prompt for example in examples),
+            reward,
+            own.correctness,
+            own.generation.nfe,
+            int(silent),
+            time.perf_counter() - began,
+            own.late,
+            mean_of_experts(steering),
+        )
+
+    def loss(
+        self, log_prob: Float[Tensor, " T"], old: Float[Tensor, " T"], batch: Decisions
+    ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        """−Σ_t w_t min(ρ_t A_t, clip(ρ_t, 1 − ε, 1 + ε) A_t) with ρ_t = π(u_t|s_t) /
+        π_old(u_t|s_t)."""
+        epsilon = self.config.optim.epsilon
+        if self.experts:
+            log_prob, old = (
+                steered_log_prob(x, batch.steered, self.config.rollout.rollouts, len(self.experts))
+                for x in (log_prob, old)
+            )
+        clipped = (((log_prob.detach() - old).exp() - 1).abs() > epsilon).sum()
+        return grpo_loss(log_prob, old, batch.advantage, batch.weight, epsilon), clipped
+
+    def learning_rate(self, number: int) -> float:
+        """Linear warm-up, then a cosine to zero at the end of the run."""
+        optim, number = self.config.optim, number - self.rounds.start
+        if number < optim.warmup:
+            return optim.lr * (number + 1) / optim.warmup
+        done = (number - optim.warmup) / max(1, len(self.rounds) - optim.warmup)
+        return optim.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Imitation:
+    """The warm start: the decisions of heuristics, where they led to a correct answer.
+
+    Attributes:
+        config: the run's settings.
+        rounds: of the run.
+        heuristics: whom to imitate. Of several, the one whose mean reward at a prompt's α is best.
+    """
+
+    config: TrainConfig
+    rounds: range
+    heuristics: tuple[Policy, ...]
+    compares: ClassVar[bool] = False
+
+    def collect(self, session: Session, policy: LearnedPolicy, number: int) -> Round:
+        began, rollout = time.perf_counter(), self.config.rollout
+        # As many rollouts as in every other round.
+        count = max(1, rollout.prompts * rollout.rollouts // len(self.heuristics))
+        examples = draw_examples(session, count, number)
+        alpha = draw_round_alpha(session, len(examples), number)
+        done = [
+            roll_out(session, heuristic, policy, examples, alpha, number)
+            for heuristic in self.heuristics
+        ]
+        correctness = torch.stack([x.correctness for x in done])
+        nfe = torch.stack([x.generation.nfe for x in done])
+        moment = f"round {number + 1}"
+        best = choose_best(session, examples, correctness, nfe, alpha, moment)
+        ones = torch.ones(len(examples), device=alpha.device)
+        sources: list[Source] = []
+        for i, x in enumerate(done):
+            kept = (best == i) & (x.correctness > 0.5)
+            sources += make_source(x.release(kept), kept, ones, True)
+        reward = torch.stack([x.reward for x in done])
+        return Round(
+            collect_decisions(policy, sources, len(examples)),
+            tuple(example.prompt for example in examples),
+            *(values.gather(0, best[None])[0] for values in (reward, correctness, nfe)),
+            silent=0,
+            seconds=time.perf_counter() - began,
+            late=sum(x.late for x in done),
+        )
+
+    def loss(
+        self, log_prob: Float[Tensor, " T"], old: Float[Tensor, " T"], batch: Decisions
+    ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
+        """−Σ_t w_t log π(u_t|s_t)."""
+        return -(batch.weight * log_prob).sum(), torch.zeros_like(batch.prompt[0])
+
+    def learning_rate(self, number: int) -> float:
+        """Constant."""
+        return self.config.imitation.imitation_lr
+
+
+def load_phases(config: TrainConfig, device: torch.device) -> tuple[Phase, ...]:
+    """The phases of a run in their order; loads the heuristics that they need.
+
+    Raises:
+        UnmaskError: for a heuristic that is not known, or a value that it cannot take.
+    """
+    total, start = config.rollout.rounds, 0
+    phases: list[Phase] = []
+    if config.imitation.imitate:
+        start = min(config.imitation.imitation_rounds, total)
+        heuristics = tuple(load_policy(spec, device=device) for spec in config.imitation.imitate)
+        phases.append(Imitation(config, range(start), heuristics))
+    experts = tuple(load_policy(spec, device=device) for spec in config.rollout.experts)
+    return (*phases, Grpo(config, range(start, total), experts))
+
+
+def phase_of_round(phases: tuple[Phase, ...], number: int) -> Phase:
+    """The phase that round `number` belongs to."""
+    return next(phase for phase in phases if number in phase.rounds)
+
+
+def draw_examples(session: Session, count: int, number: int) -> list[Example]:
+    """This process' training problems of round `number`."""
+    processes = session.processes
+    seed = session.config.decode.seed
+    return session.task.batch(count, seed, number, processes.rank, processes.world)
+
+
+def draw_round_alpha(session: Session, count: int, number: int) -> Float[Tensor, " P"]:
+    """α of each problem of round `number`."""
+    config = session.config
+    seed = session.round_seed(number) * 1009 + session.processes.rank + 1
+    alpha = draw_alpha(config.rewards, count, number / config.rollout.rounds, seed)
+    return alpha.to(session.processes.device)
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """Scored rollouts whose decisions are held back until it is known which are wanted.
+
+    Attributes:
+        generation: N rows; its recorder holds the decisions.
+        reward: fp32 [N].
+        correctness: fp32 [N].
+        late: how many verdicts a limit on time decided.
+    """
+
+    generation: Generation
+    reward: Float[Tensor, " N"]
+    correctness: Float[Tensor, " N"]
+    late: int
+
+    def release(self, kept: Bool[Tensor, " N"]) -> Generation:
+        """The generation with the decisions of the rows `kept` only."""
+        if self.generation.recorder is not None:
+            self.generation.recorder.keep_rows(kept)
+        return self.generation
+
+
+def roll_out(
+    session: Session,
+    policy: Policy,
+    learner: LearnedPolicy,
+    examples: list[Example],
+    alpha: Float[Tensor, " N"],
+    number: int,
+) -> Rollouts:
+    """Rollouts of `policy` in round `number`; what `learner` reads is kept with each decision."""
+    moment, recorder = f"round {number + 1}", Recorder(learner)
+    generation = session.decode(examples, policy, session.round_seed(number), alpha, recorder)
+    correctness, late = session.judge(generation, examples, moment)
+    reward = session.reward_rows(correctness, generation.nfe, alpha, examples, moment)
+    return Rollouts(generation, reward, correctness, late)
+
+
+def choose_best(
+    session: Session,
+    examples: list[Example],
+    correctness: Float[Tensor, "H P"],
+    nfe: Int[Tensor, "H P"],
+    alpha: Float[Tensor, " P"],
+    moment: str,
+) -> Int[Tensor, " P"]:
+    """For each prompt the heuristic whose mean reward over all prompts is largest at its α."""
+    flat, flat_nfe, rows = correctness.flatten(), nfe.flatten(), examples * len(correctness)
+    means = [
+        session.reward_rows(flat, flat_nfe, torch.full_like(flat, a), rows, moment)
+        .view_as(correctness)
+        .mean(1)
+        for a in alpha.tolist()
+    ]
+    return torch.stack(means, 1).argmax(0)
+
+
+def mean_of_experts(steering: list[Rollouts]) -> dict[str, float]:
+    """Mean reward, accuracy and NFE over all experts' rollouts; nothing if there are no experts."""
+    if not steering:
+        return {}
+    columns = {
+        "expert_reward": [x.reward for x in steering],
+        "expert_accuracy": [x.correctness for x in steering],
+        "expert_nfe": [x.generation.nfe.float() for x in steering],
+    }
+    return {name: float(torch.stack(column).mean()) for name, column in columns.items()}

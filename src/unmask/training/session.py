@@ -1,0 +1,191 @@
+"""What a run consists of and does not change: settings, task, frozen model, processes, reward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unmask.decoding import Generation, Recorder, decode
+from unmask.decoding.options import DecodeOptions
+from unmask.errors import UnmaskError
+from unmask.models import Model, load_model
+from unmask.policies import LearnedPolicy, NetworkConfig, Policy, PolicyNetwork, load_policy
+from unmask.processes import Processes
+from unmask.tasks import Example, Task, answer_length, load_task, prompt_tokens
+from unmask.training.config import TrainConfig
+from unmask.training.finite import check_finite
+from unmask.training.rewards import REWARDS, Reward
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training run as one of its processes sees it.
+
+    Attributes:
+        config: the settings.
+        task: where prompts and their verifier come from.
+        model: the frozen model, on this process' device.
+        length: L.
+        processes: the group that shares the run.
+        reward: of (correctness [N], NFE [N], L, α).
+    """
+
+    config: TrainConfig
+    task: Task
+    model: Model
+    length: int
+    processes: Processes
+    reward: Reward
+
+    @cached_property
+    def options(self) -> DecodeOptions:
+        """How rollouts and evaluations are decoded."""
+        return replace(self.config.decode, max_new_tokens=self.length)
+
+    def round_seed(self, number: int) -> int:
+        """The seed of a round's rollouts and minibatches."""
+        return self.config.decode.seed * 1_000_003 + number
+
+    def decode(
+        self,
+        examples: Sequence[Example],
+        policy: Policy,
+        seed: int,
+        alpha: Tensor | None = None,
+        recorder: Recorder | None = None,
+    ) -> Generation:
+        """Answers to examples.
+
+        Args:
+            examples: N problems.
+            policy: decides.
+            seed: of everything random.
+            alpha: fp32 [N], what each row's policy is told.
+            recorder: keeps the decisions.
+        """
+        prompts = {e.prompt: prompt_tokens(self.model, e) for e in examples}
+        return decode(
+            self.model,
+            [prompts[e.prompt] for e in examples],
+            policy,
+            replace(self.options, seed=seed),
+            batch_size=self.config.run.batch_size,
+            alpha=alpha,
+            recorder=recorder,
+        )
+
+    def judge(
+        self, generation: Generation, examples: Sequence[Example], moment: str
+    ) -> tuple[Float[Tensor, " N"], int]:
+        """Correctness r of each row, on the device of the generation, and how many verdicts a limit
+        on time decided.
+
+        Raises:
+            UnmaskError: if the task's verifier gives something else than a number from 0 to 1.
+        """
+        verdicts = self.task.verdicts(generation.text, list(examples))
+        correct = [verdict.correct for verdict in verdicts]
+        correctness = torch.tensor(correct, device=generation.nfe.device, dtype=torch.float32)
+        check_finite("the correctness", correctness, [e.prompt for e in examples], moment)
+        return correctness, sum(verdict.timed_out for verdict in verdicts)
+
+    def score(
+        self, generation: Generation, examples: Sequence[Example], moment: str
+    ) -> Float[Tensor, " N"]:
+        """The correctness that `judge` gives."""
+        return self.judge(generation, examples, moment)[0]
+
+    def reward_rows(
+        self,
+        correctness: Float[Tensor, " N"],
+        nfe: Tensor,
+        alpha: Float[Tensor, " N"],
+        examples: Sequence[Example],
+        moment: str,
+    ) -> Float[Tensor, " N"]:
+        """The reward of each row.
+
+        Raises:
+            UnmaskError: if a custom reward gives something else than N finite numbers.
+        """
+        rewards = self.reward(correctness, nfe, self.length, alpha)
+        if not isinstance(rewards, Tensor) or rewards.shape != correctness.shape:
+            found = list(rewards.shape) if isinstance(rewards, Tensor) else type(rewards).__name__
+            raise UnmaskError(
+                f"the reward function gave {found}; let it return a tensor of "
+                f"{len(correctness)} numbers, one for each row"
+            )
+        check_finite("the reward", rewards, [e.prompt for e in examples], moment)
+        return rewards.float()
+
+
+def prepare_session(config: TrainConfig, processes: Processes, reward: Reward | None) -> Session:
+    """Loads the task and the frozen model, and checks everything that can be checked before the
+    first round.
+
+    Raises:
+        UnmaskError: if a name, file or setting cannot be used, the model does not know the task's
+            words, or the task has no validation examples.
+    """
+    task = load_task(
+        config.data.task,
+        data_dir=config.data.data_dir,
+        allow_code_execution=config.data.allow_code_execution,
+    )
+    example = task.examples("train", 1)[0]
+    task.examples("validation", 1)
+    model = load_model(config.data.model, device=str(processes.device))
+    length = answer_length(model, task, config.decode.max_new_tokens)
+    session = Session(
+        config, task, model, length, processes, reward or REWARDS[config.rewards.reward]
+    )
+    _ = session.options  # checks the block length against L
+    prompt_tokens(model, example)
+    return session
+
+
+def network_config(config: TrainConfig, hidden: int) -> NetworkConfig:
+    """The policy network's configuration, for a frozen model with hidden states of width
+    `hidden`."""
+    policy = config.policy
+    return NetworkConfig(
+        width=policy.width,
+        mlp=4 * policy.width,
+        inputs=policy.inputs,
+        initial_bias=policy.initial_bias,
+        transform=policy.transform,
+        context=policy.context,
+        joint=policy.joint,
+        hidden=hidden if policy.hidden else 0,
+        conditioned=config.rewards.alpha_range is not None,
+    )
+
+
+def new_network(session: Session) -> PolicyNetwork:
+    """The policy network before the first round: random weights of the run's seed, or those of
+    `start`. The caller's random generators are left as they were.
+
+    Raises:
+        UnmaskError: if the policy `start` has a network of another shape.
+    """
+    config, device = session.config, session.processes.device
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed, which would also reset the generators of all GPUs.
+        torch.default_generator.manual_seed(config.decode.seed)
+        network = PolicyNetwork(network_config(config, session.model.hidden_size)).to(device)
+    if config.policy.start is not None:
+        with torch.random.fork_rng(devices=[]):
+            start = load_policy(config.policy.start, device=device)
+        if not isinstance(start, LearnedPolicy) or start.network.config != network.config:
+            found = getattr(getattr(start, "network", None), "config", "a heuristic")
+            raise UnmaskError(
+                f"the start {config.policy.start} does not fit: it is {found}, and these settings "
+                f"make {network.config}"
+            )
+        network.load_state_dict(start.network.state_dict())
+    return network

@@ -1,0 +1,283 @@
+"""`unmask generate`: the files that it reads and writes, and its decode options."""
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import unmask
+from unmask.cli import main
+from unmask.policies import NetworkConfig, PolicyNetwork
+
+PROMPTS = ["7 a +5 b *3 =", "1 a +1 b -4 c *2 =", "3 a *3 ="]
+
+
+@pytest.fixture
+def generate(tiny_dir, tmp_path, capsys):
+    """Runs `unmask generate` on the tiny model; gives the records that it wrote, or the error."""
+    numbers = iter(range(100))
+
+    def generate(*arguments, model=tiny_dir):
+        out = tmp_path / f"answers-{next(numbers)}.jsonl"
+        words = ["generate", "--model", str(model), "--dtype", "float32", "--output", str(out)]
+        code = main([*words, *map(str, arguments)])
+        captured = capsys.readouterr()
+        if code:
+            assert captured.err.startswith("unmask generate: ") and captured.err.count("\n") == 1
+            assert not out.exists()
+            return captured.err
+        lines = out.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+        return [json.loads(line) for line in lines]
+
+    return generate
+
+
+def test_command_reads_prompt_files_and_writes_answers(tmp_path, tiny_dir, capsys):
+    file, out = tmp_path / "prompts.jsonl", tmp_path / "answers.jsonl"
+    chat = [{"role": "user", "content": PROMPTS[1]}]
+    file.write_text(
+        "\n".join(map(json.dumps, [PROMPTS[0], {"prompt": PROMPTS[2]}, {"messages": chat}])) + "\n"
+    )
+    command = [
+        "generate",
+        "--model",
+        str(tiny_dir),
+        "--prompts",
+        str(file),
+        "--output",
+        str(out),
+        "--gen-length",
+        "8",
+        "--batch-size",
+        "2",
+    ]
+    assert main(command) == 0
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [r["prompt"] for r in records] == [PROMPTS[0], PROMPTS[2], chat]
+    assert all(set(r) == {"prompt", "text", "nfe", "tokens"} for r in records)
+    assert "tokens per forward pass" in capsys.readouterr().out
+    assert main(command) == 2 and "already exists" in capsys.readouterr().err
+    for line in ("{", "17", '{"text": "x"}', '{"messages": [{"role": "user"}]}', "[]"):
+        file.write_text(line + "\n")
+        assert (
+            main(
+                [
+                    "generate",
+                    "--model",
+                    str(tiny_dir),
+                    "--prompts",
+                    str(file),
+                    "--max-new-tokens",
+                    "4",
+                ]
+            )
+            == 2
+        )
+        assert "line 1 of" in capsys.readouterr().err
+
+
+def test_command_chats(tiny_dir, capsys):
+    assert (
+        main(
+            [
+                "generate",
+                PROMPTS[0],
+                "--model",
+                str(tiny_dir),
+                "--system",
+                "1",
+                "--max-new-tokens",
+                "4",
+                "--dtype",
+                "float32",
+            ]
+        )
+        == 0
+    )
+    chatted = capsys.readouterr().out
+    model = unmask.load_model(tiny_dir, dtype=torch.float32)
+    messages = [{"role": "system", "content": "1"}, {"role": "user", "content": PROMPTS[0]}]
+    assert unmask.generate(model, [messages], "threshold:0.9", max_new_tokens=4).text[0] in chatted
+
+
+def test_steps_and_trade_off_on_the_command_line(tmp_path, tiny_dir, capsys):
+    ask = ["generate", "--model", str(tiny_dir), "--gen-length", "12", "--output"]
+    assert main([*ask, str(tmp_path / "a"), "--steps", "4", "--alg", "maskgit_plus", "7 a"]) == 0
+    assert main([*ask, str(tmp_path / "b"), "--policy", "confidence:3", "7 a"]) == 0
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+
+    network = PolicyNetwork(NetworkConfig(width=16, mlp=16, conditioned=True))
+    front = [
+        {
+            "sampler": f"@alpha={a}",
+            "alpha": a,
+            "nfe": n,
+            "accuracy": 1,
+            "accuracy_low": 1,
+            "accuracy_high": 1,
+        }
+        for a, n in ((0.1, 9), (9, 3))
+    ]
+    unmask.LearnedPolicy(network, alpha=1.0, metadata={"pareto": front}).save_pretrained(
+        tmp_path / "policy"
+    )
+    policy = ["--policy", str(tmp_path / "policy")]
+    assert main([*ask, str(tmp_path / "c"), *policy, "--alpha", "9", "7 a"]) == 0
+    assert main([*ask, str(tmp_path / "d"), *policy, "--target-nfe", "3", "7 a"]) == 0
+    assert (tmp_path / "c").read_text() == (tmp_path / "d").read_text()
+
+    capsys.readouterr()
+    for options, message in (
+        (["--steps", "5"], "divisor"),
+        (["--steps", "4", "--alg", "entropy"], "has no equal here"),
+        (["--steps", "4", "--policy", "margin:1"], "both given"),
+        (["--alg", "random"], "without --steps"),
+        (["--alpha", "1", "--target-nfe", "5", *policy], "both given"),
+        (["--alpha", "1"], "for learned policies"),
+        (["--target-nfe", "50", *policy], "calibrated for 3.0 to 9.0"),
+    ):
+        assert main([*ask, str(tmp_path / "e"), *options, "7 a"]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "e").exists()
+
+
+def test_a_prompts_file_is_split_at_newlines_only(generate, tmp_path):
+    """U+2028, U+2029, U+0085 and a carriage return may stand inside a string or behind a line."""
+    from unmask.cli.generate import read_prompt_lines
+
+    file = tmp_path / "prompts.jsonl"
+    prompts = ["a\u2028b", "c\x85d\u2029", "e", "f\u000cg"]
+    text = "\r\n".join(json.dumps(p, ensure_ascii=False) for p in prompts[:3])
+    file.write_bytes(("\ufeff" + text + '\n\n{"prompt": "f\\fg"}').encode())
+    assert read_prompt_lines(file) == prompts
+
+
+def test_a_prompts_file_may_begin_with_a_byte_order_mark(generate, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps(PROMPTS[0]).encode() + b"\n")
+    records = generate("--prompts", file, "--max-new-tokens", 4)
+    assert [record["prompt"] for record in records] == [PROMPTS[0]]
+
+
+def test_prompts_come_from_standard_input(generate, monkeypatch):
+    def feed(data):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+    feed("\n".join(map(json.dumps, PROMPTS[1:])).encode())
+    records = generate(PROMPTS[0], "--prompts", "-", "--max-new-tokens", 4)
+    assert [record["prompt"] for record in records] == PROMPTS
+    feed(b'"1 a +1 ="\n{\n')
+    assert "line 2 of standard input is not JSON" in generate("--prompts", "-")
+    feed(b"\xff\xfe")
+    assert "prompts file standard input cannot be read" in generate("--prompts", "-")
+    feed(b"")
+    assert "no prompts were given" in generate("--prompts", "-")
+
+
+@pytest.mark.parametrize(
+    "line", [r'"\ud800"', "[" * 5000, r'{"messages": [{"role": "user", "content": "\udc00"}]}']
+)
+def test_lines_that_hold_no_text_are_refused(generate, tmp_path, line):
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(line + "\n", encoding="utf-8")
+    assert "line 1 of" in generate("--prompts", file, "--max-new-tokens", 4)
+
+
+def test_a_system_message_is_for_prompts_that_bring_none(generate, tmp_path):
+    file = tmp_path / "prompts.jsonl"
+    own = [{"role": "system", "content": "2"}, {"role": "user", "content": PROMPTS[1]}]
+    file.write_text(json.dumps({"messages": own}) + "\n", encoding="utf-8")
+    records = generate(PROMPTS[0], "--prompts", file, "--system", "1", "--max-new-tokens", 4)
+    user = {"role": "user", "content": PROMPTS[0]}
+    assert [r["prompt"] for r in records] == [[{"role": "system", "content": "1"}, user], own]
+
+
+def test_every_decode_option_reaches_the_decoder(generate, tiny_model):
+    shared = {
+        "block_length": 6,
+        "temperature": 0.7,
+        "top_k": 5,
+        "top_p": 0.8,
+        "seed": 3,
+        "max_passes": 4,
+    }
+    shared |= {"eos": "never", "cfg_scale": 0.5, "stop": ("3", "4")}
+    words = [str(word) for name, value in shared.items() for word in option_words(name, value)]
+    records = generate(*PROMPTS, "--policy", "confidence:2", "--max-new-tokens", 12, *words)
+    expected = unmask.generate(tiny_model, PROMPTS, "confidence:2", max_new_tokens=12, **shared)
+    assert [record["text"] for record in records] == expected.text
+    assert [record["nfe"] for record in records] == expected.nfe.tolist()
+    for cache in ("prefix", "dual"):
+        words = ["--cache", cache, "--cache-refresh", "2", "--block-length", "6", "--stop-at-eos"]
+        records = generate(*PROMPTS, "--max-new-tokens", 12, *words)
+        options = {"cache": cache, "cache_refresh": 2, "block_length": 6, "stop_at_eos": True}
+        expected = unmask.generate(
+            tiny_model, PROMPTS, "threshold:0.9", max_new_tokens=12, **options
+        )
+        assert [record["nfe"] for record in records] == expected.nfe.tolist()
+
+
+def option_words(name, value):
+    values = value if isinstance(value, tuple) else (value,)
+    return ["--" + name.replace("_", "-"), *values]
+
+
+def test_lladas_names_of_the_end_of_text_rules(generate, tmp_path):
+    model = "embedded/chain"
+    common = (*PROMPTS, "--policy", "confidence:2", "--gen-length=48")
+    never = generate(*common, "--eos", "never", model=model)
+    assert generate(*common, "--logits-eos-inf", model=model) == never
+    last = generate(*common, "--eos", "last", model=model)
+    assert generate(*common, "--confidence-eos-eot-inf", model=model) == last
+    assert never != last
+    file = tmp_path / "file.yaml"
+    file.write_text("logits_eos_inf: true\n", encoding="utf-8")
+    assert generate(*common, "--config", file, model=model) == never
+    both = ["--logits-eos-inf", "--confidence-eos-eot-inf"]
+    assert "both given" in generate(*common, *both, model=model)
+    assert "--eos last were both given" in generate(*common, "--eos", "last", both[0], model=model)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--top-p", "0"], "top_p is 0.0"),
+        (["--top-k", "-1"], "top_k is -1"),
+        (["--eos", "maybe"], "'maybe'"),
+        (["--max-passes", "0"], "max_passes is 0"),
+        (["--cache-refresh", "2"], "cache_refresh was given without cache"),
+        (["--revision", "main"], "is a local directory; leave it out"),
+        (["--device", "meta"], "device 'meta' cannot be used"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(generate, words, message):
+    assert message in generate(PROMPTS[0], *words)
+
+
+def test_an_interrupt_keeps_the_answers_that_are_finished(tiny_dir, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    words = ["generate", *PROMPTS, "--model", str(tiny_dir), "--batch-size", "1", "--show"]
+    words += ["--policy", "confidence:24", "--max-new-tokens", "48", "--delay", "0"]
+    words += ["--output", str(out)]
+    code = (
+        "import unmask.cli.show as show, sys\n"
+        "steps = []\n"
+        "def interrupt(*_):\n"
+        "    steps.append(1)\n"
+        "    if len(steps) == 5: raise KeyboardInterrupt\n"
+        "    return {}\n"
+        "show.canvas_lines = interrupt\n"
+        f"from unmask.cli import main; sys.exit(main({words!r}))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (130, "unmask generate: interrupted\n")
+    assert result.stdout == f"2 of 3 answers are in {out}\n"
+    records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    model = unmask.load_model(tiny_dir)
+    whole = unmask.generate(model, PROMPTS, "confidence:24", max_new_tokens=48)
+    expected = list(zip(PROMPTS, whole.text, whole.nfe.tolist(), strict=True))
+    found = [(record["prompt"], record["text"], record["nfe"]) for record in records]
+    assert len(found) == 2 and set(found) < set(expected)

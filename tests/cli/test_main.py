@@ -1,0 +1,116 @@
+"""The command itself: it answers at once, knows which options were given, and takes Ctrl-C."""
+
+import ast
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from unmask.cli import COMMANDS, given_options, main
+from unmask.cli.arguments import take_config_file
+
+HEAVY_MODULES = ("torch", "transformers", "accelerate", "numpy", "matplotlib", "pydantic", "yaml")
+# Commands whose module still imports the heavy packages before it knows its options.
+
+DRIVER = f"""
+import sys
+from unmask.cli import main
+try:
+    code = main(sys.argv[1:])
+except SystemExit as stop:
+    code = stop.code or 0
+print([name for name in {HEAVY_MODULES!r} if name in sys.modules], code, sep="\\n")
+"""
+
+
+def answer_of(*arguments):
+    """The heavy modules loaded, the exit code and the standard error of one command."""
+    command = [sys.executable, "-c", DRIVER, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    *_, modules, code = result.stdout.splitlines()
+    return ast.literal_eval(modules), int(code), result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_the_list_of_commands_is_light(arguments):
+    assert answer_of(*arguments) == ([], 0 if arguments else 2, "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_and_usage_errors_are_light(command):
+    assert answer_of(command, "--help") == ([], 0, "")
+    modules, code, error = answer_of(command, "--no-such-option")
+    assert (modules, code) == ([], 2)
+    assert error.startswith(f"unmask {command}: ") and error.count("\n") == 1
+    assert f"see `unmask {command} --help`" in error
+
+
+def test_an_unknown_command_is_light():
+    modules, code, error = answer_of("fly")
+    assert (modules, code) == ([], 2)
+    assert error.startswith("unmask fly: command 'fly' is not known") and error.count("\n") == 1
+
+
+def test_only_a_config_file_needs_the_libraries_that_read_it(tmp_path):
+    file = tmp_path / "file.yaml"
+    file.write_text("speed: 3\n", encoding="utf-8")
+    modules, code, error = answer_of("generate", "--config", str(file))
+    assert (modules, code) == (["pydantic", "yaml"], 2)
+    assert "unknown options (speed)" in error
+
+
+def test_options_that_were_given_are_known_by_name():
+    words = ["a prompt", "--block-length", "4", "--alpha=3", "--no-traces", "--seeds", "0", "-1"]
+    assert given_options(words) == {"block_length", "alpha", "traces", "seeds"}
+    assert given_options(["--eos", "last", "--", "--not-an-option"]) == {"eos"}
+    assert given_options([]) == frozenset()
+
+
+def test_a_command_is_told_which_options_were_given(monkeypatch, tmp_path):
+    seen = []
+
+    def run(config, given):
+        seen.append((config.decode.max_new_tokens, given))
+
+    monkeypatch.setattr("unmask.cli.generate.run", run)
+    file = tmp_path / "file.yaml"
+    file.write_text("batch-size: 3\nmax_new_tokens: 8\n", encoding="utf-8")
+    assert main(["generate", "x", "--gen-length", "16", "--seed=0", "--config", str(file)]) == 0
+    assert seen == [(16, {"max_new_tokens", "seed", "batch_size"})]
+
+
+def test_the_last_config_file_counts():
+    words = ["a", "--config", "one.yaml", "--config=two.yaml", "--seed", "1"]
+    assert take_config_file(words) == (["a", "--seed", "1"], "two.yaml")
+
+
+@pytest.mark.parametrize("step", ["importing", "running"])
+def test_an_interrupt_is_one_line(monkeypatch, capsys, step):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    if step == "importing":
+        monkeypatch.setattr("importlib.import_module", interrupt)
+    else:
+        monkeypatch.setattr("unmask.cli.push.run", interrupt)
+    assert main(["push", "directory", "owner/name"]) == 130
+    assert capsys.readouterr().err == "unmask push: interrupted\n"
+
+
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 1.6])
+def test_an_interrupt_while_torch_is_imported_is_one_line(seconds):
+    command = [sys.executable, "-m", "unmask.cli", "generate", "7 a +5 b *3 ="]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=120)
+    # Python ends itself by the signal if the interrupt came inside code that an import compiles.
+    finished = process.returncode == 0 and error == ""
+    interrupted = process.returncode in (130, -signal.SIGINT)
+    assert finished or (interrupted and error == "unmask generate: interrupted\n"), error

@@ -1,0 +1,98 @@
+"""Options of the draw and of a row's end: top-p, top-k, stop strings, the limit of passes."""
+
+import pytest
+import torch
+
+import unmask
+from unmask.decoding import decode
+from unmask.models.head import Sampling, restrict
+from unmask.policies import load_policy
+
+
+def allowed_tokens(logits, temperature, top_k, top_p):
+    """The tokens that may be drawn, in words: the k largest, of those the shortest prefix ≥ p."""
+    p = (logits / temperature).softmax(-1).tolist()
+    ranked = sorted(range(len(p)), key=lambda i: -p[i])[: top_k or None]
+    whole, share, kept = sum(p[i] for i in ranked), 0.0, []
+    for i in ranked:
+        if kept and share >= top_p:
+            break
+        kept.append(i)
+        share += p[i] / whole
+    return set(kept)
+
+
+@pytest.mark.parametrize(("top_k", "top_p"), [(0, 0.5), (0, 0.9), (3, 1.0), (7, 0.6), (1, 0.3)])
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_restricted_logits_are_those_of_the_tokens_allowed(top_k, top_p, temperature):
+    torch.manual_seed(0)
+    logits = torch.randn(20, 50)
+    kept = restrict(logits, Sampling(temperature, top_p, top_k)) > -torch.inf
+    for row, mask in zip(logits, kept, strict=True):
+        expected = allowed_tokens(row.double(), temperature, top_k, top_p)
+        assert set(mask.nonzero()[:, 0].tolist()) == expected
+
+
+def test_draws_follow_the_restricted_distribution_and_the_order_does_not(tiny_model):
+    prompt, n, options = [9, 5, 17], 3000, {"temperature": 2.0, "top_k": 6, "top_p": 0.8}
+    canvas = torch.tensor([[*prompt, tiny_model.mask_id]])
+    logits = tiny_model.logits(canvas, torch.ones(1, 4, dtype=torch.long))[0, -1].clone()
+    logits[list(tiny_model.never_ids)] = -torch.inf
+    allowed = sorted(allowed_tokens(logits, 2.0, 6, 0.8))
+    p = torch.zeros_like(logits)
+    p[allowed] = (logits[allowed] / 2.0).softmax(-1)
+    policy = load_policy("confidence:1")
+    drawn = decode(tiny_model, [prompt] * n, policy, max_new_tokens=1, batch_size=500, **options)
+    frequency = torch.bincount(drawn.tokens[:, 0], minlength=len(p)) / n
+    assert 1 < len(allowed) < 7
+    assert ((frequency - p).abs() < 5 * (p * (1 - p) / n).sqrt() + 1e-3).all()
+
+
+def test_a_restriction_to_one_token_is_greedy(tiny_model):
+    prompts = [[9, 5, 17], [4, 8]]
+    greedy = unmask.generate(tiny_model, prompts, "threshold:0.4", max_new_tokens=9)
+    for options in ({"top_k": 1}, {"top_p": 1e-6}):
+        one = unmask.generate(
+            tiny_model, prompts, "threshold:0.4", max_new_tokens=9, temperature=1.5, **options
+        )
+        assert torch.equal(one.tokens, greedy.tokens)
+        assert torch.equal(one.reveal_step, greedy.reveal_step)
+    ignored = unmask.generate(tiny_model, prompts, "threshold:0.4", max_new_tokens=9, top_p=0.1)
+    assert torch.equal(ignored.tokens, greedy.tokens)
+
+
+def test_a_stop_string_cuts_the_text_and_ends_the_row():
+    model, prompts = unmask.load_model("embedded/chain"), ["7 a +5 b *3 =", "3 a *3 b -1 ="]
+    options = {"max_new_tokens": 48, "block_length": 16}
+    whole = unmask.generate(model, prompts, "confidence:1", **options)
+    for stop in ("#", " b", "b"):
+        cut = unmask.generate(model, prompts, "confidence:1", stop=(stop, "never there"), **options)
+        assert cut.text == [text.split(stop)[0] for text in whole.text]
+        assert (cut.nfe < whole.nfe).all()
+        for row in range(2):
+            shown = cut.reveal_step[row] >= 0
+            assert torch.equal(cut.tokens[row][shown], whole.tokens[row][shown])
+            assert (cut.tokens[row][~shown] == model.eos_ids[0]).all()
+    absent = unmask.generate(model, prompts, "confidence:1", stop=("never there",), **options)
+    assert absent.text == whole.text and torch.equal(absent.nfe, whole.nfe)
+
+
+def test_a_stop_string_may_be_a_special_token(tiny_model):
+    from unmask.decoding import DecodeOptions, Request
+    from unmask.decoding.generation import row_text
+
+    ids = tiny_model.tokenizer("1 a +5 = <pad> 7 b", add_special_tokens=False)["input_ids"]
+    policy = load_policy("confidence:1")
+    for stop, text in (((), "1 a +5 = 7 b"), (("<pad>",), "1 a +5 ="), (("+5", "<pad>"), "1 a")):
+        options = DecodeOptions(max_new_tokens=len(ids), stop=stop)
+        assert row_text(tiny_model, Request((5,), policy, options), ids).strip() == text
+
+
+def test_the_limit_of_passes_leaves_masks(tiny_model):
+    options = {"max_new_tokens": 8, "block_length": 4}
+    whole = unmask.generate(tiny_model, [[5, 6]], "confidence:1", **options)
+    cut = unmask.generate(tiny_model, [[5, 6]], "confidence:1", max_passes=3, **options)
+    assert cut.nfe.tolist() == [3] and (cut.reveal_step >= 0).sum() == 3
+    assert ((cut.tokens == tiny_model.mask_id) == (cut.reveal_step < 0)).all()
+    shown = cut.reveal_step >= 0
+    assert torch.equal(cut.tokens[shown], whole.tokens[shown])

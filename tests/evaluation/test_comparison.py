@@ -1,0 +1,54 @@
+"""Comparisons of two samplers on the same prompts."""
+
+import numpy as np
+import pytest
+
+from unmask import UnmaskError
+from unmask.evaluation import compare
+
+
+def paired(n, gain, seed):
+    """Two samplers on the same prompts, hard and easy ones; the second is right a share `gain` more
+    often."""
+    rng = np.random.default_rng(seed)
+    easy = rng.random(n) < 0.7
+    rows = []
+    for more in (0.0, gain):
+        correct = rng.random(n) < np.where(easy, 0.95, 0.05 + more)
+        rows.append(
+            [
+                {
+                    "block_length": 8,
+                    "prompt": f"p{i}",
+                    "seed": 0,
+                    "sampler": "s",
+                    "correct": float(c),
+                    "nfe": 5,
+                }
+                for i, c in enumerate(correct)
+            ]
+        )
+    return rows
+
+
+def test_comparison_finds_a_difference_and_no_difference():
+    (d,) = compare(*paired(500, 0.3, 0), resamples=2000)
+    assert d.accuracy_low > 0 and d.p_accuracy < 0.01 and d.prompts == 500
+    assert (d.nfe, d.p_nfe) == (0, 1)
+    hits = [
+        compare(*paired(200, 0.0, seed), resamples=400)[0].p_accuracy < 0.05 for seed in range(100)
+    ]
+    assert sum(hits) <= 12  # 5 are expected
+    first, second = paired(300, 0.3, 1)
+    (there,), (back,) = compare(first, second, resamples=500), compare(second, first, resamples=500)
+    assert there.accuracy == pytest.approx(-back.accuracy) and there.accuracy_low == pytest.approx(
+        -back.accuracy_high
+    )
+
+
+def test_comparison_needs_the_same_prompts_and_a_shared_block_length():
+    first, second = paired(20, 0.1, 0)
+    with pytest.raises(UnmaskError, match="different prompts"):
+        compare(first, second[1:])
+    with pytest.raises(UnmaskError, match="no block length"):
+        compare(first, [row | {"block_length": 16} for row in second])

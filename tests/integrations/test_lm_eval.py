@@ -1,0 +1,463 @@
+"""The adapter for lm-evaluation-harness, end to end on task files of our own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from lm_eval.api.instance import Instance
+
+from unmask import UnmaskError, evaluate, load_model, load_task
+from unmask.cli import main
+from unmask.decoding import DecodeOptions, decode, encode_prompt
+from unmask.integrations.lm_eval import CodeEval, UnmaskLM, job_of, sandboxed_code_eval
+from unmask.sandbox import check
+
+TASK = """task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+output_type: generate_until
+test_split: test
+fewshot_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+target_delimiter: " "
+fewshot_delimiter: " "
+generation_kwargs:
+  until: ["never"]
+{more}
+filter_list:
+  - name: last
+    filter:
+      - function: regex
+        regex_pattern: "# (\\\\d)"
+      - function: take_first
+metric_list:
+  - metric: exact_match
+    aggregation: mean
+    higher_is_better: true
+"""
+
+
+@pytest.fixture(scope="module")
+def chain():
+    """Test prompts of chain."""
+    return load_task("chain").examples("test", 12)
+
+
+@pytest.fixture
+def tasks(chain, tmp_path, monkeypatch):
+    """A directory with the task files chain_local (L of the model) and chain_short (L = 24)."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        json.dumps({"question": example.prompt, "answer": example.answer.rsplit("# ")[1]}) + "\n"
+        for example in chain
+    ]
+    (tmp_path / "test.jsonl").write_text("".join(rows))
+    directory = tmp_path / "tasks"
+    directory.mkdir()
+    for name, more in (("chain_local", ""), ("chain_short", "  max_gen_toks: 24")):
+        (directory / f"{name}.yaml").write_text(
+            TASK.format(name=name, data=tmp_path / "test.jsonl", more=more)
+        )
+    return directory
+
+
+def read_json(*parts):
+    """A file's contents."""
+    return json.loads(Path(*parts).read_text(encoding="utf-8"))
+
+
+def read_lines(*parts):
+    """The contents of a file with a JSON value on each line."""
+    return [json.loads(line) for line in Path(*parts).read_text(encoding="utf-8").splitlines()]
+
+
+def context(sample):
+    """The prompt that a sample was answered for."""
+    return sample["arguments"][0][0]
+
+
+def lm_eval(*arguments):
+    return main(["lm-eval", *map(str, arguments)])
+
+
+def test_the_command_agrees_with_unmask_evaluate(tasks, tmp_path, capsys):
+    options = (
+        "--include-path",
+        tasks,
+        "--policy",
+        "threshold:0.7",
+        "--block-length",
+        16,
+        "--batch-size",
+        5,
+    )
+    assert lm_eval("--tasks", "chain_local,chain_short", *options, "--out", tmp_path / "out") == 0
+    printed = capsys.readouterr().out
+    report = read_json(tmp_path, "out", "results.json")
+    model, task = load_model("embedded/chain"), load_task("chain")
+    for name, length in (("chain_local", 48), ("chain_short", 24)):
+        (expected,) = evaluate(
+            model, task, ["threshold:0.7"], block_lengths=[16], prompts=12, max_new_tokens=length
+        )
+        assert report["results"][name]["exact_match,last"] == pytest.approx(expected.accuracy)
+        cost = report["costs"][name]
+        assert (cost["prompts"], cost["nfe"]) == (12, pytest.approx(expected.nfe))
+        assert (
+            cost["tokens_per_forward"] == pytest.approx(expected.tokens_per_forward)
+            and cost["seconds"] > 0
+        )
+        assert f"{name}: {expected.nfe:.1f} NFE" in printed
+        assert (
+            len(
+                (tmp_path / "out" / f"samples-{name}.jsonl")
+                .read_text(encoding="utf-8")
+                .splitlines()
+            )
+            == 12
+        )
+    assert report["results"]["chain_local"]["exact_match,last"] > 0.5
+    assert report["config"]["unmask_policy"] == "threshold:0.7" and "commit" in report["provenance"]
+
+
+def test_limit_fewshot_and_chat_template(tasks, tmp_path):
+    common = (
+        "--include-path",
+        tasks,
+        "--tasks",
+        "chain_local",
+        "--policy",
+        "confidence:8",
+        "--limit",
+        3,
+    )
+    assert lm_eval(*common, "--num-fewshot", 2, "--out", tmp_path / "few") == 0
+    samples = [
+        json.loads(line)
+        for line in (tmp_path / "few" / "samples-chain_local.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
+    assert len(samples) == 3
+    assert all(context(sample).count("=") == 3 for sample in samples)
+    assert lm_eval(*common, "--apply-chat-template", "--out", tmp_path / "chat") == 0
+    (sample, *_) = [
+        json.loads(line)
+        for line in (tmp_path / "chat" / "samples-chain_local.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
+    assert context(sample) == sample["doc"]["question"] + " "  # the embedded model's template
+    report = read_json(tmp_path, "chat", "results.json")
+    assert (
+        report["costs"]["chain_local"]["nfe"] == 6 and "message.content" in report["chat_template"]
+    )
+
+
+def test_the_harness_own_command_has_the_model(tasks, tmp_path):
+    code = "import unmask.integrations.lm_eval, lm_eval.__main__ as it; it.cli_evaluate()"
+    arguments = (
+        "--model",
+        "unmask",
+        "--model_args",
+        "model=embedded/chain,policy=confidence:4,block_length=16",
+        "--tasks",
+        "chain_local",
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "run",
+        *arguments,
+        "--include_path",
+        tasks,
+        "--limit",
+        "2",
+        "--output_path",
+        tmp_path / "own",
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (file,) = (tmp_path / "own").rglob("results_*.json")
+    report = json.loads(file.read_text(encoding="utf-8"))
+    assert report["config"]["costs"]["chain_local"]["nfe"] == 12
+    assert "exact_match,last" in report["results"]["chain_local"]
+
+
+def test_two_processes_answer_as_one(tasks, tmp_path):
+    options = (
+        "lm-eval",
+        "--include-path",
+        tasks,
+        "--tasks",
+        "chain_local",
+        "--policy",
+        "confidence:8",
+        "--limit",
+        "8",
+    )
+    launch = (
+        "-m",
+        "accelerate.commands.launch",
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+    )
+    launch += ("--dynamo_backend", "no", "--main_process_port", "0", "-m", "unmask.cli")
+    done = subprocess.run(
+        [sys.executable, *launch, *map(str, options), "--out", tmp_path / "two"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert lm_eval(*options[1:], "--out", tmp_path / "one") == 0
+    one, two = (read_json(tmp_path, name, "results.json") for name in ("one", "two"))
+    assert (one["provenance"]["processes"], two["provenance"]["processes"]) == (1, 2)
+    assert two["results"]["chain_local"]["exact_match,last"] == pytest.approx(
+        one["results"]["chain_local"]["exact_match,last"]
+    )
+    assert [report["costs"]["chain_local"]["prompts"] for report in (one, two)] == [8, 8]
+    texts = [
+        sorted(str(row["resps"]) for row in read_lines(tmp_path, n, "samples-chain_local.jsonl"))
+        for n in ("one", "two")
+    ]
+    assert texts[0] == texts[1]
+
+
+def requests(*pairs):
+    return [Instance("generate_until", {}, pair, i, ("task", i, 1)) for i, pair in enumerate(pairs)]
+
+
+def test_until_lengths_and_order(chain):
+    lm = UnmaskLM("embedded/chain", "confidence:2", batch_size=2)
+    prompts = [example.prompt for example in chain]
+    plain = lm.generate_until(requests(*((prompt, {"until": []}) for prompt in prompts)))
+    assert plain == [lm.generate_until(requests((prompt, {"until": []})))[0] for prompt in prompts]
+    cut = lm.generate_until(requests(*((prompt, {"until": ["#", "="]}) for prompt in prompts)))
+    assert cut == [text.split("#")[0].split("=")[0] for text in plain] and cut != plain
+    lm.costs.clear()
+    lm.generate_until(
+        requests((prompts[0], {"max_gen_toks": 10}), (prompts[1], {"max_new_tokens": 20}))
+    )
+    assert (lm.costs["task"].nfe, lm.costs["task"].prompts) == (5 + 10, 2)
+    fixed = UnmaskLM("embedded/chain", "confidence:2", max_new_tokens=30)
+    fixed.generate_until(requests((prompts[0], {"max_gen_toks": 10})))
+    assert fixed.costs["task"].nfe == 15
+
+
+def test_sampled_answers_to_the_same_prompt_differ(chain):
+    lm = UnmaskLM("embedded/chain", "confidence:1")
+    options = {"do_sample": True, "temperature": 3.0}
+    texts = lm.generate_until(requests(*[(chain[0].prompt, options)] * 8))
+    assert len(set(texts)) > 4 and texts == lm.generate_until(
+        requests(*[(chain[0].prompt, options)] * 8)
+    )
+    assert (
+        len(
+            set(
+                lm.generate_until(
+                    requests(*[(chain[0].prompt, options | {"do_sample": False})] * 4)
+                )
+            )
+        )
+        == 1
+    )
+
+
+def test_options_hold_for_every_task_and_the_rest_is_the_tasks(chain):
+    own = UnmaskLM("embedded/chain", "confidence:2", block_length=16, temperature=0.5, top_p=0.9)
+    wishes = {"max_gen_toks": 12, "temperature": 0.0, "top_p": 0.5, "top_k": 7, "until": []}
+    chosen = own.options_for(wishes)
+    assert (chosen.max_new_tokens, chosen.block_length) == (12, 12)
+    assert (chosen.temperature, chosen.top_p, chosen.top_k) == (0.5, 0.9, 7)
+    plain = UnmaskLM("embedded/chain", "confidence:2", DecodeOptions(stop_at_eos=True))
+    assert plain.options_for(wishes) == DecodeOptions(12, 12, stop_at_eos=True)
+    sampled = plain.options_for(wishes | {"temperature": 0.7, "top_k": -1})
+    assert (sampled.temperature, sampled.top_p, sampled.top_k) == (0.7, 0.5, 0)
+    ids = [encode_prompt(plain.model, example.prompt) for example in chain]
+    expected = decode(
+        plain.model, ids, plain.policy, DecodeOptions(48, 8, stop_at_eos=True), batch_size=8
+    )
+    plain = UnmaskLM("embedded/chain", "confidence:2", block_length=8, stop_at_eos=True)
+    plain.generate_until(requests(*((example.prompt, {}) for example in chain)))
+    assert plain.costs["task"].nfe == int(expected.nfe.sum()) < 24 * len(chain)
+
+
+def test_the_evaluate_library_is_as_before_afterwards(monkeypatch):
+    import evaluate as library
+
+    def original(*args, **options):
+        return args, options
+
+    monkeypatch.setattr(library, "load", original)
+    with sandboxed_code_eval(True):
+        assert isinstance(library.load("code_eval"), CodeEval)
+        assert library.load("rouge", x=1) == (("rouge",), {"x": 1})
+    assert library.load is original
+    with pytest.raises(UnmaskError, match="allow-code-execution"), sandboxed_code_eval(False):
+        library.load("code_eval")
+    assert library.load is original
+
+
+def test_an_error_of_the_harness_is_not_hidden(tmp_path, monkeypatch):
+    """Also where files lie in the new directory already, so that it cannot be removed."""
+    from lm_eval import evaluator
+
+    import unmask.cli.lm_eval
+
+    index = SimpleNamespace(match_tasks=lambda names: names)
+    monkeypatch.setattr(unmask.cli.lm_eval, "load_tasks", lambda *names: index)
+
+    def fails(*args, **options):
+        (tmp_path / "new" / "out" / "log.txt").write_text("begun", encoding="utf-8")
+        raise KeyError("the real error")
+
+    monkeypatch.setattr(evaluator, "simple_evaluate", fails)
+    options = ("--tasks", "chain_local", "--out", tmp_path / "new" / "out")
+    with pytest.raises(KeyError, match="the real error"):
+        lm_eval(*options)
+    (tmp_path / "new" / "out" / "log.txt").unlink()
+    (tmp_path / "new" / "out").rmdir()
+    (tmp_path / "new").rmdir()
+    assert lm_eval(*options, "--policy", "nonsense") == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_numbers_that_json_has_not_are_null(tmp_path):
+    from unmask.cli.lm_eval import valid_json
+
+    found = valid_json({"a": float("nan"), "b": [1.0, float("inf")], "c": tmp_path})
+    assert found == {"a": None, "b": [1.0, None], "c": str(tmp_path)}
+
+
+def test_code_eval_runs_in_the_sandbox(tmp_path):
+    test = "def check(candidate):\n    assert candidate(2, 3) == 5\n\ncheck(add)"
+    right, wrong = "def add(a, b):\n    return a + b\n", "def add(a, b):\n    return a * b\n"
+    rates, passed = CodeEval().compute(
+        [test, "assert add(1, 1) == 2"], [[right, wrong], [wrong, wrong]], k=[1, 2]
+    )
+    assert rates == {"pass@1": 0.25, "pass@2": 0.5} and passed == {
+        0: [True, False],
+        1: [False, False],
+    }
+    forged = [
+        "def check(candidate): pass\ndef add(a, b): return 0",
+        "import os\nos._exit(0)",
+        "class Yes:\n    def __eq__(self, other): return True\ndef add(a, b): return Yes()",
+        f"open({str(tmp_path / 'out')!r}, 'w').write('x')\n" + right,
+        "def abs(x): return 0\ndef add(a, b): return 0",
+    ]
+    assert not any(check(job_of(program, test)).passed for program in forged)
+    assert not (tmp_path / "out").exists()
+    assert not check(
+        job_of("def abs(x): return 0\ndef add(a, b): return 7", "assert abs(add(2, 3) - 5) < 1e-6")
+    ).passed
+
+
+CODE = """task: code_local
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+unsafe_code: true
+output_type: generate_until
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "assert f(1) == 2"
+generation_kwargs:
+  until: ["never"]
+metric_list:
+  - metric: !function utils.passes
+    aggregation: mean
+    higher_is_better: true
+"""
+
+
+def test_tasks_that_run_code_need_the_flag_and_get_the_sandbox(tasks, tmp_path, capsys):
+    """As humaneval and mbpp do: a metric that loads `code_eval` of the `evaluate` library."""
+    (tasks / "code_local.yaml").write_text(CODE.format(data=tmp_path / "test.jsonl"))
+    (tasks / "utils.py").write_text(
+        "import evaluate\n"
+        "judge = evaluate.load('code_eval')\n"
+        "def passes(references, predictions):\n"
+        "    program = ['def f(x): return x + 1'] if len(predictions[0]) % 2 else ['import os; "
+        "os.kill(os.getppid(), 9)']\n"
+        "    return judge.compute(references=references, predictions=[program], "
+        "k=[1])[0]['pass@1']\n"
+    )
+    options = (
+        "--include-path",
+        tasks,
+        "--tasks",
+        "code_local",
+        "--limit",
+        "4",
+        "--policy",
+        "confidence:16",
+    )
+    code = "from unmask.cli import main; import sys; sys.exit(main())"
+
+    def run(*more):
+        command = [sys.executable, "-c", code, "lm-eval", *map(str, (*options, *more))]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            env={**__import__("os").environ, "HF_HUB_OFFLINE": "1"},
+        )
+
+    refused = run("--out", tmp_path / "no")
+    assert refused.returncode == 2 and "--allow-code-execution" in refused.stderr, refused.stderr[
+        -1000:
+    ]
+    done = run("--out", tmp_path / "yes", "--allow-code-execution")
+    assert done.returncode == 0, done.stderr[-2000:]
+    samples = [
+        json.loads(line)
+        for line in (tmp_path / "yes" / "samples-code_local.jsonl")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    ]
+    assert [sample["passes"] for sample in samples] == [
+        float(len(sample["filtered_resps"][0]) % 2) for sample in samples
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((), "no tasks"),
+        (("--tasks", "no_such_task"), "no_such_task"),
+        (("--tasks", "gsm8k", "--include-path", "nowhere"), "nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, says, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert lm_eval(*arguments) == 2
+    assert says in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_settings_that_cannot_be_used_and_loglikelihoods_are_refused():
+    for settings in (
+        {"policy": "nonsense"},
+        {"batch_size": "auto"},
+        {"batch_size": 0},
+        {"block_length": 0},
+        {"dtype": "int8"},
+    ):
+        with pytest.raises(UnmaskError, match=r"nonsense|batch_size|block_length|dtype"):
+            UnmaskLM(**settings)
+    with pytest.raises(UnmaskError, match="generate_until"):
+        UnmaskLM().loglikelihood([])

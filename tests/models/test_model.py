@@ -1,0 +1,172 @@
+"""Loading and proposing."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import unmask
+from unmask.models import Forward
+from unmask.models.load import EMBEDDED
+
+
+@pytest.fixture
+def broken(tiny_dir, tmp_path):
+    return Path(shutil.copytree(tiny_dir, tmp_path / "broken"))
+
+
+def edit_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_damaged_and_unfit_checkpoints_are_refused(broken):
+    weights = broken / "model.safetensors"
+    whole = weights.read_bytes()
+
+    def says(message):
+        with pytest.raises(unmask.UnmaskError, match=message) as error:
+            unmask.load_model(broken)
+        assert "\n" not in str(error.value)
+
+    weights.write_bytes(whole[:-100])
+    says("damaged or truncated")
+    weights.unlink()
+    says("does not exist")
+    weights.write_bytes(whole)
+    tensors = load_file(weights)
+    save_file(
+        {k: v for k, v in tensors.items() if "layers.1.mlp.up_proj" not in k},
+        weights,
+        metadata={"format": "pt"},
+    )
+    says("missing: model.layers.1.mlp.up_proj.weight")
+    save_file(tensors | {"model.extra.weight": torch.zeros(2)}, weights, metadata={"format": "pt"})
+    says("unexpected: model.extra.weight")
+    weights.write_bytes(whole)
+    edit_json(broken / "config.json", hidden_size=64)
+    says("cannot be loaded|do not fit")
+    edit_json(broken / "config.json", hidden_size=32, is_causal=True)
+    says("causal")
+    edit_json(broken / "config.json", is_causal=False)
+    edit_json(broken / "tokenizer_config.json", mask_token=None)
+    says("no mask token")
+    (broken / "config.json").write_text("{")
+    says("cannot be read as JSON")
+
+
+def test_attention_is_bidirectional_and_padding_changes_nothing(tiny_model):
+    tokens = torch.randint(4, 30, (2, 12), generator=torch.Generator().manual_seed(0))
+    logits = tiny_model.logits(tokens, torch.ones_like(tokens))
+    other = tokens.clone()
+    other[:, -1] = (other[:, -1] + 1) % 26 + 4
+    assert (
+        tiny_model.logits(other, torch.ones_like(tokens))[:, 0] - logits[:, 0]
+    ).abs().amax() > 1e-3
+    padded = torch.cat([tokens, torch.full((2, 7), 5)], 1)
+    mask = (torch.arange(19) < 12).expand(2, 19)
+    assert torch.allclose(tiny_model.logits(padded, mask)[:, :12], logits, atol=1e-4)
+
+
+def test_propose_equals_a_slow_restatement(tiny_model):
+    tokens = torch.randint(4, 30, (3, 14), generator=torch.Generator().manual_seed(1))
+    mask = torch.arange(14) < torch.tensor([14, 11, 9])[:, None]
+    positions = torch.tensor([[3, 4, 8], [0, 9, 10], [1, 2, 5]])
+    proposal = tiny_model.propose(
+        Forward(tokens, mask, positions), needs={"entropy", "margin"}, k=4
+    )
+    logits = tiny_model.logits(tokens, mask).double()
+    for row in range(3):
+        for place in range(3):
+            z = logits[row, positions[row, place]]
+            allowed = [v for v in range(len(z)) if v not in tiny_model.never_ids]
+            p = {v: float((z[v] - z[allowed].max()).exp()) for v in allowed}
+            p = {v: x / sum(p.values()) for v, x in p.items()}
+            top = sorted(p.values(), reverse=True)
+            assert proposal.tokens[row, place] == max(p, key=lambda v: p[v])
+            assert proposal.confidence[row, place].tolist() == pytest.approx(top[:4], abs=1e-5)
+            assert float(proposal.features["margin"][row, place]) == pytest.approx(
+                top[0] - top[1], abs=1e-5
+            )
+            entropy = -sum(x * torch.tensor(x).log().item() for x in p.values() if x > 0)
+            assert float(proposal.features["entropy"][row, place]) == pytest.approx(
+                entropy, abs=1e-3
+            )
+
+
+def test_the_mask_token_is_never_proposed_even_if_it_is_the_best(tiny_dir):
+    model = unmask.load_model(tiny_dir, dtype=torch.float32)
+    head = model.network.get_output_embeddings()
+    head.weight = torch.nn.Parameter(head.weight.clone(), requires_grad=False)  # untie
+    tokens = torch.full((1, 6), model.mask_id)
+    hidden = model.network.base_model(
+        input_ids=tokens, attention_mask=torch.ones_like(tokens)
+    ).last_hidden_state
+    for never in model.never_ids:
+        head.weight[never] = 50 * hidden[0].mean(0)
+    assert set(model.logits(tokens, torch.ones_like(tokens))[0].argmax(-1).tolist()) <= set(
+        model.never_ids
+    )
+    generation = unmask.generate(model, [[5, 6]], "threshold:0.5", max_new_tokens=6)
+    assert not set(generation.tokens.flatten().tolist()) & set(model.never_ids)
+
+
+def test_tokenizer_needs_no_spaces(tiny_model):
+    tokenizer = tiny_model.tokenizer
+    assert tokenizer("7a+5b*3=")["input_ids"] == tokenizer("7 a +5 b *3 =")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in unmask.embedded_models() if name != "embedded/word-problems"]
+)
+def test_embedded_models_are_small_bidirectional_and_solve_their_task(name):
+    directory = EMBEDDED / name.removeprefix("embedded/")
+    assert sum(f.stat().st_size for f in directory.iterdir()) <= 8 * 2**20
+    model, task = (
+        unmask.load_model(name),
+        unmask.load_task(name.removeprefix("embedded/").partition("-")[0]),
+    )
+    assert model.max_new_tokens == task.max_new_tokens
+    examples = task.examples("test", 48)
+    prompts = [e.prompt for e in examples]
+
+    def accuracy(policy, block_length):
+        generation = unmask.generate(
+            model, prompts, policy, max_new_tokens=task.max_new_tokens, block_length=block_length
+        )
+        return sum(map(task.score, generation.text, examples)) / len(examples)
+
+    assert accuracy("threshold:0.95", task.block_length) > 0.75
+    assert accuracy("threshold:0", None) < 0.25
+
+
+def test_the_model_of_word_problems_is_small_and_solves_some():
+    directory = EMBEDDED / "word-problems"
+    assert sum(f.stat().st_size for f in directory.iterdir()) <= 12 * 2**20
+    assert "not a solver" in (directory / "README.md").read_text(encoding="utf-8")
+    model, task = unmask.load_model("embedded/word-problems"), unmask.load_task("word-problems")
+    assert model.max_new_tokens == task.max_new_tokens == 128
+    examples = task.examples("test", 48)
+    prompts = [example.prompt for example in examples]
+    generation = unmask.generate(
+        model, prompts, "threshold:0.95", max_new_tokens=128, block_length=32
+    )
+    right = sum(map(task.score, generation.text, examples))
+    assert right > 0.5 * len(examples)
+
+
+def test_the_embedded_models_are_named_where_one_is_not_known():
+    assert unmask.embedded_models() == [
+        "embedded/chain",
+        "embedded/chain-dream",
+        "embedded/sudoku",
+        "embedded/sudoku-dream",
+        "embedded/word-problems",
+    ]
+    with pytest.raises(
+        unmask.UnmaskError,
+        match="embedded/chain, embedded/chain-dream, embedded/sudoku, embedded/sudoku-dream",
+    ):
+        unmask.load_model("embedded/none")

@@ -1,0 +1,52 @@
+"""Model cards."""
+
+import unmask
+
+
+def test_model_cards_say_what_is_known_and_nothing_else(tmp_path, tiny_dir):
+    network = unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16))
+    point = {
+        "sampler": "β = 1",
+        "accuracy": 0.9,
+        "accuracy_low": 0.88,
+        "accuracy_high": 0.92,
+        "nfe": 4.25,
+    }
+    trained = {
+        "model": "embedded/chain",
+        "task": "chain",
+        "alpha": 3.0,
+        "seed": 1,
+        "rounds": 9,
+        "block_length": None,
+    }
+    metadata = {
+        "trained": trained,
+        "length": 48,
+        "metrics": {"round": 9, "eval_accuracy": 0.5, "eval_nfe": 3.0},
+        "pareto": [point],
+    }
+    unmask.LearnedPolicy(network, metadata=metadata).save_pretrained(tmp_path / "a")
+    card = (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
+    for text in (
+        "library_name: unmask",
+        "| α | 3.0 |",
+        "| block length | full diffusion |",
+        "9 of 9",
+        "90.0 [88.0, 92.0] | 4.2 |",
+        "50.0 % @ 3.0",
+    ):
+        assert text in card
+    unmask.LearnedPolicy(network).save_pretrained(tmp_path / "b")
+    assert "None" not in card + (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_card_names_the_command_or_else_the_program(tmp_path):
+    network = unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16))
+    for metadata, line in (
+        ({"command": "unmask train --alpha 3"}, "| command | unmask train --alpha 3 |"),
+        ({"command": None, "argv": "python train.py"}, "| program | python train.py |"),
+    ):
+        unmask.LearnedPolicy(network, metadata=metadata).save_pretrained(tmp_path / "policy")
+        card = (tmp_path / "policy" / "README.md").read_text(encoding="utf-8")
+        assert line in card and "None" not in card

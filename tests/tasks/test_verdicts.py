@@ -1,0 +1,176 @@
+"""Verdicts: limits on time, workers, the same verdict in every run, answers of mixtures."""
+
+import os
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from unmask import UnmaskError, load_task
+from unmask.tasks import Example, Task, Verdict, mathematics
+from unmask.tasks.base import TimedScore
+from unmask.tasks.mathematics import judge_mathematics, same_mathematics
+from unmask.tasks.sources import GeneratedSource
+
+HALF = (r"\boxed{0.5}", r"\frac{1}{2}")
+ENDLESS = (r"\boxed{9^{9^{9^{9}}}}", "5")
+REQUEST = {"truth": "1/2", "answer": "0.5", "found": True}
+
+
+def kill_idle_workers():
+    while not mathematics.idle_workers.empty():
+        mathematics.stop_worker(mathematics.idle_workers.get())
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """A list of the workers that are started, with none idle before."""
+    kill_idle_workers()
+    workers = []
+    start = mathematics.start_worker
+
+    def counted():
+        workers.append(start())
+        return workers[-1]
+
+    monkeypatch.setattr(mathematics, "start_worker", counted)
+    return workers
+
+
+def test_mathematics_says_what_a_time_limit_decided_after_a_second_try(started):
+    assert judge_mathematics(*ENDLESS, seconds=0.5) == Verdict(0.0, timed_out=True)
+    assert len(started) == 2
+    assert judge_mathematics(*HALF) == Verdict(1.0)
+    assert judge_mathematics(r"\boxed{0.6}", HALF[1]) == Verdict(0.0)
+
+
+def test_a_dead_worker_is_replaced_and_the_answer_judged(started):
+    assert same_mathematics(*HALF)
+    started[0].kill()
+    started[0].wait()
+    assert judge_mathematics(*HALF) == Verdict(1.0)
+    assert len(started) == 2
+
+
+def test_a_worker_that_dies_twice_is_a_wrong_answer_and_no_time_limit(started, monkeypatch):
+    start = mathematics.start_worker
+
+    def start_dead():
+        worker = start()
+        worker.kill()
+        worker.wait()
+        return worker
+
+    monkeypatch.setattr(mathematics, "start_worker", start_dead)
+    assert judge_mathematics(*HALF) == Verdict(0.0)
+    assert len(started) == 2
+
+
+def test_workers_of_mathematics_hash_alike(monkeypatch, tmp_path):
+    """The order of sets, and so what sympy finds, is the same in every worker and run."""
+    script = tmp_path / "worker.py"
+    script.write_text("print('ready', flush=True)\ninput()\nprint(hash('unmask'))", "utf-8")
+    monkeypatch.setattr(mathematics, "WORKER", script)
+    hashes = set()
+    for _ in range(2):
+        worker = mathematics.start_worker()
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+        hashes.add(worker.stdout.readline())
+        mathematics.stop_worker(worker)
+    assert len(hashes) == 1
+
+
+def test_a_true_answer_that_cannot_be_read_is_named_once(monkeypatch):
+    monkeypatch.setattr(mathematics, "ask_worker", lambda *_: "unreadable")
+    monkeypatch.setattr(mathematics, "take_worker", lambda: None)
+    with pytest.warns(UserWarning, match=r"cannot read the true answer '\\\\odd'") as caught:
+        assert not same_mathematics(r"\boxed{1}", r"\odd")
+        assert not same_mathematics(r"\boxed{2}", r"\odd")
+    assert len(caught) == 1
+    assert same_mathematics(r"\boxed{\odd}", r"\odd")
+
+
+def draw_nothing(rng):
+    return Example("p", "a")
+
+
+def timed_task(**changes):
+    def judge(completion, example):
+        return Verdict(float(completion == "yes"), timed_out=completion == "late")
+
+    return replace(Task("timed", GeneratedSource(draw_nothing), TimedScore(judge)), **changes)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_verdicts_and_scores_agree(waits):
+    task, examples = timed_task(waits=waits), [Example("p", "a")] * 3
+    found = task.verdicts(["yes", "no", "late"], examples)
+    assert found == [Verdict(1.0), Verdict(0.0), Verdict(0.0, timed_out=True)]
+    assert task.score_all(["yes", "no", "late"], examples) == [1.0, 0.0, 0.0]
+    assert task.score("yes", examples[0]) == 1.0
+    plain = replace(task, score=lambda completion, example: 0.5)
+    assert plain.verdicts(["yes"], examples[:1]) == [Verdict(0.5)]
+
+
+def test_a_mixture_passes_on_what_a_time_limit_decided():
+    from unmask.tasks.mixture import mixture
+
+    mixed = mixture("timed+chain", [timed_task(), load_task("chain")], [1.0, 1.0])
+    examples = [Example("p", "a", task="timed"), Example("1 a +1 =", "# 2", task="chain")]
+    assert mixed.verdicts(["late", "# 2"], examples) == [Verdict(0.0, True), Verdict(1.0)]
+
+
+def test_only_so_many_are_checked_side_by_side(monkeypatch):
+    """The processes of a run on one machine share its CPUs."""
+    running, most, lock = [0], [0], threading.Lock()
+
+    def score(completion, example):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.02)
+        with lock:
+            running[0] -= 1
+        return 1.0
+
+    task = Task("waiting", GeneratedSource(draw_nothing), score, waits=True)
+    texts, examples = ["x"] * 8, [Example("p", "a")] * 8
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)))
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    for world, allowed in (("1", 4), ("2", 2), ("64", 1)):
+        most[0] = 0
+        monkeypatch.setenv("WORLD_SIZE", world)
+        task.score_all(texts, examples)
+        assert most[0] <= allowed
+    most[0] = 0
+    task.verdicts(texts, examples, workers=3)
+    assert most[0] <= 3
+
+
+@pytest.mark.parametrize("score", [float("nan"), -0.1, 1.5, float("inf")])
+def test_a_score_outside_of_its_range_is_refused(score):
+    task = Task("own", GeneratedSource(draw_nothing), lambda completion, example: score)
+    with pytest.raises(UnmaskError, match="own gave the score"):
+        task.score_all(["x"], [Example("p", "a")])
+
+
+def test_bad_requests_for_verdicts():
+    with pytest.raises(UnmaskError, match="1 completions were given for 2 examples"):
+        timed_task().score_all(["yes"], [Example("p", "a")] * 2)
+    with pytest.raises(UnmaskError, match="workers is 0"):
+        timed_task().verdicts([], [], workers=0)
+
+
+def test_answers_of_a_mixture_are_read_by_the_examples_own_task():
+    """Votes over samples count these."""
+    assert load_task("chain").answer("a b # 7") == "7"
+    mixed = load_task("chain+sudoku")
+    chain, sudoku = Example("1 a +1 =", "", task="chain"), Example("_", "", task="sudoku")
+    assert mixed.answer("a b # 7", chain) == "7"
+    assert mixed.answer(" 1 2 3 ", sudoku) == "1 2 3"
+    with pytest.raises(UnmaskError, match="give the example"):
+        mixed.answer("a b # 7")
+    with pytest.raises(UnmaskError, match="is of task 'other'"):
+        mixed.answer("a b # 7", Example("p", "a", task="other"))

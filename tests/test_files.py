@@ -1,0 +1,165 @@
+"""Files: UTF-8 everywhere, lines, JSON that cannot be read, and where a result came from."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unmask.files
+from unmask import UnmaskError
+from unmask.errors import short_error, short_text
+from unmask.files import (
+    commit,
+    decode_lines,
+    provenance,
+    read_json,
+    read_tensors,
+    running_command,
+    write_json,
+    write_text,
+)
+
+
+def test_text_is_utf8_whatever_the_locale_says(tmp_path):
+    code = (
+        "from pathlib import Path\n"
+        "from unmask.files import read_json, write_json, write_text\n"
+        "write_text(Path('a.txt'), '\\u03b1 \\u2265 \\u03b2')\n"
+        "write_json(Path('a.json'), {'\\u03b1': '\\u03c4'})\n"
+        "assert read_json(Path('a.json')) == {'\\u03b1': '\\u03c4'}\n"
+        "assert read_json(Path('b.json')) == '\\u03b3'\n"
+    )
+    (tmp_path / "b.json").write_bytes('"γ"'.encode())
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "a.txt").read_bytes() == "α ≥ β".encode()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.txt", "b.json"]
+
+
+def test_every_file_of_the_module_names_its_encoding():
+    source = Path(unmask.files.__file__).read_text(encoding="utf-8")
+    for call in (".read_text(", ".write_text(", "open("):
+        for part in source.split(call)[1:]:
+            assert "encoding=" in part.split("\n")[0]
+
+
+def test_lines_end_at_newlines_only():
+    text = "a\u2028b\x85c\nd\r\n\ne"
+    assert decode_lines(text.encode()) == ["a\u2028b\x85c", "d\r", "", "e"]
+    assert decode_lines(b"\xef\xbb\xbfa\nb\n") == ["a", "b"]
+    assert decode_lines(b"") == [""]
+    with pytest.raises(UnicodeDecodeError):
+        decode_lines(b"\xff")
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff\xfe", b"", b"[" * 100_000])
+def test_json_that_cannot_be_read_is_named_in_one_line(tmp_path, data):
+    (tmp_path / "a.json").write_bytes(data)
+    with pytest.raises(UnmaskError, match=r"a\.json cannot be read as JSON") as caught:
+        read_json(tmp_path / "a.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.json").write_bytes(b'\xef\xbb\xbf{"a": 1}')
+    assert read_json(tmp_path / "a.json") == {"a": 1}
+    write_json(tmp_path / "b.json", [1])
+    assert read_json(tmp_path / "b.json") == [1]
+    write_text(tmp_path / "b.json", "[2]")
+    assert read_json(tmp_path / "b.json") == [2]
+
+
+def test_tensors_that_cannot_be_read_are_named_in_one_line(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(UnmaskError, match="cannot be read as safetensors") as caught:
+        read_tensors(tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_errors_become_one_short_line():
+    assert short_error(ValueError("a\n  b\n")) == "a b"
+    assert short_error(ValueError("")) == "ValueError"
+    assert short_error(KeyError()) == "KeyError"
+    for text in ("x" * 1000, "word " * 300):
+        assert 100 <= len(short_text(text)) <= 200 and short_text(text).endswith(" …")
+    assert short_text("word " * 300).endswith("word …")
+
+
+def git(directory, *arguments):
+    identity = {
+        f"GIT_{who}_{what}": "x@y" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+    }
+    command = ["git", "-c", "commit.gpgsign=false", *arguments]
+    environment = os.environ | identity
+    subprocess.run(command, cwd=directory, env=environment, check=True, capture_output=True)
+
+
+def commit_seen_in(package):
+    """What a package that lies there says, and how often it asked git for three answers."""
+    code = (
+        "import subprocess\n"
+        "runs, run = [], subprocess.run\n"
+        "subprocess.run = lambda *a, **k: (runs.append(a), run(*a, **k))[1]\n"
+        "from unmask.files import commit\n"
+        "print({commit() for _ in range(3)}.pop(), len(runs))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(package)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=package, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+def test_the_commit_is_that_of_this_package_or_none(tmp_path):
+    """A package that is installed inside another project's checkout has no commit of its own."""
+    source = Path(unmask.files.__file__).parent
+    (tmp_path / "unmask").mkdir()
+    for name in ("__init__.py", "lazy.py", "errors.py", "files.py"):
+        shutil.copy(source / name, tmp_path / "unmask" / name)
+    git(tmp_path, "init", "-q")
+    (tmp_path / "project.txt").write_text("theirs", encoding="utf-8")
+    git(tmp_path, "add", "project.txt")
+    git(tmp_path, "commit", "-q", "-m", "theirs")
+    assert commit_seen_in(tmp_path) == ["None", "1"]
+
+    git(tmp_path, "add", "unmask")
+    git(tmp_path, "commit", "-q", "-m", "ours")
+    found, runs = commit_seen_in(tmp_path)
+    assert (len(found) >= 7, found.isalnum(), runs) == (True, True, "3")
+    (tmp_path / "project.txt").write_text("changed", encoding="utf-8")
+    assert commit_seen_in(tmp_path) == [found + "+", "3"]
+
+
+def test_provenance_names_the_command_or_the_program_that_used_the_library(tmp_path):
+    made = provenance()
+    assert made["command"] is None and made["argv"]  # of pytest, or of its worker
+    with running_command(["unmask", "generate", "7 a +5 ="]):
+        made = provenance()
+    assert made["command"] == "unmask generate '7 a +5 ='" and "argv" not in made
+    assert provenance()["command"] is None
+    assert json.loads(json.dumps(made)) == made
+
+    script = tmp_path / "script.py"
+    script.write_text("from unmask.files import provenance; print(provenance())", encoding="utf-8")
+    result = subprocess.run(
+        [sys.executable, str(script), "--alpha", "3"], capture_output=True, text=True
+    )
+    assert "'command': None" in result.stdout and "script.py --alpha 3" in result.stdout
+
+
+def test_commands_write_their_own_name_into_results(tmp_path, monkeypatch):
+    from unmask.cli import main
+
+    monkeypatch.setattr("unmask.cli.push.run", lambda config: seen.append(provenance()["command"]))
+    seen = []
+    assert main(["push", "a b", "owner/name"]) == 0
+    assert seen == ["unmask push 'a b' owner/name"]
+    assert commit() == commit()

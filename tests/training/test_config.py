@@ -1,0 +1,126 @@
+"""The settings: flat names, groups, checks, and that reading them loads nothing heavy."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from unmask import TrainConfig, UnmaskError
+from unmask.decoding.options import DecodeOptions
+from unmask.policies.learned import ACTIONS
+from unmask.policies.network import CHOICES
+from unmask.settings import change_settings, flat_settings, option_types
+from unmask.training.config import ActionName, OptimConfig, RewardName, Transform
+from unmask.training.rewards import REWARDS
+
+
+def test_options_are_given_flat_or_in_their_group():
+    config = TrainConfig(alpha=3.0, rounds=2, block_length=8, optim=OptimConfig(lr=0.1, epochs=3))
+    assert (config.rewards.alpha, config.rollout.rounds, config.decode.block_length) == (3.0, 2, 8)
+    assert (config.optim.lr, config.optim.epochs) == (0.1, 3)
+    assert TrainConfig(optim=OptimConfig(lr=0.1), lr=0.2).optim.lr == 0.2
+    assert config == TrainConfig(**flat_settings(config))
+    assert config.given == {"alpha", "rounds", "block_length", "lr", "epochs"}
+
+
+def test_every_option_has_one_name():
+    names = option_types(TrainConfig)
+    assert len(names) == len(flat_settings(TrainConfig()))
+    assert set(flat_settings(DecodeOptions())) <= set(names)
+
+
+def test_names_agree_with_what_they_name():
+    assert get_args(RewardName) == tuple(REWARDS)
+    assert get_args(ActionName) == tuple(ACTIONS)
+    assert set(get_args(Transform)) == set(CHOICES["transform"])
+
+
+def test_changed_settings_are_checked_by_their_group():
+    config = change_settings(TrainConfig(alpha=2.0), {"lr": 0.5, "alpha": 3.0})
+    assert (config.optim.lr, config.rewards.alpha) == (0.5, 3.0)
+    with pytest.raises(UnmaskError, match="lr is -1; give a number, 0 or more"):
+        change_settings(config, {"lr": -1.0})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alpha": -1.0}, "alpha is -1; give a number, 0 or more"),
+        ({"alpha": float("nan")}, "alpha is nan; give"),
+        ({"rollouts": 1}, "rollouts is 1; give a whole number, 2 or more"),
+        ({"rounds": 0}, "rounds is 0; give"),
+        ({"epsilon": -0.1}, "epsilon is -0.1; give"),
+        ({"eval_temperature": 0.0}, "eval_temperature is 0; give a number above 0"),
+        ({"initial_bias": float("nan")}, "initial_bias is nan; give a number"),
+        ({"width": 0}, "width is 0; give"),
+        ({"width": 6}, "multiple of 4"),
+        ({"seed": 2**32}, "seed is 4294967296; give 0 to 4294967295"),
+        ({"seed": -1}, "seed is -1; give"),
+        ({"max_new_tokens": 4, "block_length": 8}, "block_length is 8; give"),
+        ({"alpha_range": (3.0, 1.0)}, "the smaller first"),
+        ({"alpha_range": (2.0, 3.0)}, "default α"),
+        ({"alpha_start": 3.0, "alpha": 0.0}, "both above 0"),
+        ({"alpha_start": 3.0, "alpha_range": (0.1, 3.0)}, "give one of them"),
+        ({"learning_rate": 1.0}, "option 'learning_rate' is not known"),
+        ({"roundz": 1}, "perhaps rounds is meant"),
+    ],
+)
+def test_bad_settings_are_refused(change, message):
+    with pytest.raises(UnmaskError, match=message):
+        TrainConfig(**change)
+
+
+def run_python(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+
+
+def test_values_of_the_wrong_type_are_refused_and_nothing_heavy_is_loaded():
+    """In a process of its own: here, the import hook of the tests would refuse the types first."""
+    cases = {
+        "rounds": ("'3'", "a whole number, 1 or more"),
+        "prompts": ("2.0", "a whole number"),
+        "epochs": ("True", "a whole number"),
+        "lr": ("'fast'", "a number, 0 or more"),
+        "context": ("1", "True or False"),
+        "model": ("7", "a string"),
+        "reward": ("'speed'", "one of multiplicative, additive, accuracy"),
+        "action": ("'greedy'", "one of bernoulli, plackett-luce"),
+        "experts": ("'threshold:0.9'", "a tuple of strings"),
+        "alpha_range": ("(1.0,)", "a tuple of a number and a number"),
+        "optim": ("3", "give a OptimConfig"),
+    }
+    lines = ["import sys", "from unmask import UnmaskError", "from unmask import TrainConfig"]
+    for name, (value, _) in cases.items():
+        lines += [
+            "try:",
+            f"    TrainConfig({name}={value})",
+            "    print('accepted')",
+            "except UnmaskError as error: print(error)",
+        ]
+    lines += [
+        "c = TrainConfig(out='runs/x', experts=['threshold:0.9'], alpha=3)",
+        "print(repr(c.run.out), c.rollout.experts)",
+        "print([m for m in ('torch', 'transformers', 'accelerate') if m in sys.modules])",
+    ]
+    *found, made, heavy = run_python("\n".join(lines)).splitlines()
+    for (name, (_, accepted)), line in zip(cases.items(), found, strict=True):
+        assert line.startswith(f"{name} is ") and accepted in line, line
+    assert made == f"{Path('runs/x')!r} ('threshold:0.9',)" and heavy == "[]"
+
+
+def test_help_shows_groups_and_flags_without_prefixes():
+    code = (
+        "import sys\nfrom unmask.cli import main\ntry: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'transformers', 'accelerate') if m in sys.modules])"
+    )
+    text = run_python(code)
+    for heading in ("run options", "decode options", "optim options", "rewards options"):
+        assert heading in text
+    for name in option_types(TrainConfig):
+        assert f"--{name.replace('_', '-')}" in text
+    assert text.endswith("[]\n") and "--optim." not in text

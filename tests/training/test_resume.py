@@ -1,0 +1,198 @@
+"""A run that is killed and resumed equals one that was never stopped; what a resume accepts."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from tests.training.runs import (
+    Killed,
+    assert_equal_weights,
+    kill_before_round,
+    read_metrics,
+    tiny_run,
+    train_command,
+)
+from unmask import TrainConfig, UnmaskError, train
+from unmask.cli import main
+from unmask.training.checkpoint import resume_config
+
+WEIGHTS = ("checkpoint.safetensors", "last/model.safetensors", "best/model.safetensors")
+
+
+def test_stopped_and_resumed_gives_the_same_weights(tmp_path, tiny_dir, any_digit, monkeypatch):
+    train(tiny_run(tmp_path / "whole", tiny_dir))
+    kill_before_round(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train(tiny_run(tmp_path / "cut", tiny_dir))
+    for n in (5, -1):
+        kill_before_round(monkeypatch, n)
+        with contextlib.suppress(Killed):
+            train(TrainConfig(resume=tmp_path / "cut"))
+    assert_equal_weights(tmp_path / "whole", tmp_path / "cut", WEIGHTS)
+    assert [entry["round"] for entry in read_metrics(tmp_path / "cut")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_batch_and_save_settings_may_change_on_resume_and_change_no_bits(
+    tmp_path, tiny_dir, any_digit, monkeypatch
+):
+    """Decisions come in another order from a smaller batch; minibatches must not see that."""
+    train(tiny_run(tmp_path / "whole", tiny_dir))
+    kill_before_round(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train(tiny_run(tmp_path / "cut", tiny_dir))
+    kill_before_round(monkeypatch, -1)
+    train(TrainConfig(resume=tmp_path / "cut", batch_size=5, save_every=1, device="cpu"))
+    assert_equal_weights(tmp_path / "whole", tmp_path / "cut", WEIGHTS)
+
+
+def test_kill_9_and_resume_by_command(tmp_path, tiny_dir, capsys):
+    options = f"--model {tiny_dir} --max-new-tokens 6 --rounds 40 --prompts 2 --rollouts 2".split()
+    options += ["--width", "16", "--eval-prompts", "2", "--save-every", "3", "--eval-every", "5"]
+    whole = train_command(*options, "--out", tmp_path / "whole")
+    subprocess.run(whole, check=True, capture_output=True)
+    process = subprocess.Popen(
+        train_command(*options, "--out", tmp_path / "cut"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= 4:
+            break
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    started = (tmp_path / "cut" / "run.json").read_text()
+    # An option that contradicts the run is refused even where it equals the default.
+    for option in (("--rounds", "300"), ("--width", "64"), ("--no-context",)):
+        assert main(["train", "--resume", str(tmp_path / "cut"), *option]) == 2
+        name = option[0].removeprefix("--no-").removeprefix("--")
+        assert f"another configuration ({name} differ)" in capsys.readouterr().err
+    resume = train_command("--resume", tmp_path / "cut", "--batch-size", "7", "--rounds", "40")
+    subprocess.run(resume, check=True, capture_output=True)
+    assert (tmp_path / "cut" / "run.json").read_text() == started and "--rounds 40" in started
+    assert_equal_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def write_run(directory, **changes):
+    settings = TrainConfig().settings() | changes
+    (directory / "run.json").write_text(json.dumps({"settings": settings}))
+
+
+def test_an_option_that_contradicts_the_run_is_refused_even_when_it_equals_the_default(tmp_path):
+    write_run(tmp_path, alpha=3.0)
+    with pytest.raises(UnmaskError, match=r"another configuration .alpha"):
+        resume_config(TrainConfig(resume=tmp_path, alpha=1.0))
+    assert resume_config(TrainConfig(resume=tmp_path)).rewards.alpha == 3.0
+    assert resume_config(TrainConfig(resume=tmp_path, alpha=3.0)).rewards.alpha == 3.0
+    with pytest.raises(UnmaskError, match="goes on in its own directory"):
+        resume_config(TrainConfig(resume=tmp_path, out=tmp_path / "elsewhere"))
+
+
+def test_where_and_how_fast_a_run_goes_on_may_change(tmp_path):
+    write_run(tmp_path, alpha=3.0)
+    config = resume_config(TrainConfig(resume=tmp_path, device="cuda", batch_size=9, save_every=3))
+    assert (config.run.device, config.run.batch_size, config.run.save_every) == ("cuda", 9, 3)
+    assert config.rewards.alpha == 3.0 and config.run.out == tmp_path
+    with pytest.raises(UnmaskError, match="micro_batch"):  # it decides the order of sums
+        resume_config(TrainConfig(resume=tmp_path, micro_batch=7))
+
+
+def first_reward(correctness, nfe, length, alpha):
+    return correctness
+
+
+def second_reward(correctness, nfe, length, alpha):
+    return correctness
+
+
+def test_a_reward_function_is_recorded_and_asked_for_again(tmp_path, tiny_dir):
+    run = train(tiny_run(tmp_path / "run", tiny_dir, rounds=1), reward=first_reward)
+    saved = json.loads((run / "run.json").read_text())
+    assert saved["reward_function"] == "tests.training.test_resume.first_reward"
+    for reward, says in ((None, "none was given"), (second_reward, "second_reward was given")):
+        with pytest.raises(UnmaskError, match=f"first_reward, and .*{says}"):
+            train(TrainConfig(resume=run), reward=reward)
+    train(TrainConfig(resume=run), reward=first_reward)
+    plain = train(tiny_run(tmp_path / "plain", tiny_dir, rounds=1))
+    with pytest.raises(UnmaskError, match="leave reward out"):
+        train(TrainConfig(resume=plain), reward=first_reward)
+
+
+# run.json of a run of the version before the settings were in groups.
+OLD_SETTINGS = {
+    "model": "embedded/chain",
+    "task": "chain",
+    "data_dir": None,
+    "allow_code_execution": False,
+    "block_length": 16,
+    "max_new_tokens": None,
+    "alpha": 3.0,
+    "alpha_start": None,
+    "alpha_range": [0.5, 5.0],
+    "reward": "multiplicative",
+    "dense": 0.0,
+    "rounds": 110,
+    "prompts": 16,
+    "rollouts": 8,
+    "epochs": 2,
+    "minibatches": 4,
+    "experts": ["threshold:0.9"],
+    "start": None,
+    "imitate": ["entropy:0.3@block_length=16"],
+    "imitation_rounds": 8,
+    "imitation_lr": 0.001,
+    "lr": 0.001,
+    "warmup": 5,
+    "epsilon": 0.2,
+    "scaled": False,
+    "entropy_bonus": 0.0,
+    "fallback": False,
+    "weight_decay": 0.1,
+    "max_grad_norm": 0.2,
+    "action": "bernoulli",
+    "inputs": 1,
+    "context": True,
+    "joint": False,
+    "hidden": False,
+    "width": 64,
+    "initial_bias": -1.0,
+    "transform": "log-odds",
+    "eval_every": 10,
+    "eval_prompts": 128,
+    "eval_temperature": 1.0,
+    "save_every": 10,
+    "batch_size": 128,
+    "micro_batch": 128,
+    "mixed_precision": True,
+    "seed": 2,
+    "device": "cpu",
+}
+
+
+def test_runs_of_older_versions_are_resumed(tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"settings": OLD_SETTINGS}))
+    config = resume_config(TrainConfig(resume=tmp_path), first_reward)
+    assert config.rewards.alpha_range == (0.5, 5.0) and config.decode.seed == 2
+    assert config.rollout.experts == ("threshold:0.9",) and config.decode.block_length == 16
+    for old, new in ((None, ()), ("entropy:1", ("entropy:1",))):
+        write_run(tmp_path, imitate=old)
+        assert resume_config(TrainConfig(resume=tmp_path)).imitation.imitate == new
+
+
+def test_a_file_that_is_no_run_is_refused(tmp_path):
+    for text in ("[]", "{}", '{"settings": 3}', '{"settings": {"colour": 1}}'):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(UnmaskError, match="not of this version"):
+            resume_config(TrainConfig(resume=tmp_path))
+
+
+def test_starting_over_in_a_run_directory_is_refused(tmp_path, tiny_dir):
+    run = train(tiny_run(tmp_path / "run", tiny_dir, rounds=1))
+    with pytest.raises(UnmaskError, match="already holds files"):
+        train(tiny_run(run, tiny_dir))

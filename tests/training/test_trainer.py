@@ -1,0 +1,280 @@
+"""Whole training runs: what they write, each method, and what they leave alone."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+import unmask.training.front as front
+import unmask.training.trainer as trainer
+from tests.training.runs import (
+    Killed,
+    assert_equal_weights,
+    kill_before_round,
+    read_metrics,
+    tiny_run,
+)
+from unmask import TrainConfig, UnmaskError, train
+from unmask.files import read_tensors
+
+
+def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_dir, any_digit):
+    run = train(tiny_run(tmp_path / "run", tiny_dir))
+    metrics = read_metrics(run)
+    assert [entry["round"] for entry in metrics] == [1, 2, 3, 4, 5, 6]
+    assert {"reward", "accuracy", "nfe", "entropy", "silent", "grad_norm"} <= set(metrics[0])
+    assert [entry["round"] for entry in metrics if "eval_reward" in entry] == [2, 4, 6]
+    assert any(entry["grad_norm"] > 0 for entry in metrics)
+    for name in ("best", "last"):
+        config = json.loads((run / name / "config.json").read_text())
+        assert config["metadata"]["trained"]["alpha"] == 1.0 and config["fallback"] is True
+    assert list(run.rglob("events.out.tfevents*"))
+
+
+METHODS = {
+    "steered": {"experts": ("threshold:0.5", "confidence:2")},
+    "ordered": {"action": "plackett-luce", "experts": ("threshold:0.5",)},
+    "warm": {
+        "imitate": ("entropy:1", "threshold:0.1"),
+        "imitation_rounds": 2,
+        "fallback": True,
+        "entropy_bonus": 0.01,
+    },
+    "annealed": {"alpha_start": 10.0},
+    "every α": {"alpha_range": (0.1, 10.0), "dense": 0.1},
+    "richer inputs": {"inputs": 3, "hidden": True, "reward": "additive"},
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_method_trains_and_resumes_bit_for_bit(
+    tmp_path, tiny_dir, any_digit, monkeypatch, name
+):
+    monkeypatch.setattr(front, "RANGE_PROMPTS", 4)
+    changes = {"rounds": 4} | METHODS[name]
+    whole = train(tiny_run(tmp_path / "whole", tiny_dir, **changes))
+    kill_before_round(monkeypatch, 3)
+    with pytest.raises(Killed):
+        train(tiny_run(tmp_path / "cut", tiny_dir, **changes))
+    kill_before_round(monkeypatch, -1)
+    train(TrainConfig(resume=tmp_path / "cut"))
+    assert_equal_weights(whole, tmp_path / "cut")
+    metrics = read_metrics(whole)
+    assert any(entry["grad_norm"] > 0 for entry in metrics)
+    assert ("expert_accuracy" in metrics[-1]) is bool(changes.get("experts"))
+    saved = json.loads((whole / "last" / "config.json").read_text())
+    assert len(saved["metadata"]["pareto"]) == (9 if "alpha_range" in changes else 5)
+    assert "## Accuracy against NFE" in (whole / "last" / "README.md").read_text()
+
+
+def test_imitation_learns_the_experts_decisions(tmp_path, tiny_dir, any_digit):
+    changes = {
+        "rounds": 30,
+        "imitate": ("confidence:3",),
+        "imitation_rounds": 30,
+        "prompts": 8,
+        "eval_every": 30,
+        "initial_bias": -2.0,
+    }
+    run = train(tiny_run(tmp_path / "run", tiny_dir, **changes | {"block_length": 6}))
+    metrics = read_metrics(run)
+    assert metrics[0]["nfe"] == 2, "the expert's"
+    assert metrics[-1]["eval_nfe"] < 3.2, "a policy that starts at a bias of −2 needs about five"
+
+
+def test_decode_options_reach_rollouts_and_evaluations(tmp_path, tiny_dir, any_digit, monkeypatch):
+    import unmask.training.session as session
+
+    seen, original = [], session.decode
+
+    def decode(model, prompts, policy, options, **others):
+        seen.append(options)
+        return original(model, prompts, policy, options, **others)
+
+    monkeypatch.setattr(session, "decode", decode)
+    train(
+        tiny_run(
+            tmp_path / "run", tiny_dir, rounds=1, temperature=0.5, stop_at_eos=True, cfg_scale=0.5
+        )
+    )
+    assert len(seen) == 1 + 1 + 2 * 5, "a round, an evaluation, and two fronts"
+    for options in seen:
+        assert (options.temperature, options.stop_at_eos, options.cfg_scale) == (0.5, True, 0.5)
+        assert (options.max_new_tokens, options.block_length) == (6, 3)
+
+
+def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir, any_digit):
+    start = str(train(tiny_run(tmp_path / "first", tiny_dir, rounds=2)) / "last")
+    train(tiny_run(tmp_path / "second", tiny_dir, rounds=1, lr=0.0, start=start))
+    a, b = (
+        read_tensors(tmp_path / run / "last" / "model.safetensors") for run in ("first", "second")
+    )
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    for changes in ({"width": 32}, {"start": "threshold:0.9"}):
+        with pytest.raises(UnmaskError, match="does not fit"):
+            train(tiny_run(tmp_path / "third", tiny_dir, **({"start": start} | changes)))
+        assert not (tmp_path / "third").exists()
+
+
+def test_alpha_moves_from_its_start_to_its_end_on_a_log_scale(tmp_path, tiny_dir):
+    seen = []
+
+    def reward(correctness, nfe, length, alpha):
+        seen.append(float(alpha[0]))
+        return correctness
+
+    train(
+        tiny_run(tmp_path / "run", tiny_dir, rounds=4, eval_every=4, alpha_start=16.0),
+        reward=reward,
+    )
+    assert seen == pytest.approx([16, 4, 1, 1, 1]), "four rounds and an evaluation"
+
+
+def test_your_own_reward(tmp_path, tiny_dir):
+    run = train(
+        tiny_run(tmp_path / "run", tiny_dir, rounds=1),
+        reward=lambda correctness, nfe, length, alpha: nfe.float(),
+    )
+    entry = read_metrics(run)[0]
+    assert entry["reward"] == entry["nfe"]
+
+
+@pytest.mark.parametrize("imitate", [(), ("threshold:0.5", "confidence:2")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_reward_that_is_not_finite_names_the_prompt_and_the_round(
+    tmp_path, tiny_dir, any_digit, value, imitate
+):
+    calls = []
+
+    def reward(correctness, nfe, length, alpha):
+        calls.append(1)
+        return correctness if len(calls) < 3 else torch.full_like(correctness, value)
+
+    config = tiny_run(tmp_path / "run", tiny_dir, imitate=imitate, eval_every=100, save_every=1)
+    with pytest.raises(UnmaskError, match=r"reward is (nan|inf) for the prompt '.+=' in round \d"):
+        train(config, reward=reward)
+    last = tmp_path / "run" / "last" / "model.safetensors"
+    if last.exists():
+        assert all(torch.isfinite(x).all() for x in read_tensors(last).values())
+    assert "NaN" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_a_reward_of_the_wrong_shape_is_refused(tmp_path, tiny_dir):
+    for value in (torch.zeros(1), 0.5):
+        with pytest.raises(UnmaskError, match=r"a tensor of 12 numbers"):
+            train(tiny_run(tmp_path / "run", tiny_dir), reward=lambda *_, value=value: value)
+        for path in sorted((tmp_path / "run").rglob("*"), reverse=True):
+            path.unlink() if path.is_file() else path.rmdir()
+        (tmp_path / "run").rmdir()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, tiny_dir, any_digit, monkeypatch):
+    original = torch.optim.AdamW.step
+    count = []
+
+    def step(self, *arguments, **others):
+        result = original(self, *arguments, **others)
+        count.append(1)
+        if len(count) == 9:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0][0] = float("nan")
+        return result
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(UnmaskError, match=r"weight confidence.weight is not finite .* round \d"):
+        train(tiny_run(tmp_path / "run", tiny_dir, save_every=1, eval_every=1))
+    for path in (tmp_path / "run").rglob("*.safetensors"):
+        tensors = read_tensors(path)
+        assert all(torch.isfinite(x).all() for n, x in tensors.items() if n != "best"), path
+
+
+def test_the_callers_random_generators_are_left_alone(tmp_path, tiny_dir, monkeypatch):
+    def fails(*arguments):
+        raise AssertionError("the generator of the module random was seeded")
+
+    # The type checks of the tests draw from the module random, so only its seed is watched.
+    monkeypatch.setattr(random, "seed", fails)
+    start = str(train(tiny_run(tmp_path / "first", tiny_dir, rounds=1)) / "last")
+    np.random.seed(2)
+    torch.manual_seed(3)
+    train(tiny_run(tmp_path / "run", tiny_dir, rounds=1, start=start))
+    assert np.random.rand() == np.random.RandomState(2).rand()
+    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(3))
+
+
+def test_a_failed_evaluation_costs_no_round(tmp_path, tiny_dir, any_digit, monkeypatch):
+    whole = train(tiny_run(tmp_path / "whole", tiny_dir, save_every=100))
+    original = trainer.evaluate_policy
+
+    def fails(session, state):
+        if state.round == 4:
+            raise RuntimeError("out of memory")
+        return original(session, state)
+
+    monkeypatch.setattr(trainer, "evaluate_policy", fails)
+    with pytest.raises(RuntimeError):
+        train(tiny_run(tmp_path / "cut", tiny_dir, save_every=100))
+    assert int(read_tensors(tmp_path / "cut" / "checkpoint.safetensors")["round"]) == 4
+    monkeypatch.setattr(trainer, "evaluate_policy", original)
+    train(TrainConfig(resume=tmp_path / "cut"))
+    names = ("checkpoint.safetensors", "best/model.safetensors", "last/model.safetensors")
+    assert_equal_weights(whole, tmp_path / "cut", names)
+    left, right = read_metrics(whole), read_metrics(tmp_path / "cut")
+    for entry in (*left, *right):
+        entry.pop("rollout_seconds"), entry.pop("update_seconds")
+    assert left == right
+
+
+def test_a_task_without_validation_examples_is_refused_before_the_model_is_loaded(
+    tmp_path, monkeypatch
+):
+    import dataclasses
+
+    import unmask.tasks
+    from unmask.tasks import EMBEDDED
+
+    chain = EMBEDDED["chain"]
+
+    class Source:
+        def stream(self, name, split, seed):
+            return chain.source.stream(name, split, seed) if split == "train" else iter(())
+
+        def batch(self, name, start, stop, seed, group):
+            return chain.source.batch(name, start, stop, seed, group)
+
+    monkeypatch.setitem(unmask.tasks.EMBEDDED, "chain", dataclasses.replace(chain, source=Source()))
+    with pytest.raises(UnmaskError, match="no validation examples"):
+        train(TrainConfig(out=tmp_path / "run", model=str(tmp_path / "nowhere")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_output_directory_is_checked_before_anything_is_loaded(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "file").write_text("kept")
+    with pytest.raises(UnmaskError, match="already holds files"):
+        train(TrainConfig(out=tmp_path / "run", model="nowhere", task="nothing"))
+    with pytest.raises(UnmaskError, match="nothing"):
+        train(TrainConfig(out=tmp_path / "new", model="nowhere", task="nothing"))
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"experts": ("nobody",)}, "nobody"), ({"imitate": ("threshold:2",)}, "λ")],
+)
+def test_heuristics_are_checked_before_anything_is_loaded(tmp_path, changes, message):
+    with pytest.raises(UnmaskError, match=message):
+        train(TrainConfig(out=tmp_path / "run", model="nowhere", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rounds_without_signal_leave_every_weight_alone(tmp_path, tiny_dir):
+    """Every reward is equal: neither weight decay nor momentum may move anything."""
+    run = train(
+        tiny_run(tmp_path / "run", tiny_dir, rounds=2),
+        reward=lambda correctness, nfe, length, alpha: torch.ones_like(correctness),
+    )
+    assert {entry["silent"] for entry in read_metrics(run)} == {1.0}
+    assert not [name for name in read_tensors(run / "checkpoint.safetensors") if "/step" in name]
