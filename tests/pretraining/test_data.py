@@ -17,6 +17,7 @@ from unmask.pretraining.data import (
     varied_batches,
 )
 
+STEPS = range(100)
 TASK = load_task("word-problems")
 LENGTHS = (48, 192)
 CONFIG = PretrainConfig(
@@ -25,7 +26,6 @@ CONFIG = PretrainConfig(
     whole_numbers=100,
     buffer_lengths=LENGTHS,
     batch_size=8,
-    steps=100,
 )
 
 
@@ -36,7 +36,7 @@ def vocabulary():
 
 def test_rows_hold_a_prompt_its_answer_and_ends_of_sequence_alone(vocabulary):
     eos = vocabulary.tokenizer.eos_token_id
-    batches = list(islice(varied_batches(TASK, vocabulary, CONFIG, 0, LENGTHS), 40))
+    batches = list(islice(varied_batches(TASK, vocabulary, CONFIG, STEPS, LENGTHS), 40))
     seen = set()
     for batch in batches:
         for row, end, hidden in zip(batch.tokens, batch.ends, batch.masks, strict=True):
@@ -50,7 +50,7 @@ def test_rows_hold_a_prompt_its_answer_and_ends_of_sequence_alone(vocabulary):
 
 def test_buffers_have_many_lengths_and_rows_of_a_batch_are_alike(vocabulary):
     batches = list(
-        islice(varied_batches(TASK, vocabulary, CONFIG, 0, LENGTHS), 2 * BATCHES_AT_ONCE)
+        islice(varied_batches(TASK, vocabulary, CONFIG, STEPS, LENGTHS), 2 * BATCHES_AT_ONCE)
     )
     lengths = [batch.tokens.shape[1] for batch in batches]
     assert len(set(lengths)) > BATCHES_AT_ONCE
@@ -59,8 +59,8 @@ def test_buffers_have_many_lengths_and_rows_of_a_batch_are_alike(vocabulary):
 
 
 def test_a_step_has_the_same_batch_wherever_a_run_starts(vocabulary):
-    whole = list(islice(varied_batches(TASK, vocabulary, CONFIG, 0, LENGTHS), 24))
-    late = list(islice(varied_batches(TASK, vocabulary, CONFIG, 19, LENGTHS), 5))
+    whole = list(islice(varied_batches(TASK, vocabulary, CONFIG, STEPS, LENGTHS), 24))
+    late = list(islice(varied_batches(TASK, vocabulary, CONFIG, STEPS[19:], LENGTHS), 5))
     for one, other in zip(whole[19:], late, strict=True):
         assert torch.equal(one.tokens, other.tokens) and torch.equal(one.masks, other.masks)
 
@@ -75,4 +75,4 @@ def test_an_example_that_does_not_fit_is_named(vocabulary):
 def test_a_task_whose_examples_never_fit_is_refused(vocabulary):
     short = replace(vocabulary, answer_length=1)
     with pytest.raises(UnmaskError, match="word-problems"):
-        next(varied_batches(TASK, short, CONFIG, 0, LENGTHS))
+        next(varied_batches(TASK, short, CONFIG, STEPS, LENGTHS))

@@ -11,6 +11,7 @@ from unmask.pretraining import PretrainConfig
 from unmask.pretraining.data import BATCHES_AT_ONCE, find_vocabulary
 from unmask.pretraining.results import find_kinds, line_batches, split_lines
 
+STEPS = range(100)
 TASK = load_task("word-problems")
 CONFIG = PretrainConfig(
     task="word-problems",
@@ -18,7 +19,6 @@ CONFIG = PretrainConfig(
     whole_numbers=100,
     buffer_lengths=(48, 192),
     result_lines=8,
-    steps=100,
 )
 
 
@@ -44,7 +44,7 @@ def test_the_last_number_behind_an_equals_sign_is_found(vocabulary, answer, resu
 
 
 def test_each_row_is_a_line_with_one_hidden_number(vocabulary):
-    for batch in islice(line_batches(TASK, vocabulary, CONFIG, 0), BATCHES_AT_ONCE):
+    for batch in islice(line_batches(TASK, vocabulary, CONFIG, STEPS), BATCHES_AT_ONCE):
         assert len(batch.tokens) == CONFIG.result_lines
         assert (batch.masks.sum(1) == 1).all()
         for row, end, hidden in zip(batch.tokens, batch.ends, batch.masks, strict=True):
@@ -55,14 +55,14 @@ def test_each_row_is_a_line_with_one_hidden_number(vocabulary):
 
 
 def test_a_step_has_the_same_lines_wherever_a_run_starts(vocabulary):
-    whole = list(islice(line_batches(TASK, vocabulary, CONFIG, 0), 20))
-    late = next(line_batches(TASK, vocabulary, CONFIG, 19))
+    whole = list(islice(line_batches(TASK, vocabulary, CONFIG, STEPS), 20))
+    late = next(line_batches(TASK, vocabulary, CONFIG, STEPS[19:]))
     assert torch.equal(whole[19].tokens, late.tokens)
 
 
 def test_a_task_without_such_lines_is_refused(vocabulary):
     with pytest.raises(UnmaskError, match="result_lines"):
-        next(line_batches(load_task("reasoning_gym:leg_counting"), vocabulary, CONFIG, 0))
+        next(line_batches(load_task("reasoning_gym:leg_counting"), vocabulary, CONFIG, STEPS))
 
 
 def test_lines_need_buffers():

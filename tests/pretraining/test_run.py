@@ -65,6 +65,20 @@ def test_a_run_may_be_resumed_for_longer_and_says_so(tmp_path):
     assert [json.loads(line)["step"] for line in curve] == [2, 3]
 
 
+def test_a_run_stopped_and_resumed_is_the_same_as_one(tmp_path):
+    pretrain(PretrainConfig(out=tmp_path / "one", steps=4, **SMALL))
+    pretrain(PretrainConfig(out=tmp_path / "two", steps=4, until=1, **SMALL))
+    assert not same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    pretrain(PretrainConfig(out=tmp_path / "two", steps=4, resume=True, **SMALL))
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    recipe = json.loads((tmp_path / "two" / "recipe.json").read_text(encoding="utf-8"))
+    assert "earlier" not in recipe
+    pretrain(PretrainConfig(out=tmp_path / "two", steps=4, until=2, resume=True, **SMALL))
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    curve = (tmp_path / "two" / "loss.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in curve] == [1, 4]
+
+
 def test_other_settings_are_refused_when_resumed(tmp_path):
     pretrain(PretrainConfig(out=tmp_path / "m", steps=1, **SMALL))
     changed = PretrainConfig(out=tmp_path / "m", steps=1, matrix_lr=1e-3, resume=True, **SMALL)

@@ -67,8 +67,10 @@ class PretrainConfig:
     save_every: int = 500
     """Steps between checkpoints."""
     resume: bool = False
-    """Go on from the checkpoint in `out`, with the same settings but perhaps other `steps` and
-    another `cooldown`."""
+    """Go on from the checkpoint in `out`, with the same settings but perhaps other `steps`,
+    `cooldown` and `result_lines`."""
+    until: int | None = None
+    """Stop behind this step, before all `steps` are done, with a checkpoint to resume from."""
     device: str = "cpu"
     """Device to train on."""
     vocabulary: int = 1024
@@ -94,6 +96,8 @@ class PretrainConfig:
             value = getattr(self, name)
             if not 0 <= value <= high:
                 raise UnmaskError(f"{name} is {value}; give 0 to {high}")
+        if self.until is not None and self.until < 1:
+            raise UnmaskError(f"until is {self.until}; give a step from 1 on, or nothing")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise UnmaskError(
                 f"width {self.width} cannot be cut into {self.heads} heads of even size; change "

@@ -152,23 +152,23 @@ def varied_batches(
     task: Task,
     vocabulary: Vocabulary,
     config: PretrainConfig,
-    start: int,
+    steps: range,
     buffer_lengths: tuple[int, int],
 ) -> Iterator[VariedBatch]:
-    """The batches from step `start` on, each padded to a length of its own.
+    """The batches of these steps, each padded to a length of its own.
 
     Args:
         task: where the examples come from.
         vocabulary: the tokenizer, and the longest prompts and answers that are taken.
-        config: batch size, share of suffix masks, number of steps, seed.
-        start: the first step.
+        config: batch size, share of suffix masks and seed.
+        steps: numbers of the steps; each has the same batch in whatever range it is.
         buffer_lengths: the shortest and the longest buffer in tokens.
 
     Raises:
         UnmaskError: if hardly any example is short enough.
     """
     pool: list[list[tuple[list[int], list[int]]]] = []
-    for step in range(start, config.steps):
+    for step in steps:
         part, index = divmod(step, BATCHES_AT_ONCE)
         if not pool or index == 0:
             pool = draw_pool(task, vocabulary, config, part)

@@ -1,8 +1,8 @@
 """Single lines of solutions with one computed number hidden.
 
 In a whole solution a hidden result is seldom something to compute: mostly its operands are hidden
-too, or it stands in the next line once more. A line alone, such as `5 bills * $20 = $100 in
-total.`, is a tenth as long and always has something to compute.
+too, or it stands in the next line once more. A line alone, such as `5 bills * $20 = $100 in total`,
+is a tenth as long and always has something to compute.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def split_lines(answer: list[int], kinds: TokenKinds) -> list[tuple[list[int], i
 
 
 def line_batches(
-    task: Task, vocabulary: Vocabulary, config: PretrainConfig, start: int
+    task: Task, vocabulary: Vocabulary, config: PretrainConfig, steps: range
 ) -> Iterator[LineBatch]:
-    """The lines of each step from `start` on."""
+    """The lines of each of these steps."""
     kinds, pool = find_kinds(vocabulary), []
-    for step in range(start, config.steps):
+    for step in steps:
         part, index = divmod(step, BATCHES_AT_ONCE)
         if not pool or index == 0:
             pool = draw_lines(task, vocabulary, kinds, config, part)

@@ -39,7 +39,7 @@ from unmask.processes import usable_device
 from unmask.tasks import Task, load_task
 
 # Settings that change nothing about the weights.
-NO_RECIPE = ("out", "resume", "compile", "device", "save_every", "data_dir")
+NO_RECIPE = ("out", "resume", "until", "compile", "device", "save_every", "data_dir")
 # Settings that may change when a run is resumed: it can go on for longer or end sooner, and learn
 # from single lines in a part of its time alone.
 SCHEDULE = ("steps", "cooldown", "result_lines")
@@ -69,25 +69,28 @@ def pretrain(config: PretrainConfig) -> Path:
     learner = new_learner(config, vocabulary)
     start, curve = open_run(config, learner)
     network = compile_network(config, learner.model) if config.compile else learner.model
-    progress = Progress(config.steps, curve)
-    for step, loss_of in enumerate(draw_losses(task, vocabulary, config, start), start):
+    last = min(config.until or config.steps, config.steps)
+    progress = Progress(config.steps, last, curve)
+    for step, loss_of in enumerate(draw_losses(task, vocabulary, config, start, last), start):
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of(network)
         update_learner(learner, loss, config, step)
         record_loss(progress, step + 1, loss)
-        if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+        if (step + 1) % config.save_every == 0 or step + 1 == last:
             save_run(config, learner, vocabulary, step + 1, curve)
     return config.out
 
 
 def draw_losses(
-    task: Task, vocabulary: Vocabulary, config: PretrainConfig, start: int
+    task: Task, vocabulary: Vocabulary, config: PretrainConfig, start: int, stop: int
 ) -> Iterator[LossOf]:
-    """For each step from `start` on, the loss on the step's batch as a function of the network."""
+    """For each step from `start` up to `stop`, the loss on the step's batch as a function of the
+    network."""
     mask_id, shift = cast(int, vocabulary.tokenizer.mask_token_id), int(config.family == "dream")
     if config.buffer_lengths is not None:
-        lines = line_batches(task, vocabulary, config, start)
-        for varied in varied_batches(task, vocabulary, config, start, config.buffer_lengths):
+        steps = range(start, stop)
+        lines = line_batches(task, vocabulary, config, steps)
+        for varied in varied_batches(task, vocabulary, config, steps, config.buffer_lengths):
             tensors = [x.to(config.device) for x in (varied.tokens, varied.masks, varied.ends)]
             loss_of = bind_loss(hidden_loss, tensors, mask_id, shift)
             if config.result_lines:
@@ -96,7 +99,7 @@ def draw_losses(
                 loss_of = add_losses(loss_of, bind_loss(hidden_loss, tensors, mask_id, shift))
             yield loss_of
         return
-    for step in range(start, config.steps):
+    for step in range(start, stop):
         fixed = fixed_batch(task, vocabulary, config, step)
         tensors = [x.to(config.device) for x in (fixed.tokens, fixed.prompt_lengths, fixed.masks)]
         yield bind_loss(diffusion_loss, tensors, mask_id, shift)
@@ -188,12 +191,14 @@ class Progress:
 
     Attributes:
         steps: of the whole run.
+        last: the step that this process ends with.
         curve: gets the mean loss of every `LOG_EVERY` steps.
         began, printed: times in seconds, of the start and of the last line on the screen.
         total, count: sum and number of the losses since the last entry of `curve`.
     """
 
     steps: int
+    last: int
     curve: list[dict[str, Any]]
     began: float = field(default_factory=time.perf_counter)
     printed: float = -float("inf")
@@ -205,7 +210,7 @@ def record_loss(progress: Progress, step: int, loss: Tensor) -> None:
     """Takes the loss of step number `step`, counted from 1; prints a line for the first step and
     then every `PROGRESS_EVERY` seconds, and writes the curve."""
     progress.total, progress.count = progress.total + loss.detach(), progress.count + 1
-    now, last = time.perf_counter(), step == progress.steps
+    now, last = time.perf_counter(), step == progress.last
     seconds = now - progress.began
     if now - progress.printed >= PROGRESS_EVERY or last:
         mean = float(progress.total) / progress.count
