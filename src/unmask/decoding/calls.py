@@ -34,10 +34,6 @@ def generate(
     prompts: Sequence[Prompt],
     policy: Policy | str | Path,
     options: DecodeOptions | None = None,
-    *,
-    batch_size: int = 64,
-    infill: bool = False,
-    record: bool = False,
     **settings: Any,
 ) -> Generation:
     """Answers prompts with a frozen model and an unmasking policy.
@@ -48,13 +44,11 @@ def generate(
             token ids; of any lengths.
         policy: a policy, or a spec or directory for `load_policy`.
         options: lengths, temperature and the like; None takes the defaults.
-        batch_size: rows decoded side by side; changes the speed, never the result.
-        infill: the prompts hold mask tokens, and only those are filled; see `infill`.
-        record: keep every decision in `Generation.transitions`.
-        settings: any field of `DecodeOptions` by keyword, which wins over `options`:
-            max_new_tokens, block_length, temperature, top_p, top_k, cfg_scale, eos, stop_at_eos,
-            stop, max_passes, cache, cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never",
-            its `confidence_eos_eot_inf` is eos="last".
+        settings: the keywords of `stream`: `batch_size` (64 by default), `infill`, `record`, and
+            any field of `DecodeOptions`, which wins over `options`: max_new_tokens, block_length,
+            temperature, top_p, top_k, cfg_scale, eos, stop_at_eos, stop, max_passes, cache,
+            cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never", its
+            `confidence_eos_eot_inf` is eos="last".
 
     Raises:
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
@@ -63,8 +57,7 @@ def generate(
         >>> model = load_model("embedded/chain")
         >>> generate(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48).text
     """
-    arguments = {"batch_size": batch_size, "infill": infill, "record": record}
-    return finish(stream(model, prompts, policy, options, **arguments, **settings))
+    return finish(stream(model, prompts, policy, options, **settings))
 
 
 def infill(
@@ -72,8 +65,6 @@ def infill(
     prompts: Sequence[Prompt],
     policy: Policy | str | Path,
     options: DecodeOptions | None = None,
-    *,
-    batch_size: int = 64,
     **settings: Any,
 ) -> Generation:
     """Fills the mask tokens in texts, and nothing else.
@@ -84,7 +75,6 @@ def infill(
         policy: as for `generate`.
         options: as for `generate`; `max_new_tokens` is not used. A block length counts masks, not
             positions of the text.
-        batch_size: as for `generate`.
         settings: as for `generate`.
 
     Returns:
@@ -94,7 +84,7 @@ def infill(
     Raises:
         UnmaskError: as `generate`, and if a prompt holds no mask token.
     """
-    return generate(model, prompts, policy, options, batch_size=batch_size, infill=True, **settings)
+    return generate(model, prompts, policy, options, infill=True, **settings)
 
 
 def stream(
@@ -110,7 +100,15 @@ def stream(
 ) -> Steps:
     """`generate`, step by step: yields a `Step` after each pass, and may be closed at any time.
 
-    Args: those of `generate`.
+    Args:
+        model: from `load_model`.
+        prompts: as for `generate`.
+        policy: as for `generate`.
+        options: as for `generate`.
+        batch_size: rows decoded side by side; changes the speed, never the result.
+        infill: the prompts hold mask tokens, and only those are filled; see `infill`.
+        record: keep every decision in `Generation.transitions`.
+        settings: any field of `DecodeOptions` by keyword, as for `generate`.
 
     Returns:
         A generator of steps, whose own return value is the `Generation` (`unmask.decoding.finish`

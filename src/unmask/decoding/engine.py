@@ -79,6 +79,7 @@ class Engine:
         self.canvas = Canvas(self.model, self.schedule.slots)
         self.proposer = Proposer(self.model, self.canvas, least)
         self.proposer.cost = cost
+        self.schedule.free.clear()
 
     @property
     def idle(self) -> bool:
