@@ -80,10 +80,10 @@ class Processes:
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if world == 1:
             return Processes(0, 1, usable_device(device))
-        if device != "cpu" and torch.device(device).index is not None:
+        if device != "cpu" and ":" in device:
             raise UnmaskError(
                 f"device is {device!r} and there are {world} processes, which would share it; give "
-                f"{torch.device(device).type}, and each process takes its own"
+                f"{device.partition(':')[0]}, and each process takes its own"
             )
         from accelerate import PartialState
 

@@ -88,6 +88,55 @@ def test_a_stop_string_may_be_a_special_token(tiny_model):
         assert row_text(tiny_model, Request((5,), policy, options), ids).strip() == text
 
 
+@pytest.fixture(scope="module")
+def byte_model(tiny_model):
+    """The tiny model with a byte-level tokenizer, in which a character may be several tokens."""
+    from dataclasses import replace
+
+    from unmask.models.tokenizer import learned_tokenizer
+
+    tokenizer = learned_tokenizer(["say more there STOP x"] * 3, 300)
+    ends, never = (tokenizer.eos_token_id,), (tokenizer.mask_token_id, tokenizer.pad_token_id)
+    special = {"mask_id": tokenizer.mask_token_id, "eos_ids": ends, "never_ids": never}
+    return replace(tiny_model, tokenizer=tokenizer, **special)
+
+
+@pytest.mark.parametrize(
+    ("written", "stop", "text"),
+    [
+        ("héllo<pad> there STOP more", "STOP", "héllo there "),
+        ("é<mask>x STOP", "STOP", "éx "),
+        ("中文 😀 STOP", "STOP", "中文 😀 "),
+        ("say<pad>more", "<pad>", "say"),
+        ("say<pad>more", "d>", "say"),
+        ("héllo", "l", "hé"),
+    ],
+)
+def test_text_before_a_stop_string_has_whole_characters_and_no_special_tokens(
+    byte_model, written, stop, text
+):
+    from unmask.decoding import DecodeOptions, Request
+    from unmask.decoding.generation import count_answer, row_text
+
+    ids = byte_model.tokenizer(written, add_special_tokens=False)["input_ids"]
+    options = DecodeOptions(max_new_tokens=len(ids), stop=(stop,))
+    request = Request((5,), load_policy("confidence:1"), options)
+    assert row_text(byte_model, request, ids) == text
+    assert count_answer(byte_model, request, ids, [0] * len(ids)) <= len(ids)
+
+
+def test_tokens_of_the_answer_are_those_that_were_revealed():
+    model, prompts = unmask.load_model("embedded/chain"), ["7 a +5 b *3 ="]
+    cut = unmask.generate(model, prompts, "confidence:4", max_new_tokens=48, max_passes=2)
+    revealed = (cut.reveal_step[0] >= 0) & (cut.tokens[0] != model.eos_ids[0])
+    assert int(cut.answer_tokens[0]) <= int(revealed.sum()) <= 8
+    options = {"max_new_tokens": 48, "block_length": 16}
+    whole = unmask.generate(model, prompts, "confidence:1", **options)
+    stopped = unmask.generate(model, prompts, "confidence:1", stop=("#",), **options)
+    expected = model.tokenizer(stopped.text[0], add_special_tokens=False)["input_ids"]
+    assert int(stopped.answer_tokens[0]) == len(expected) < int(whole.answer_tokens[0])
+
+
 def test_the_limit_of_passes_leaves_masks(tiny_model):
     options = {"max_new_tokens": 8, "block_length": 4}
     whole = unmask.generate(tiny_model, [[5, 6]], "confidence:1", **options)

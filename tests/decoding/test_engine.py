@@ -1,6 +1,7 @@
 """The engine: requests that come and go, each with options, policy and length of its own."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -84,6 +85,13 @@ def test_each_row_is_what_it_is_alone_whatever_comes_and_goes_beside_it(tiny_mod
     rng = random.Random(seed)
     requests = [random_request(rng, policies) for _ in range(rng.randint(2, 9))]
     requests += [rng.choice(requests) for _ in range(rng.randint(0, 4))]  # equal rows, as in groups
+    for _ in range(rng.randint(0, 3)):  # the same canvas with another policy, or other blocks
+        twin, other = rng.choice(requests), rng.choice(policies)
+        blocks = rng.randint(1, twin.length)
+        options = replace(twin.options, block_length=rng.choice([None, blocks]))
+        alpha = 3.0 if getattr(other, "alpha", None) else None
+        requests.append(replace(twin, policy=other, options=options, alpha=alpha))
+    rng.shuffle(requests)
     engine, found, cancelled = Engine(tiny_model, rng.randint(1, 5)), {}, set()
     tickets: dict[int, Request] = {}
     waiting = list(requests)
@@ -175,10 +183,92 @@ def test_logits_that_are_no_numbers_stop_the_decode(tiny_dir):
     model = unmask.load_model(tiny_dir, dtype=torch.float32)
     model.network.lm_head.weight.data[9] = float("nan")
     for spec in ("threshold:0.9", "margin:1", "entropy:0.5"):
-        with pytest.raises(UnmaskError, match=r"not finite .* pass 1 of row 0"):
+        with pytest.raises(UnmaskError, match=r"prompt 0: .* not finite .* in pass 1"):
             decode(model, [[5, 6]], load_policy(spec), max_new_tokens=4)
     with pytest.raises(UnmaskError, match="not finite"):
         decode(model, [[5, 6]], learned(0), max_new_tokens=4)
+
+
+@pytest.mark.parametrize("eos", ["free", "never", "last"])
+def test_a_broken_model_is_found_whatever_becomes_of_ends(tiny_dir, eos):
+    model = unmask.load_model(tiny_dir, dtype=torch.float32)
+    model.network.lm_head.weight.data.fill_(float("nan"))
+    with pytest.raises(UnmaskError, match="not finite"):
+        decode(model, [[5, 6]], load_policy("threshold:0.9"), max_new_tokens=4, eos=eos)
+
+
+def test_a_row_that_breaks_leaves_alone(tiny_dir):
+    """Token 9 has an embedding that is no number, so only the row that holds it breaks."""
+    model = unmask.load_model(tiny_dir, dtype=torch.float32)
+    whole = unmask.load_model(tiny_dir, dtype=torch.float32)
+    embedding = model.network.get_input_embeddings()
+    model.network.lm_head.weight = torch.nn.Parameter(embedding.weight.data.clone())
+    whole.network.lm_head.weight = model.network.lm_head.weight
+    embedding.weight.data[9] = float("nan")
+    model, whole = (replace(m, never_ids=(*m.never_ids, 9)) for m in (model, whole))
+    policy, options = load_policy("confidence:1"), DecodeOptions(max_new_tokens=5)
+    prompts = [(5, 6), (5, 9), (5, 6), (7, 8)]
+    engine, found = Engine(model, 3), {}
+    for i, prompt in enumerate(prompts):
+        engine.submit(Request(prompt, policy, options, i))
+    while not engine.idle:
+        found |= {result.ticket: result for result in engine.step().results}
+    assert "not finite" in found[1].error and "pass 1" in found[1].error
+    for ticket in (0, 2, 3):
+        alone = result_of(whole, Request(prompts[ticket], policy, options, ticket))
+        assert not found[ticket].error and same_result(found[ticket], alone)
+
+
+def test_rows_for_which_there_is_no_memory_are_dropped_and_others_go_on(tiny_model, monkeypatch):
+    from unmask.decoding.canvas import Canvas
+
+    engine, policy = Engine(tiny_model, 4), load_policy("confidence:1")
+    first = engine.submit(Request((5, 6), policy, DecodeOptions(max_new_tokens=4)))
+    engine.step()
+    late = engine.submit(Request((5, 6), policy, DecodeOptions(max_new_tokens=40)))
+    grow = Canvas._grow
+
+    def fail(canvas, slots, width, length):
+        if length > 4:
+            raise MemoryError
+        grow(canvas, slots, width, length)
+
+    monkeypatch.setattr(Canvas, "_grow", fail)
+    with pytest.raises(MemoryError):
+        engine.step()
+    with pytest.raises(UnmaskError, match="neither waiting nor in flight"):
+        engine.cancel(late)
+    done = []
+    while not engine.idle:
+        done += engine.step().results
+    assert [(result.ticket, result.nfe) for result in done] == [(first, 4)]
+
+
+def test_a_policy_that_cannot_decide_for_the_model_is_refused_at_once(tiny_model):
+    told = replace(learned(2, conditioned=True), alpha=None)
+    for policy, says in ((told, "one for every α"), (learned(3, hidden=7), "of width 7")):
+        with pytest.raises(UnmaskError, match=says):
+            unmask.stream(tiny_model, [[5, 6]], policy, max_new_tokens=4)
+        with pytest.raises(UnmaskError, match=says):
+            Engine(tiny_model).submit(Request((5, 6), policy, DecodeOptions(max_new_tokens=4)))
+    mates = Engine(tiny_model)
+    for alpha in (1.0, 9.0):
+        mates.submit(Request((5, 6), told, DecodeOptions(max_new_tokens=4), alpha=alpha))
+    assert mates.step() is not None
+
+
+def test_a_long_row_leaves_nothing_behind_and_slots_grow_in_bounds(tiny_model):
+    engine, policy = Engine(tiny_model, 6), load_policy("confidence:9")
+    engine.submit(Request((5,) * 90, policy, DecodeOptions(max_new_tokens=50)))
+    while not engine.idle:
+        engine.step()
+    sizes = set()
+    for _ in range(8):
+        engine.submit(Request((5, 6), policy, DecodeOptions(max_new_tokens=18)))
+        engine.step()
+        sizes.add((engine.canvas.slots, engine.canvas.length))
+    assert all(length == 18 for _, length in sizes)
+    assert {slots for slots, _ in sizes} <= {1, 2, 4, 6}
 
 
 def test_what_is_recorded_can_be_trained_on(tiny_model):

@@ -35,7 +35,7 @@ options = {
     "cfg_scale": [-1.0, float("nan"), "much"],
     "eos": ["half", None, 3],
     "stop_at_eos": ["yes", 1, None],
-    "stop": ["#", ("",), (3,)],
+    "stop": ["#", ("",), (3,), 5, None],
     "max_passes": [0, -1, 1.5],
     "cache": ["half", 1],
     "cache_refresh": [0, 2],
@@ -44,7 +44,8 @@ options = {
     "no_such_option": [1],
 }
 cases = [(name, value, {name: value}) for name, values in options.items() for value in values]
-cases += [("prompts", value, {"prompts": value}) for value in ([], [[]], [[999]], [[-1]])]
+prompts = ([], [[]], [[999]], [[-1]], None, [5])
+cases += [("prompts", value, {"prompts": value}) for value in prompts]
 both = [(unmask.generate, case) for case in cases] + [(decode, case) for case in cases]
 policies = [None, 3, "nonsense", "threshold:2", "confidence:0", object(), lambda o, g: o.eligible,
             greedy(needs=frozenset()), greedy(needs=Needs(frozenset({"logits"}))),
@@ -55,17 +56,34 @@ texts = ["7 a", 3, [3], [None], [1.5], [{"role": "user"}], [[{"role": "user"}]],
 both += [(unmask.generate, ("prompts", value, {"prompts": value})) for value in texts]
 rows = {
     "keys": [[1], [1, 2, 3], ["a", "b"], [1.5, 2.5], [2**64, 1]],
-    "alpha": [[1.0], [0.0, 1.0], [float("nan"), 1.0], ["a", "b"], torch.ones(2, 2)],
-    "holes": [[[0]], [[0], [0, 0]], [[1, 0], [0]], [[2], [0]], [[], [0]]],
+    "alpha": [1.0, torch.tensor(1.0), [1.0], [0.0, 1.0], [float("nan"), 1.0], ["a", "b"],
+              torch.ones(2, 2)],
+    "holes": [[5, 5], [["a"], [0]], [[0]], [[0], [0, 0]], [[1, 0], [0]], [[2], [0]], [[], [0]]],
 }
 both += [(decode, (name, v, {name: v})) for name, values in rows.items() for v in values]
 found = []
+for name in ("infill", "record"):
+    both.append((unmask.generate, (name, "no", {name: "no"})))
 for function, (name, value, change) in both:
     try:
         call(function, change)
         found.append([function.__name__, name, repr(value)[:60], "accepted", ""])
     except Exception as error:
         found.append([function.__name__, name, repr(value)[:60], type(error).__name__, str(error)])
+for function in (lambda: unmask.generate(None, ["7 a"], "confidence:1", max_new_tokens=4),
+                 lambda: decode(None, [[5]], load_policy("confidence:1"), max_new_tokens=4),
+                 lambda: Engine(5),
+                 lambda: Engine(model, slots=0),
+                 lambda: Request(5, load_policy("confidence:1"), DecodeOptions(max_new_tokens=4)),
+                 lambda: Request((5,), load_policy("confidence:1"), DecodeOptions(), holes=5),
+                 lambda: DecodeOptions(stop=5),
+                 lambda: unmask.generate(model, ["7 a"], "confidence:1", max_new_tokens=4,
+                                         eos="last", logits_eos_inf=True)):
+    try:
+        function()
+        found.append(["call", "", "", "accepted", ""])
+    except Exception as error:
+        found.append(["call", "", "", type(error).__name__, str(error)])
 engine = Engine(model)
 for value in (None, 3, [5, 6]):
     try:

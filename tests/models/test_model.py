@@ -1,5 +1,6 @@
 """Loading and proposing."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import unmask
-from unmask.models import Forward
+from unmask.models import Forward, Sampling
+from unmask.models.head import HeadPlan
 from unmask.models.load import EMBEDDED
 
 
@@ -170,3 +172,43 @@ def test_the_embedded_models_are_named_where_one_is_not_known():
         match="embedded/chain, embedded/chain-dream, embedded/sudoku, embedded/sudoku-dream",
     ):
         unmask.load_model("embedded/none")
+
+
+def test_a_proposal_that_cannot_be_made_is_refused(tiny_model):
+    forward = Forward(
+        torch.tensor([[4, 5, tiny_model.mask_id]]),
+        torch.ones(1, 3, dtype=torch.bool),
+        torch.tensor([[2]]),
+    )
+    for sampling, options, says in (
+        (Sampling(temperature=1.0), {}, "no generator"),
+        (Sampling(cfg_scale=1.0), {}, "prompt is masked"),
+        (Sampling(), {"k": 0}, "top 0 probabilities"),
+        (Sampling(), {"k": 1000}, "this model has"),
+        (Sampling(), {"needs": {"logits"}}, "feature 'logits'"),
+    ):
+        with pytest.raises(unmask.UnmaskError, match=says):
+            tiny_model.propose(forward, sampling, **options)
+
+
+def test_how_much_is_done_at_once_depends_on_the_device_and_changes_nothing(
+    tiny_model, monkeypatch
+):
+    cpu, gpu = HeadPlan.for_device("cpu"), HeadPlan.for_device("cuda")
+    assert cpu.tile < gpu.tile and cpu.logits < gpu.logits and gpu.drawn < gpu.logits
+    prompts = [[5, 6, 7], [8, 9], [4] * 9]
+    plain = unmask.generate(tiny_model, prompts, "entropy:0.5", max_new_tokens=9)
+    small = HeadPlan(16, 64, 64)
+    monkeypatch.setattr(HeadPlan, "for_device", staticmethod(lambda kind: small))
+    few = dataclasses.replace(tiny_model)
+    vars(few)["positions_at_once"] = 20
+    pieces = unmask.generate(few, prompts, "entropy:0.5", max_new_tokens=9)
+    assert torch.equal(plain.tokens, pieces.tokens)
+    assert torch.equal(plain.reveal_step, pieces.reveal_step)
+
+
+def test_tokens_are_looked_up_in_sets(tiny_model):
+    """A tuple of some hundred ids would be searched for every token of every text."""
+    assert tiny_model.never_set == frozenset(tiny_model.never_ids)
+    assert tiny_model.end_set == frozenset(tiny_model.eos_ids)
+    assert isinstance(tiny_model.never_set, frozenset)

@@ -20,6 +20,7 @@ from tests.training.runs import (
 from unmask import TrainConfig, UnmaskError, train
 from unmask.cli import main
 from unmask.training.checkpoint import resume_config
+from unmask.training.config import RewardConfig
 
 WEIGHTS = ("checkpoint.safetensors", "last/model.safetensors", "best/model.safetensors")
 
@@ -90,6 +91,8 @@ def test_an_option_that_contradicts_the_run_is_refused_even_when_it_equals_the_d
         resume_config(TrainConfig(resume=tmp_path, alpha=1.0))
     assert resume_config(TrainConfig(resume=tmp_path)).rewards.alpha == 3.0
     assert resume_config(TrainConfig(resume=tmp_path, alpha=3.0)).rewards.alpha == 3.0
+    with pytest.raises(UnmaskError, match=r"another configuration .alpha"):
+        resume_config(TrainConfig(resume=tmp_path, rewards=RewardConfig(alpha=1.0)))
     with pytest.raises(UnmaskError, match="goes on in its own directory"):
         resume_config(TrainConfig(resume=tmp_path, out=tmp_path / "elsewhere"))
 

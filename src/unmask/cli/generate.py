@@ -310,13 +310,14 @@ def finished_records(
     model: Model, prompts: Sequence[Prompt], done: Sequence[Result]
 ) -> list[dict[str, Any]]:
     """The records of the rows that are finished, in the order of the prompts."""
-    from unmask.decoding.generation import answer_of, row_text
+    from unmask.decoding.generation import count_answer, row_text
 
     records = []
     for result in sorted(done, key=lambda result: result.ticket):
         tokens = result.tokens.tolist()
         text = row_text(model, result.request, tokens)
-        count = len(answer_of(model, tokens))
+        steps = result.reveal_step.tolist()
+        count = count_answer(model, result.request, tokens, steps)
         records.append(answer_record(prompts[result.ticket], text, result.nfe, count))
     return records
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from unmask.decoding.canvas import padded_width
 from unmask.decoding.engine import Engine
-from unmask.decoding.generation import Generation, Step, row_texts
+from unmask.decoding.generation import Generation, Step, count_answer, row_texts
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.recorder import Recorder
-from unmask.decoding.request import Request, check_request
+from unmask.decoding.request import Request, as_tuple, check_request
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.policies.base import Policy
@@ -124,6 +124,11 @@ def stream(
         ...     print(model.tokenizer.decode(step.tokens[0]))
     """
     chosen = decode_options(options, settings)
+    if not isinstance(model, Model):
+        raise UnmaskError(f"model is {model!r}; give one that load_model returned")
+    for name, value in (("infill", infill), ("record", record)):
+        if not isinstance(value, bool):
+            raise UnmaskError(f"{name} is {value!r}; give True or False")
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
     if not infill and chosen.max_new_tokens is None:
@@ -203,28 +208,38 @@ def decode_steps(
         UnmaskError: as `generate`, at the call.
     """
     chosen = decode_options(options, settings)
+    if not isinstance(model, Model):
+        raise UnmaskError(f"model is {model!r}; give one that load_model returned")
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
+        raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
     n = len(prompts)
     if n < 1:
         raise UnmaskError(f"no prompts were given ({n}); give at least 1")
     for name, values in (("keys", keys), ("alpha", alpha), ("holes", holes)):
-        if values is not None and len(values) != n:
+        if values is None:
+            continue
+        if not hasattr(values, "__len__") or getattr(values, "ndim", 1) != 1:
+            given = shorten(repr(values), 60)
+            raise UnmaskError(f"{name} is {given}; give one for each prompt, in a list")
+        if len(values) != n:
             raise UnmaskError(f"{name} has {len(values)} entries; give one for each of {n} prompts")
     if recorder is not None and holes is not None and len({len(row) for row in holes}) > 1:
         raise UnmaskError(
             "infilling with record=True needs equally many masks in every prompt; call it for each "
             "number of masks apart"
         )
-    own = row_keys(prompts, chosen.seed) if keys is None else list(keys)
+    rows = [as_tuple("a prompt", prompt) for prompt in prompts]
+    own = row_keys(rows, chosen.seed) if keys is None else list(keys)
     told = alpha.tolist() if isinstance(alpha, Tensor) else alpha
 
     def request(row: int) -> Request:
         return Request(
-            tuple(prompts[row]),
+            rows[row],
             policy,
             chosen,
             own[row],
             None if told is None else told[row],
-            None if holes is None else tuple(holes[row]),
+            None if holes is None else as_tuple("holes", holes[row]),
         )
 
     sizes = []
@@ -253,7 +268,7 @@ def run_requests(
     model, n, device = engine.model, len(order), engine.model.device
     numbers = to_device(order, device)
     tokens = torch.full((n, longest), model.eos_ids[0], device=device)
-    reveal_step, nfe, lengths = torch.full_like(tokens, -1), [0] * n, [0] * n
+    reveal_step, nfe = torch.full_like(tokens, -1), [0] * n
     waiting = iter(order)
     while True:
         for row in islice(waiting, engine.room):
@@ -265,20 +280,21 @@ def run_requests(
         for result in results:
             row, length = result.ticket, result.request.length
             tokens[row, :length], reveal_step[row, :length] = result.tokens, result.reveal_step
-            nfe[row], lengths[row] = result.nfe, length
+            nfe[row] = result.nfe
+            if result.error:
+                raise UnmaskError(f"prompt {row}: {result.error}")
         yield replace(step, rows=numbers[step.rows], results=results)
     if engine.recorder is not None:
         engine.recorder.number_rows(numbers)
-    ended = torch.isin(tokens, torch.tensor(model.eos_ids, device=device))
-    answer_tokens = torch.where(
-        ended.any(1), ended.int().argmax(1), torch.tensor(lengths, device=device)
-    )
+    rows, steps = tokens.tolist(), reveal_step.tolist()
+    pairs = zip(map(request, range(n)), rows, steps, strict=True)
+    answer_tokens = [count_answer(model, made, row, step) for made, row, step in pairs]
     return Generation(
         tokens,
-        row_texts(model, map(request, range(n)), tokens.tolist()),
+        row_texts(model, map(request, range(n)), rows),
         torch.tensor(nfe, device=device),
         reveal_step,
-        answer_tokens,
+        torch.tensor(answer_tokens, device=device),
         engine.cost,
         engine.recorder,
     )

@@ -42,7 +42,8 @@ class Canvas:
     """State of the rows in flight. `reveal` and `end_text` are its only writers beside `open`, and
     they write at buffer positions only: so a prompt cannot change.
 
-    Slots, width S and length L grow with the rows that come; memory is O(rows in flight · (S + L)).
+    Slots, width S and length L grow with the rows that come, up to `most` slots; memory is O(rows
+    in flight · (S + L)). The engine makes a new canvas where no row is in flight.
 
     Attributes:
         tokens: int64 [slots, S].
@@ -60,8 +61,8 @@ class Canvas:
         passes: by slot, passes so far (on the host).
     """
 
-    def __init__(self, model: Model) -> None:
-        self.model, self.device = model, model.device
+    def __init__(self, model: Model, most: int) -> None:
+        self.model, self.device, self.most = model, model.device, most
         self.slots = self.width = self.length = 0
         self.requests: dict[int, Request] = {}
         self.counts: dict[int, int] = {}
@@ -125,7 +126,8 @@ class Canvas:
 
     def close(self, slot: int) -> None:
         """Forgets a row that left."""
-        del self.requests[slot], self.counts[slot], self.passes[slot]
+        for of_slot in (self.requests, self.counts, self.passes):
+            of_slot.pop(slot, None)
 
     def masked(self, rows: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
         """Where nothing is revealed yet."""
@@ -196,6 +198,8 @@ class Canvas:
         """Makes room for so many slots, canvas positions and buffer positions."""
         if slots <= self.slots and width <= self.width and length <= self.length:
             return
+        if slots > self.slots:  # twice as many, so that rows that come one by one cost little
+            slots = max(slots, min(2 * self.slots, self.most))
         slots = max(slots, self.slots)
         width, length = max(width, self.width), max(length, self.length)
         for name in KINDS:

@@ -3,8 +3,8 @@ requests side by side, until nothing is masked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Int
@@ -65,14 +65,20 @@ class Engine:
         if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
             raise UnmaskError(f"batch_size is {slots!r}; give a whole number, at least 1")
         self.model, self.recorder = model, recorder
+        if not isinstance(model, Model):
+            raise UnmaskError(f"model is {model!r}; give one that load_model returned")
         self.schedule = Schedule(slots)
-        self.canvas = Canvas(model)
-        self.proposer = Proposer(
-            model, self.canvas, recorder.needs if recorder else Needs(everywhere=False)
-        )
+        self._start_afresh(Cost())
         self.waiting: dict[int, Request] = {}
         self.submitted = 0
         self._members: tuple[Tensor, list[Actors]] | None = None  # of the rows in flight
+
+    def _start_afresh(self, cost: Cost) -> None:
+        """A canvas and proposals for no rows yet, so that a long row leaves nothing behind."""
+        least = self.recorder.needs if self.recorder else Needs(everywhere=False)
+        self.canvas = Canvas(self.model, self.schedule.slots)
+        self.proposer = Proposer(self.model, self.canvas, least)
+        self.proposer.cost = cost
 
     @property
     def idle(self) -> bool:
@@ -130,29 +136,47 @@ class Engine:
         Returns:
             What it did; None if there is nothing to do.
 
+        A row whose logits are not finite (NaN or infinite) leaves with a `Result.error`.
+
         Raises:
-            UnmaskError: if the model's logits are not finite, or a policy returns no valid action.
+            UnmaskError: if a policy returns no valid action.
         """
         self._admit()
         if not self.schedule.active:
             return None
         rows, actors = self._in_flight()
         self.proposer.refresh(self.schedule.stale)
-        action = self._decide(rows, actors)
+        # A row whose confidences are no numbers reveals nothing and is retired.
+        finite = self.proposer.finite[rows]
+        action = self._decide(rows, actors) & finite[:, None]
         proposals = self.proposer.tokens[rows]
         early = any(self.canvas.requests[s].options.stop_at_eos for s in self.schedule.active)
         revealed = self.canvas.reveal(rows, action, proposals, early)
-        going, moved = self._look(rows, revealed)
-        return self._advance(rows, action, proposals, revealed, going, moved)
+        revealed = replace(revealed, going=revealed.going & finite)
+        going, moved, broken = self._look(rows, revealed, finite)
+        return self._advance(rows, action, proposals, revealed, (going, moved, broken))
 
     def _admit(self) -> None:
-        """Lets waiting rows take the free slots."""
+        """Lets waiting rows take the free slots.
+
+        Where there is no room for them in memory, they are dropped and the others go on.
+        """
+        if not self.schedule.active and self.schedule.waiting:
+            self._start_afresh(self.proposer.cost)
         admitted = self.schedule.admit()
-        if admitted:
-            opened = [(slot, ticket, self.waiting.pop(ticket)) for slot, ticket in admitted]
+        if not admitted:
+            return
+        opened = [(slot, ticket, self.waiting.pop(ticket)) for slot, ticket in admitted]
+        self._members = None
+        try:
             self.canvas.open(opened)
             self.proposer.open(opened)
-            self._members = None
+        except Exception:
+            for slot, ticket, _ in opened:
+                self.schedule.cancel(ticket)
+                self.canvas.close(slot)
+                self.proposer.close(slot)
+            raise
 
     def _close(self, slots: Sequence[int]) -> None:
         """Forgets rows that left."""
@@ -166,12 +190,13 @@ class Engine:
         if self._members is None:
             active, device = self.schedule.active, self.model.device
             rows = to_device(active, device)
-            found: dict[tuple[int, int], list[int]] = {}
+            found: dict[tuple[int, int, bool], list[int]] = {}
             for place, slot in enumerate(active):
                 request = self.canvas.requests[slot]
-                found.setdefault((id(request.policy), request.length), []).append(place)
+                told = request.acts_for is not None
+                found.setdefault((id(request.policy), request.length, told), []).append(place)
             actors = []
-            for (_, length), places in found.items():
+            for (_, length, _), places in found.items():
                 policy = self.canvas.requests[active[places[0]]].policy
                 at = None if len(places) == len(active) else to_device(places, device)
                 own = rows if at is None else rows[at]
@@ -214,13 +239,18 @@ class Engine:
             tuple(canvas.counts[slot] for slot in slots),
         )
 
-    def _look(self, rows: Int[Tensor, " B"], revealed: Revealed) -> tuple[list[int], list[int]]:
+    def _look(
+        self, rows: Int[Tensor, " B"], revealed: Revealed, finite: Bool[Tensor, " B"]
+    ) -> tuple[list[int], list[int], list[int]]:
         """The one time in a step that the host waits: who goes on, whose canvas changed, how many
         positions are eligible now, hashes of canvases that may be equal, and the buffers of rows
-        that a string may stop."""
+        that a string may stop.
+
+        Returns:
+            For each row whether it goes on, whether its canvas changed, and whether it is finite.
+        """
         canvas, proposer, active = self.canvas, self.proposer, self.schedule.active
-        columns = [revealed.going, revealed.moved, revealed.first, revealed.eligible]
-        columns.append(proposer.finite[rows])
+        columns = [revealed.going, revealed.moved, revealed.first, revealed.eligible, finite]
         if proposer.shares:
             columns.append(fingerprint(revealed.buffer))
         stopping = [i for i, s in enumerate(active) if canvas.requests[s].options.stop]
@@ -230,10 +260,9 @@ class Engine:
             report = torch.cat([report.flatten(), chosen.flatten()])
         numbers = report.flatten().tolist()
         count = len(active)
-        going, moved, first, eligible, finite, *prints = (
+        going, moved, first, eligible, sound, *prints = (
             numbers[i * count : (i + 1) * count] for i in range(len(columns))
         )
-        self._check_finite(finite)
         for slot, place, number in zip(active, first, eligible, strict=True):
             canvas.counts[slot] = number
             canvas.passes[slot] += 1
@@ -244,23 +273,19 @@ class Engine:
         ended = []
         for i, place in enumerate(stopping):
             buffer = buffers[i * length : (i + 1) * length]
-            if going[place] and self._stops(active[place], buffer):
+            if sound[place] and self._stops(active[place], buffer):
                 going[place] = 0
                 ended.append(active[place])
         if ended:
             canvas.end_text(ended)
-        return going, moved
+        return going, moved, sound
 
-    def _check_finite(self, finite: Sequence[int]) -> None:
-        """Refuses to go on with confidences that are no numbers."""
-        if all(finite):
-            return
-        slot = self.schedule.active[list(finite).index(0)]
-        ticket, number = self.schedule.tickets[slot], self.canvas.passes[slot] + 1
-        raise UnmaskError(
-            f"the model's logits are not finite (NaN or infinite) in pass {number} of row "
-            f"{ticket}; "
-            f"load it with dtype bfloat16 or float32 (now {self.model.dtype}), or check its weights"
+    def _describe_failure(self, slot: int) -> str:
+        """Why a row whose confidences are no numbers could not be finished."""
+        return (
+            f"the model's logits are not finite (NaN or infinite) in pass "
+            f"{self.canvas.passes[slot]}; load it with dtype bfloat16 or float32 (now "
+            f"{self.model.dtype}), or check its weights"
         )
 
     def _stops(self, slot: int, buffer: Sequence[int]) -> bool:
@@ -277,11 +302,12 @@ class Engine:
         action: Bool[Tensor, "B L"],
         proposals: Int[Tensor, "B L"],
         revealed: Revealed,
-        going: list[int],
-        moved: list[int],
+        seen: tuple[list[int], list[int], list[int]],
     ) -> Step:
-        """Lets finished rows leave; what the step did."""
-        canvas, finished = self.canvas, ~revealed.going
+        """Lets finished rows leave, after what `_look` has seen; what the step did."""
+        canvas, finished, (going, moved, sound) = self.canvas, ~revealed.going, seen
+        rows_sound = zip(self.schedule.active, sound, strict=True)
+        broken = {slot for slot, whole in rows_sound if not whole}
         done = [slot for slot, goes in zip(self.schedule.active, going, strict=True) if not goes]
         if any(canvas.requests[slot].options.stop for slot in done):
             finished = to_device([1 - goes for goes in going], rows.device) > 0
@@ -289,15 +315,15 @@ class Engine:
         if canvas.mixed:
             end = self.model.eos_ids[0]
             buffer = buffer.masked_fill(canvas.reveal_step[rows] == OUTSIDE, end)
-        results = self._results(done)
+        results = self._results(done, broken)
         tickets = canvas.ticket[rows]
         self.schedule.advance(going, moved)
         if done:
             self._close(done)
         return Step(tickets, buffer, action, proposals, confidence, finished, results)
 
-    def _results(self, slots: Sequence[int]) -> tuple[Result, ...]:
-        """The rows that are done, taken out of the canvas."""
+    def _results(self, slots: Sequence[int], broken: Set[int]) -> tuple[Result, ...]:
+        """The rows that are done, taken out of the canvas; `broken` ones with an error."""
         if not slots:
             return ()
         tokens, steps = self.canvas.buffers(slots)
@@ -305,5 +331,7 @@ class Engine:
         for i, slot in enumerate(slots):
             request, ticket = self.canvas.requests[slot], self.schedule.tickets[slot]
             length, passes = request.length, self.canvas.passes[slot]
-            found.append(Result(ticket, request, tokens[i, :length], steps[i, :length], passes))
+            error = self._describe_failure(slot) if slot in broken else ""
+            own = (tokens[i, :length], steps[i, :length])
+            found.append(Result(ticket, request, *own, passes, error))
         return tuple(found)

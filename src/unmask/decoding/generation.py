@@ -94,6 +94,7 @@ class Result:
             first.
         reveal_step: int64 [L], the step that revealed each position, from 0; −1 never.
         nfe: forward passes that the row was part of while it had something to reveal.
+        error: why the row could not be finished; "" if it was.
     """
 
     ticket: int
@@ -101,6 +102,7 @@ class Result:
     tokens: Int[Tensor, " L"]
     reveal_step: Int[Tensor, " L"]
     nfe: int
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,8 @@ class Generation:
             and masks dropped. When infilling, the whole text.
         nfe: int64 [N], forward passes each row was part of while it had something to reveal.
         reveal_step: int64 [N, L], the step that revealed each position, from 0; −1 never.
-        answer_tokens: int64 [N], tokens before the first end-of-text token: what tokens per forward
-            are counted with.
+        answer_tokens: int64 [N], tokens revealed before the first end-of-text token or stop string:
+            what tokens per forward are counted with.
         cost: what was really run.
         recorder: holds the decisions, if they were recorded.
     """
@@ -156,7 +158,13 @@ def row_text(model: Model, request: Request, row: Sequence[int]) -> str:
     if cut is None:
         return tokenizer.decode(buffer_tokens(model, tokens), skip_special_tokens=True)
     count, rest = cut
-    return tokenizer.decode(buffer_tokens(model, tokens[:count]), skip_special_tokens=True) + rest
+    # `rest` is the beginning of one token; a special one has no text of its own.
+    special = count < len(tokens) and tokens[count] in (
+        *model.never_set,
+        *tokenizer.all_special_ids,
+    )
+    before = tokenizer.decode(buffer_tokens(model, tokens[:count]), skip_special_tokens=True)
+    return before if special else before + rest
 
 
 def answer_of(model: Model, row: Sequence[int]) -> list[int]:
@@ -187,7 +195,16 @@ def find_stop(model: Model, tokens: Sequence[int], stop: Sequence[str]) -> tuple
     if not places:
         return None
     before = whole[: min(places)]
-    count = 0
-    while count < len(tokens) and before.startswith(decode(list(tokens[: count + 1]))):
-        count += 1
+    # Half a character decodes to a replacement character, so the count is searched from above.
+    count = len(tokens)
+    while not before.startswith(decode(list(tokens[:count]))):
+        count -= 1
     return count, before[len(decode(list(tokens[:count]))) :]
+
+
+def count_answer(model: Model, request: Request, row: Sequence[int], steps: Sequence[int]) -> int:
+    """Tokens that were revealed before the first end of text, or before the first stop string."""
+    tokens = answer_of(model, row)
+    cut = find_stop(model, tokens, request.options.stop)
+    end = len(tokens) if cut is None else cut[0]
+    return sum(step >= 0 for step in steps[:end])

@@ -68,7 +68,8 @@ class DecodeOptions:
             raise UnmaskError(f"eos is {self.eos!r}; give free, never or last")
         if not isinstance(self.stop_at_eos, bool):
             raise UnmaskError(f"stop_at_eos is {self.stop_at_eos!r}; give True or False")
-        if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
+        texts = self.stop if isinstance(self.stop, list | tuple) else (None,)
+        if not all(isinstance(text, str) and text for text in texts):
             raise UnmaskError(f"stop is {self.stop!r}; give a tuple of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
         length = self.max_new_tokens
@@ -113,6 +114,10 @@ def decode_options(options: DecodeOptions | None, settings: Mapping[str, Any]) -
         raise UnmaskError(
             f"{' and '.join(ALIASES)} were both given; an end that is never proposed cannot come "
             "last"
+        )
+    if rules and given.get("eos", rules[0]) != rules[0]:
+        raise UnmaskError(
+            f"eos is {given['eos']!r} and an option of LLaDA's name says {rules[0]!r}; give one"
         )
     if rules:
         given["eos"] = rules[0]

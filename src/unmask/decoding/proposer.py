@@ -84,7 +84,7 @@ class Proposer:
             if request.options.cache is not None:
                 self.caching.open(slot, request, self.canvas.slots, self.canvas.width)
             elif request.sampling.temperature == 0:
-                kind = (request.prompt, request.holes, request.length, request.sampling)
+                kind = kind_of(request, self.needs[slot])
                 self.alike_of[slot] = kind
                 self.alike.setdefault(kind, []).append(slot)
                 self.marks[slot] = ("new", kind)
@@ -101,7 +101,8 @@ class Proposer:
             self.alike[kind].remove(slot)
             if not self.alike[kind]:
                 del self.alike[kind]
-        del self.needs[slot], self.sampling[slot], self.widths[slot], self.marks[slot]
+        for of_slot in (self.needs, self.sampling, self.widths, self.marks):
+            of_slot.pop(slot, None)
         self.caching.close(slot)
 
     @property
@@ -142,25 +143,24 @@ class Proposer:
                     seen.add(at)
                     forwarded.append(slot)
             yield Group(forwarded, followers)
-        rows = self.caching.rows
-        for whole in (True, False):
-            part = [slot for slot in cached if rows[slot].needs_refresh is whole]
-            if part:
-                yield Group(part, [], self.caching.view(part, not whole, self.model.device))
-            cached = [slot for slot in cached if slot not in part]
+        rows, device = self.caching.rows, self.model.device
+        whole = [slot for slot in cached if rows[slot].needs_refresh]
+        rest = [slot for slot in cached if not rows[slot].needs_refresh]
+        if whole:
+            yield Group(whole, [], self.caching.view(whole, False, device))
+        if rest:
+            yield Group(rest, [], self.caching.view(rest, True, device))
 
     def _forward(self, group: Group) -> None:
         """One pass of the backbone; then the head, once for each way of sampling among the rows."""
         canvas, model, slots = self.canvas, self.model, group.forwarded
         rows = to_device(slots, model.device)
-        width = max(self.widths[slot] for slot in slots)
-        if group.view is not None:
-            width = self.caching.store.width
-        guided = [i for i, slot in enumerate(slots) if self.sampling[slot].cfg_scale]
+        width = self._width(group)
+        guided = {i: n for n, i in enumerate(self._guided(slots), len(slots))}
         tokens, inside = canvas.tokens[rows, :width], canvas.inside[rows, :width]
         where = canvas.where[rows]
         if guided:
-            at = to_device(guided, model.device)
+            at = to_device(list(guided), model.device)
             tokens = torch.cat([tokens, canvas.unconditional(rows[at])[:, :width]])
             inside, where = torch.cat([inside, inside[at]]), torch.cat([where, where[at]])
         hidden = model.hidden_at(tokens, inside, where, group.view)
@@ -173,11 +173,24 @@ class Proposer:
             at = slice(0, len(slots)) if whole else to_device(members, model.device)
             without = None
             if sampling.cfg_scale:
-                places = [len(slots) + guided.index(i) for i in members]
+                places = [guided[i] for i in members]
                 without = hidden[to_device(places, model.device)]
             own = [slots[i] for i in members]
             proposal = self._propose(group, own, rows[at], hidden[at], sampling, without)
             self._keep(group, members, rows[at], proposal)
+
+    def _guided(self, slots: Sequence[int]) -> list[int]:
+        """The places of the rows that are forwarded without their prompt too."""
+        return [i for i, slot in enumerate(slots) if self.sampling[slot].cfg_scale]
+
+    def _width(self, group: Group) -> int:
+        """How many positions of their canvases a group's rows are forwarded with: as many as the
+        longest has, where the model pads keys by itself."""
+        if group.view is not None:
+            return self.caching.store.width
+        if self.model.full_attention:
+            return max(self.canvas.requests[slot].size for slot in group.forwarded)
+        return max(self.widths[slot] for slot in group.forwarded)
 
     def _propose(
         self,
@@ -222,8 +235,8 @@ class Proposer:
             inside = canvas.reveal_step[rows] != -2 if canvas.mixed else torch.ones_like(needed)
             if group.cached and group.view is not None:
                 sources = (canvas.where[rows] - int(self.model.shift)).clamp(min=0)
-                place = [group.forwarded.index(slot) for slot in slots]
-                view = group.view.select(to_device(place, rows.device))
+                places = {slot: i for i, slot in enumerate(group.forwarded)}
+                view = group.view.select(to_device([places[s] for s in slots], rows.device))
                 inside = inside & view.reached(sources)[0]
             needed = needed | (inside & self.everywhere[rows][:, None])
         counts = [
@@ -292,6 +305,13 @@ class Proposer:
             self.everywhere = grow_tensor(self.everywhere, (slots,))
             for name, old in self.features.items():
                 self.features[name] = grow_tensor(old, (slots, length, *old.shape[2:]))
+
+
+def kind_of(request: Request, needs: Needs) -> tuple[Any, ...]:
+    """What rows have in common that may share a forward pass whenever their canvases are equal: the
+    same canvas at first, the same head, and the same positions and features that are needed."""
+    head = (request.sampling, needs.top_k, frozenset(needs.features), needs.everywhere)
+    return (request.prompt, request.holes, request.length, request.block_length, *head)
 
 
 def group_by_width(rows: Sequence[int], widths: Any) -> list[list[int]]:

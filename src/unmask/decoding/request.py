@@ -13,6 +13,10 @@ from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.models.head import Sampling
 from unmask.policies.base import Needs, Policy, needs_of
+from unmask.policies.learned import LearnedPolicy
+
+# A canvas of more is taken for a mistake.
+MOST_TOKENS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +46,7 @@ class Request:
     holes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "prompt", tuple(self.prompt))
+        object.__setattr__(self, "prompt", as_tuple("prompt", self.prompt))
         if not self.prompt or not all(type(token) is int for token in self.prompt):
             raise UnmaskError("a prompt is empty or holds no token ids; give at least one token id")
         needs_of(self.policy)
@@ -55,7 +59,7 @@ class Request:
         if self.alpha is not None:
             object.__setattr__(self, "alpha", float(self.alpha))
         if self.holes is not None:
-            object.__setattr__(self, "holes", tuple(self.holes))
+            object.__setattr__(self, "holes", as_tuple("holes", self.holes))
             check_holes(self.holes, len(self.prompt))
         elif self.options.max_new_tokens is None:
             raise UnmaskError(
@@ -106,6 +110,13 @@ class Request:
         return self.alpha if self.alpha is not None else getattr(self.policy, "alpha", None)
 
 
+def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
+    """A sequence as a tuple; an `UnmaskError` for anything else."""
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise UnmaskError(f"{name} is {values!r}; give a sequence of whole numbers")
+    return tuple(values)
+
+
 def is_positive(value: Any) -> bool:
     """Whether a value is a finite number above 0."""
     number = isinstance(value, Real) and not isinstance(value, bool)
@@ -114,6 +125,8 @@ def is_positive(value: Any) -> bool:
 
 def check_holes(holes: Sequence[int], size: int) -> None:
     """Refuses positions that are no rising sequence within a prompt of `size` tokens."""
+    if not all(type(hole) is int for hole in holes):
+        raise UnmaskError(f"holes are {list(holes)!r}; give whole numbers")
     rising = list(holes) == sorted(set(holes))
     if not holes or not rising or not 0 <= holes[0] <= holes[-1] < size:
         raise UnmaskError(
@@ -139,6 +152,11 @@ def check_request(model: Model, request: Request) -> None:
             f"a prompt and its buffer have {request.size} tokens; this model takes {limit}, so "
             "shorten one of them"
         )
+    if request.size > MOST_TOKENS:
+        raise UnmaskError(
+            f"a prompt and its buffer have {request.size} tokens; give at most {MOST_TOKENS}"
+        )
+    check_policy(model, request)
     if request.needs.top_k > model.vocabulary:
         raise UnmaskError(
             f"the policy reads the top {request.needs.top_k} probabilities; this model has "
@@ -146,3 +164,24 @@ def check_request(model: Model, request: Request) -> None:
         )
     if request.options.cache is not None and not model.full_attention:
         raise UnmaskError(f"a {model.family} model cannot be decoded with a cache; leave out cache")
+
+
+def check_policy(model: Model, request: Request) -> None:
+    """Refuses a learned policy that cannot decide for this model, or is not told its α.
+
+    Raises:
+        UnmaskError: as `check_request`.
+    """
+    policy = request.policy
+    if not isinstance(policy, LearnedPolicy):
+        return
+    config = policy.network.config
+    if config.hidden not in (0, model.hidden_size):
+        raise UnmaskError(
+            f"the policy reads hidden states of width {config.hidden} and this model's have "
+            f"{model.hidden_size}; use the model it was trained on"
+        )
+    if config.conditioned and request.acts_for is None:
+        raise UnmaskError(
+            "the policy is one for every α and was given none; say which, for example DIR@alpha=1"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,19 +17,21 @@ class Schedule:
         active: slots of the rows in flight.
         stale: those of them whose canvas changed since their last proposal.
         tickets: the ticket of each slot in use.
+        slot_of: the slot of each ticket in flight.
         free: slots that were used and are free; unused ones have never been given out.
     """
 
     slots: int
-    waiting: deque[int] = field(default_factory=deque)
+    waiting: OrderedDict[int, None] = field(default_factory=OrderedDict)
     active: list[int] = field(default_factory=list)
     stale: list[int] = field(default_factory=list)
     tickets: dict[int, int] = field(default_factory=dict)
+    slot_of: dict[int, int] = field(default_factory=dict)
     free: list[int] = field(default_factory=list)
 
     def submit(self, ticket: int) -> None:
         """Puts a row behind the waiting ones."""
-        self.waiting.append(ticket)
+        self.waiting[ticket] = None
 
     def admit(self) -> list[tuple[int, int]]:
         """Lets waiting rows in while there is room.
@@ -40,10 +42,11 @@ class Schedule:
         admitted = []
         while self.waiting and len(self.active) < self.slots:
             slot = self.free.pop() if self.free else len(self.active)
-            self.tickets[slot] = self.waiting.popleft()
+            ticket, _ = self.waiting.popitem(last=False)
+            self.tickets[slot], self.slot_of[ticket] = ticket, slot
             self.active.append(slot)
             self.stale.append(slot)
-            admitted.append((slot, self.tickets[slot]))
+            admitted.append((slot, ticket))
         return admitted
 
     def advance(self, going: Sequence[int], moved: Sequence[int]) -> list[int]:
@@ -61,7 +64,7 @@ class Schedule:
         self.stale = [slot for slot, goes, changed in rows if goes and changed]
         left = [slot for slot, goes, _ in rows if not goes]
         for slot in left:
-            del self.tickets[slot]
+            del self.slot_of[self.tickets.pop(slot)]
         self.free += reversed(left)
         return left
 
@@ -75,11 +78,9 @@ class Schedule:
             KeyError: if no such row is waiting or in flight.
         """
         if ticket in self.waiting:
-            self.waiting.remove(ticket)
+            del self.waiting[ticket]
             return None
-        slot = next((slot for slot, own in self.tickets.items() if own == ticket), None)
-        if slot is None:
-            raise KeyError(ticket)
+        slot = self.slot_of.pop(ticket)
         del self.tickets[slot]
         self.active.remove(slot)
         if slot in self.stale:

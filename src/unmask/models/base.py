@@ -12,9 +12,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unmask.errors import UnmaskError
-from unmask.models.cache import CacheView
+from unmask.models.cache import CacheView, PaddedKeys
 from unmask.models.head import GREEDY, HeadPlan, Sampling, TokenRules, best_tokens, ids_on_device
 from unmask.rng import TOKEN
 
@@ -190,11 +191,20 @@ class Model:
         With a `view` of cached keys and values the pass takes its queries only, and refreshes them;
         elsewhere hidden states mean nothing.
         """
+        parts = -(-tokens.numel() // self.positions_at_once)
+        if view is None and parts > 1 and len(tokens) > 1:
+            pieces = zip(
+                *(x.tensor_split(min(parts, len(x))) for x in (tokens, attention_mask, positions)),
+                strict=True,
+            )
+            return torch.cat([self.hidden_at(*piece) for piece in pieces])
         where = (positions - 1).clamp(min=0) if self.shift else positions
-        inputs = {"input_ids": tokens, "attention_mask": self.prepared(attention_mask)}
-        if view is not None:
+        padding = -tokens.shape[1] % 16 if self.full_attention and view is None else 0
+        inputs: dict[str, Any] = {"input_ids": tokens}
+        inputs["attention_mask"] = self.prepared(attention_mask, padding)
+        if view is not None or padding:
             everywhere = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-            inputs |= {"past_key_values": view, "position_ids": everywhere}
+            inputs |= {"past_key_values": view or PaddedKeys(padding), "position_ids": everywhere}
         if view is not None and view.queries is not None:
             where = view.reached(where)[1]
             mask = attention_mask[:, None, None, :].expand(-1, 1, view.queries.shape[1], -1)
@@ -210,6 +220,15 @@ class Model:
         return hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
 
     @cached_property
+    def positions_at_once(self) -> int:
+        """How many positions the backbone takes at once. On CPUs, activations of more than some 5
+        MB leave the cache, and their memory is mapped anew each time; a GPU takes all."""
+        if self.device.type != "cpu":
+            return 2**62
+        widest = getattr(self.network.config, "intermediate_size", None) or 4 * self.hidden_size
+        return max(1, 5 * 2**20 // (widest * self.dtype.itemsize))
+
+    @cached_property
     def full_attention(self) -> bool:
         """Whether every layer of the network sees every position, through a kernel that takes a
         mask ready-made."""
@@ -221,13 +240,14 @@ class Model:
             and layers == {"full_attention"}
         )
 
-    def prepared(self, attention_mask: Tensor) -> Tensor:
-        """The mask as the network takes it. Where possible ready-made, [B, 1, S, S]: that saves
-        building it, a host synchronisation (is it all ones?), and, as the kernel always gets one,
-        rows without padding have the same bits as others."""
+    def prepared(self, attention_mask: Tensor, padding: int = 0) -> Tensor:
+        """The mask as the network takes it. Where possible ready-made, [B, 1, S, S + padding]: that
+        saves building it, a host synchronisation (is it all ones?), and, as the kernel always gets
+        one, rows without padding have the same bits as others."""
         if not self.full_attention:
             return attention_mask.long()
-        return attention_mask.bool()[:, None, None, :].expand(-1, 1, attention_mask.shape[1], -1)
+        seen = pad(attention_mask.bool(), (0, padding))
+        return seen[:, None, None, :].expand(-1, 1, attention_mask.shape[1], -1)
 
     def to_logits(self, hidden: Float[Tensor, "B n width"]) -> Float[Tensor, "B n V"]:
         """The language-model head."""
@@ -348,7 +368,8 @@ class Model:
             )
             if ends:  # LLaDA's rule: probabilities are of the other tokens; a proposed end has none
                 ended = torch.isin(token, ids_on_device(ends, 0, self.vocabulary, token.device))
-                probabilities.masked_fill_(ended[:, None], 0.0)
+                # What is not finite stays so: a broken model must be found.
+                probabilities.masked_fill_(ended[:, None] & probabilities.isfinite(), 0.0)
             tokens[at] = token
             confidence[at] = probabilities[:, :k]
             if "margin" in needs:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass
@@ -36,6 +37,25 @@ class KeyValues:
                 new[: old.shape[0], :, : old.shape[2]] = old
                 grown.append(new)
             self.layers[i] = (grown[0], grown[1])
+
+
+@dataclass(frozen=True)
+class PaddedKeys:
+    """Nothing is cached: each layer's keys and values are only padded, behind, before they are
+    attended to. So queries need no padding where a kernel wants keys of a certain number.
+
+    Attributes:
+        padding: how many positions are put behind.
+    """
+
+    padding: int
+
+    def update(
+        self, keys: Float[Tensor, "B heads q d"], values: Float[Tensor, "B heads q d"], layer: int
+    ) -> tuple[Float[Tensor, "B heads S d"], Float[Tensor, "B heads S d"]]:
+        """Keys and values with zeros behind."""
+        behind = (0, 0, 0, self.padding)
+        return pad(keys, behind), pad(values, behind)
 
 
 @dataclass(frozen=True)

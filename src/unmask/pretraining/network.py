@@ -16,9 +16,9 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
-from transformers.utils.logging import disable_progress_bar
 
 from unmask.files import read_json, write_json
+from unmask.models.load import quiet_transformers
 from unmask.pretraining.config import PretrainConfig
 
 PERIODS = (2, 5, 10, 20, 50, 100, 200)
@@ -51,8 +51,9 @@ def new_model(
     )
     settings.is_causal = False
     settings.max_new_tokens = max_new_tokens
-    torch.manual_seed(config.seed)
-    model = network(settings)
+    with torch.random.fork_rng(devices=[]):  # the caller's generators stay as they are
+        torch.default_generator.manual_seed(config.seed)
+        model = network(settings)
     if config.number_waves:
         add_waves(model.get_input_embeddings().weight, tokenizer, config.number_waves)
     return model
@@ -80,10 +81,11 @@ def add_waves(embeddings: Tensor, tokenizer: Any, scale: float) -> None:
 def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes the model in bf16 as stock `transformers` files, or in Dream's format; the weights of
     `model` stay as they are."""
-    disable_progress_bar()  # it would be shown at every checkpoint
-    bf16 = type(model)(model.config)
+    with torch.random.fork_rng(devices=[]):
+        bf16 = type(model)(model.config)
     bf16.load_state_dict(model.state_dict())
-    bf16.to(torch.bfloat16).save_pretrained(out)
+    with quiet_transformers():  # its progress bar would be shown at every checkpoint
+        bf16.to(torch.bfloat16).save_pretrained(out)
     if isinstance(model, Qwen2ForCausalLM):
         dream = {
             "architectures": ["DreamModel"],

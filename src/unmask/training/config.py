@@ -269,7 +269,10 @@ class TrainConfig:
             if not isinstance(group, group_class):
                 raise UnmaskError(f"{name} is {group!r}; give a {group_class.__name__}")
             default = flat_settings(DEFAULTS[name])
-            given |= {key for key, value in flat_settings(group).items() if value != default[key]}
+            # Whoever gives a group gives all of it, but for where the run takes place.
+            whole = name in settings and name != "run"
+            values = flat_settings(group).items()
+            given |= {key for key, value in values if whole or value != default[key]}
             inside = {key: options[key] for key in default if key in options}
             object.__setattr__(self, name, change_settings(group, inside))
         if self.decode.seed >= 2**32:
