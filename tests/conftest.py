@@ -35,6 +35,7 @@ def tiny_dir(tmp_path_factory):
     task = unmask.load_task("chain")
     tokenizer = word_tokenizer(task.words)
     model = new_model(PretrainConfig(width=32, layers=2, heads=2), tokenizer, 20, 51)
+    torch.manual_seed(0)
     # Large enough that positions differ, small enough that few confidences saturate.
     with torch.no_grad():
         for weight in model.parameters():
