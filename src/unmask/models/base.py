@@ -191,13 +191,16 @@ class Model:
         With a `view` of cached keys and values the pass takes its queries only, and refreshes them;
         elsewhere hidden states mean nothing.
         """
-        parts = -(-tokens.numel() // self.positions_at_once)
-        if view is None and parts > 1 and len(tokens) > 1:
-            pieces = zip(
-                *(x.tensor_split(min(parts, len(x))) for x in (tokens, attention_mask, positions)),
-                strict=True,
-            )
-            return torch.cat([self.hidden_at(*piece) for piece in pieces])
+        parts = min(-(-tokens.numel() // self.positions_at_once), len(tokens))
+        if view is not None or parts <= 1:
+            return self._run_backbone(tokens, attention_mask, positions, view)
+        cut = (x.tensor_split(parts) for x in (tokens, attention_mask, positions))
+        return torch.cat([self._run_backbone(*piece, None) for piece in zip(*cut, strict=True)])
+
+    def _run_backbone(
+        self, tokens: Tensor, attention_mask: Tensor, positions: Tensor, view: CacheView | None
+    ) -> Float[Tensor, "B n width"]:
+        """`hidden_at` for as many rows as are taken at once."""
         where = (positions - 1).clamp(min=0) if self.shift else positions
         padding = -tokens.shape[1] % 16 if self.full_attention and view is None else 0
         inputs: dict[str, Any] = {"input_ids": tokens}
