@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unmask.decoding.canvas import padded_width
 from unmask.decoding.engine import Engine
-from unmask.decoding.generation import Generation, Step, count_answer, row_texts
+from unmask.decoding.generation import Generation, Step, count_answer, row_text
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.recorder import Recorder
@@ -284,12 +284,14 @@ def run_requests(
         yield replace(step, rows=numbers[step.rows], results=results)
     if engine.recorder is not None:
         engine.recorder.number_rows(numbers)
-    rows, steps = tokens.tolist(), reveal_step.tolist()
-    pairs = zip(map(request, range(n)), rows, steps, strict=True)
-    answer_tokens = [count_answer(model, made, row, step) for made, row, step in pairs]
+    text, answer_tokens = [], []
+    for row, (buffer, steps) in enumerate(zip(tokens.tolist(), reveal_step.tolist(), strict=True)):
+        asked = request(row)
+        text.append(row_text(model, asked, buffer))
+        answer_tokens.append(count_answer(model, asked, buffer, steps))
     return Generation(
         tokens,
-        row_texts(model, map(request, range(n)), rows),
+        text,
         torch.tensor(nfe, device=device),
         reveal_step,
         torch.tensor(answer_tokens, device=device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -135,13 +135,6 @@ class Generation:
     def transitions(self) -> Transitions | None:
         """The decisions, put together when they are first asked for; None if there are none."""
         return None if self.recorder is None else self.recorder.transitions()
-
-
-def row_texts(
-    model: Model, requests: Iterable[Request], rows: Sequence[Sequence[int]]
-) -> list[str]:
-    """The text of each row, given its request and its buffer (padding behind is ignored)."""
-    return [row_text(model, request, row) for request, row in zip(requests, rows, strict=True)]
 
 
 def row_text(model: Model, request: Request, row: Sequence[int]) -> str:

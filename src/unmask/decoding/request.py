@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -67,24 +68,24 @@ class Request:
                 "prompts that hold masks"
             )
 
-    @property
+    @cached_property
     def length(self) -> int:
         """L, how many positions are generated."""
         if self.holes is not None:
             return len(self.holes)
         return self.options.max_new_tokens or 0
 
-    @property
+    @cached_property
     def block_length(self) -> int:
         """BL; L itself is full diffusion."""
         return min(self.options.block_length or self.length, self.length)
 
-    @property
+    @cached_property
     def max_passes(self) -> int:
         """Most forward passes that the row takes part in: at most L."""
         return min(self.options.max_passes or self.length, self.length)
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Tokens of the canvas: prompt and buffer."""
         return len(self.prompt) + (self.length if self.holes is None else 0)
@@ -94,13 +95,13 @@ class Request:
         """The canvas positions that are generated, L of them."""
         return range(len(self.prompt), self.size) if self.holes is None else self.holes
 
-    @property
+    @cached_property
     def sampling(self) -> Sampling:
         """How the model's head treats this row."""
         o = self.options
         return Sampling(o.temperature, o.top_p, o.top_k, o.cfg_scale, o.eos)
 
-    @property
+    @cached_property
     def needs(self) -> Needs:
         return needs_of(self.policy)
 

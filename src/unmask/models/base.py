@@ -195,7 +195,8 @@ class Model:
         if view is not None or parts <= 1:
             return self._run_backbone(tokens, attention_mask, positions, view)
         cut = (x.tensor_split(parts) for x in (tokens, attention_mask, positions))
-        return torch.cat([self._run_backbone(*piece, None) for piece in zip(*cut, strict=True)])
+        pieces = zip(*cut, strict=True)
+        return torch.cat([self._run_backbone(rows, mask, at, None) for rows, mask, at in pieces])
 
     def _run_backbone(
         self, tokens: Tensor, attention_mask: Tensor, positions: Tensor, view: CacheView | None
