@@ -20,6 +20,7 @@ COMMANDS = {
     "train": "train an unmasking policy with GRPO",
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "compare": "test whether two samplers differ on the same prompts (paired bootstrap)",
+    "compare-fronts": "test whether one front is above another, over which range of passes",
     "lm-eval": "run tasks of lm-evaluation-harness, with NFE beside its metrics",
     "plot": "draw the Pareto figure from evaluation files",
     "analyze": "measure and draw in which order samplers reveal, from evaluations with --traces",
@@ -31,7 +32,7 @@ COMMANDS = {
 
 def usage() -> str:
     """What `unmask --help` prints."""
-    lines = [f"  {name:<14}{text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<16}{text}" for name, text in COMMANDS.items()]
     return "\n".join(
         ["usage: unmask COMMAND [options]; `unmask COMMAND --help` explains each.", "", *lines]
     )
