@@ -167,11 +167,10 @@ def join_gaps(
     """The gaps between budgets, where neither front has a step."""
     ends = [*budgets[1:].tolist(), float("inf")]
     gaps: list[Gap] = []
-    for values in zip(budgets.tolist(), ends, difference, low, high, strict=True):
-        begin, end, *interval = (float(value) for value in values)
-        _, least, most = interval
+    for i, begin in enumerate(budgets.tolist()):
+        least, most = float(low[i]), float(high[i])
         verdict: Verdict = "above" if least > 0 else "below" if most < 0 else "undecided"
-        gaps.append(Gap(begin, end, *interval, verdict))
+        gaps.append(Gap(begin, ends[i], float(difference[i]), least, most, verdict))
     return gaps
 
 
