@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench test-gpu bench-gpu clean
+.PHONY: demo test lint docs bench test-gpu bench-gpu clean
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
@@ -16,6 +16,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The documentation site, in build/site; every warning is an error. Needs no network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # Speed, memory and scaling (17 minutes): writes docs/performance.md.
 bench: $(STAMP)
