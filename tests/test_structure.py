@@ -13,6 +13,7 @@ PUBLIC_FACES = {
     "decode_steps",
     "evaluate",
     "load_model",
+    "reveal",
     "UnmaskLM.__init__",
 }
 # What a package may import, lowest first; a package imports from lower rows only.
