@@ -105,7 +105,9 @@ def test_rows_do_not_depend_on_their_batch(tiny_model, policies, seed):
     whole = reveal(policy, *inputs, RowGenerator(keys), **terms)
     assert all(map(torch.equal, before, inputs))  # nothing that was given is changed
     for i in range(rows):
-        alone = reveal(policy, *(x[i : i + 1] for x in inputs), RowGenerator(keys[i : i + 1]), **terms)
+        alone = reveal(
+            policy, *(x[i : i + 1] for x in inputs), RowGenerator(keys[i : i + 1]), **terms
+        )
         for name in ("tokens", "done", "revealed", "proposals", "confidence"):
             assert torch.equal(getattr(alone, name)[0], getattr(whole, name)[i]), name
 

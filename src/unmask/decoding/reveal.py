@@ -65,8 +65,9 @@ def reveal(
         masked: bool [B, b], where nothing is revealed yet. A prompt may hold the mask token, so
             this does not follow from `tokens`.
         step: int64 [B], how many steps each row's block has behind it.
-        generator: draws for the policy and for τ > 0, one key a row. A row's blocks should have
-            different keys (`unmask.rng.block_keys`), as draws depend on step and place in the block.
+        generator: draws for the policy and for τ > 0, one key a row. Draws depend on step
+            and place in the block, so a row's blocks should have different keys
+            (`unmask.rng.block_keys`).
         mask_id: the mask token; it is never proposed.
         never_ids: other tokens that are never proposed.
         eos_ids: tokens that end a text, for `sampling.eos` "never" and "last".
@@ -90,9 +91,7 @@ def reveal(
         generator=generator if sampling.temperature > 0 else None,
     )
     width = tokens.shape[1]
-    seen = Observation(
-        proposal.confidence, masked, masked, step, width, proposal.features, alpha
-    )
+    seen = Observation(proposal.confidence, masked, masked, step, width, proposal.features, alpha)
     action = (check_action(policy.act(seen, generator), masked, policy) > 0) & masked
     confidence = proposal.confidence[..., 0]
     best = top_positions(1, rank_positions(confidence, masked), masked)
