@@ -1,5 +1,5 @@
 """What engines need around them in tests: a tiny block-causal network, stand-ins for the modules of
-SGLang that need a GPU, and the part of its scheduler that hands blocks to the decoding algorithm."""
+SGLang that need a GPU, and the part of its scheduler that hands blocks to an algorithm."""
 
 import sys
 from contextlib import contextmanager

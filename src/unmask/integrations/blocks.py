@@ -150,21 +150,19 @@ class BlockDecoder:
     Attributes:
         settings: how.
         policy: the loaded policy.
-        mask_id: the mask token.
     """
 
     settings: BlockSettings
     policy: Policy
-    mask_id: int
 
     @staticmethod
-    def load(settings: BlockSettings, mask_id: int) -> BlockDecoder:
+    def load(settings: BlockSettings) -> BlockDecoder:
         """Loads the policy.
 
         Raises:
             UnmaskError: as `policy_of`.
         """
-        return BlockDecoder(settings, policy_of(settings), mask_id)
+        return BlockDecoder(settings, policy_of(settings))
 
     def step(
         self,
@@ -174,6 +172,7 @@ class BlockDecoder:
         step: Int[Tensor, " B"],
         keys: Int[Tensor, " B"],
         start: Int[Tensor, " B"],
+        mask_id: int,
         sampling: Sampling | None = None,
     ) -> BlockStep:
         """`reveal`, with the settings.
@@ -185,6 +184,7 @@ class BlockDecoder:
             step: int64 [B], steps that each row's block has behind it.
             keys: int64 [B], random keys of the rows.
             start: int64 [B], where each block starts in its row's sequence.
+            mask_id: the mask token.
             sampling: how tokens are drawn; None is what the settings say.
         """
         if isinstance(self.policy, LearnedPolicy):
@@ -196,7 +196,7 @@ class BlockDecoder:
             masked,
             step,
             RowGenerator(block_keys(keys, start)),
-            mask_id=self.mask_id,
+            mask_id=mask_id,
             never_ids=self.settings.never_of(logits.shape[-1]),
             sampling=self.settings.sampling if sampling is None else sampling,
         )

@@ -113,7 +113,7 @@ def algorithm_class(base: Any) -> type:
 
         def __init__(self, config: Any) -> None:
             super().__init__(config)
-            self.decoder = load_decoder(config.algorithm_config or {}, config.mask_id)
+            self.decoder = load_decoder(config.algorithm_config or {})
             self.unnamed = 0  # rows that had no name so far
 
         def init_step_state(self, forward_batch: Any) -> list[Any]:
@@ -144,6 +144,7 @@ def algorithm_class(base: Any) -> type:
                 to_device([state.step for state in states], tokens.device),
                 to_device([state.key for state in states], tokens.device),
                 forward_batch.positions.view(shape)[:, 0].long(),
+                self.mask_id,
             )
             forward_batch.input_ids.copy_(revealed.tokens.view(-1))  # graphs know this tensor
             for state, whole in zip(states, done, strict=True):
@@ -153,7 +154,7 @@ def algorithm_class(base: Any) -> type:
     return Unmask
 
 
-def load_decoder(values: Mapping[str, Any], mask_id: int) -> BlockDecoder:
+def load_decoder(values: Mapping[str, Any]) -> BlockDecoder:
     """The policy and the settings that SGLang read from its YAML file.
 
     Raises:
@@ -162,4 +163,4 @@ def load_decoder(values: Mapping[str, Any], mask_id: int) -> BlockDecoder:
     from unmask.integrations.blocks import BlockDecoder, read_settings
 
     own = {name: value for name, value in values.items() if name not in OF_SGLANG}
-    return BlockDecoder.load(read_settings(own, "the file of --dllm-algorithm-config"), mask_id)
+    return BlockDecoder.load(read_settings(own, "the file of --dllm-algorithm-config"))

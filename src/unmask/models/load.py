@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,25 @@ def load_model(
             )
         tokenizer = load_tokenizer(directory, family)
         return assemble_model(family, network, tokenizer, str(name_or_path), config, directory)
+
+
+def load_without_weights(name: str) -> Model:
+    """The model that `load_model` would load, with weights that hold no numbers: for its tokens and
+    its tokenizer. Weights are neither read nor downloaded.
+
+    Raises:
+        UnmaskError: as `load_model`.
+    """
+    files = tuple(pattern for pattern in HUB_FILES if pattern != "*.safetensors")
+    directory = find_model(name, files=files)
+    config = read_json(directory / "config.json")
+    with quiet_transformers(), torch.device("meta"):
+        family = find_family(config, directory)
+        # Classes that only choose another one by its config are made otherwise.
+        network = getattr(family.network, "from_config", family.network)(family.config)
+    return assemble_model(
+        family, network, load_tokenizer(directory, family), name, config, directory
+    )
 
 
 def weight_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -219,18 +238,16 @@ def load_network(
     return network.eval()
 
 
-def find_model(name: str, revision: str | None = None) -> Path:
+def find_model(name: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
     """The directory of an embedded model, a local one, or the local copy of a Hub repository
-    (downloaded if need be).
+    (downloaded if need be: those of its files that match the patterns).
 
     Raises:
         UnmaskError: if there is none.
     """
     known = ", ".join(embedded_models())
     if not name.startswith("embedded/"):
-        return find_source(
-            "model", name, HUB_FILES, others=f"nor one of {known}", revision=revision
-        )
+        return find_source("model", name, files, others=f"nor one of {known}", revision=revision)
     if name not in embedded_models():
         raise UnmaskError(f"model {name!r} is not known; embedded are {known}")
     if revision is not None:
