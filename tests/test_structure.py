@@ -14,6 +14,7 @@ PUBLIC_FACES = {
     "evaluate",
     "load_model",
     "reveal",
+    "UnmaskScheduler.step",
     "UnmaskLM.__init__",
 }
 # What a package may import, lowest first; a package imports from lower rows only.

@@ -130,7 +130,8 @@ def test_the_scheduler_is_saved_and_loaded(diffusers, tmp_path):
 
 
 def test_without_diffusers_one_sentence_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "diffusers", None)
+    module = "diffusers.schedulers.scheduling_block_refinement"
+    monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, "unmask.integrations.diffusers", raising=False)
     with pytest.raises(UnmaskError, match="diffusers has no BlockRefinementScheduler here"):
         importlib.import_module("unmask.integrations.diffusers")

@@ -8,6 +8,7 @@ accepts. Written for diffusers 0.42.1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -17,21 +18,17 @@ from unmask.errors import UnmaskError
 from unmask.integrations.blocks import BlockDecoder, BlockSettings, named_key
 from unmask.models.head import Sampling
 
-try:
-    from diffusers import BlockRefinementScheduler  # pyright: ignore[reportMissingImports]
-    from diffusers.configuration_utils import (  # pyright: ignore[reportMissingImports]
-        register_to_config,
-    )
-    from diffusers.schedulers.scheduling_block_refinement import (  # pyright: ignore[reportMissingImports]
-        BlockRefinementSchedulerOutput,
-    )
-except ImportError as error:
+try:  # by name, so that type checkers need no diffusers
+    theirs: Any = import_module("diffusers.schedulers.scheduling_block_refinement")
+    register_to_config: Any = import_module("diffusers.configuration_utils").register_to_config
+    base: Any = theirs.BlockRefinementScheduler
+except (ImportError, AttributeError) as error:
     raise UnmaskError(
         f"diffusers has no BlockRefinementScheduler here ({error}); install diffusers 0.42.1"
     ) from None
 
 
-class UnmaskScheduler(BlockRefinementScheduler):
+class UnmaskScheduler(base):
     """Reveals what a policy of ours accepts.
 
     The pipeline's temperature, top_p and top_k count. Its threshold, minimal_topk and number of
@@ -126,4 +123,4 @@ class UnmaskScheduler(BlockRefinementScheduler):
             decided.confidence,
             model_output,
         )
-        return BlockRefinementSchedulerOutput(*answer) if return_dict else answer
+        return theirs.BlockRefinementSchedulerOutput(*answer) if return_dict else answer
