@@ -1,5 +1,7 @@
 """`unmask export-sglang`: the file that SGLang reads, and the command that serves it."""
 
+import shutil
+
 import pytest
 import yaml
 
@@ -69,3 +71,15 @@ def test_bad_values_are_refused_and_nothing_is_written(export, tmp_path, argumen
     assert (code, shown) == (2, "") and error.count("\n") == 1
     assert error.startswith("unmask export-sglang: ") and says in error
     assert not list(tmp_path.iterdir())
+
+
+def test_damaged_files_of_a_model_are_refused(export, tiny_dir, tmp_path):
+    shutil.copytree(tiny_dir, tmp_path / "model")
+    for name, text in (("generation_config.json", "{"), ("config.json", '{"model_type": "qwen3"}')):
+        file = tmp_path / "model" / name
+        before = file.read_text(encoding="utf-8") if file.exists() else "{}"
+        file.write_text(text, encoding="utf-8")
+        code, shown, error = export("threshold:0.9", "--model", "model")
+        assert (code, shown) == (2, "") and error.count("\n") == 1
+        file.write_text(before, encoding="utf-8")
+    assert export("threshold:0.9", "--model", "model")[0] == 0

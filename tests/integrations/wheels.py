@@ -31,17 +31,19 @@ def unpacked_wheel(name, version, parts):
         return place
     cache().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache()) as directory:
-        options = ["--no-deps", "--timeout", "10", "--retries", "1", "--dest", directory]
+        options = ["--no-deps", "--only-binary", ":all:", "--timeout", "10", "--retries", "1"]
+        options += ["--dest", directory]
         command = [sys.executable, "-m", "pip", "download", "--quiet", *options, wanted]
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
-            reason = f"{wanted} cannot be downloaded: {result.stderr.strip()[-300:]}"
+            reason = f"{wanted} cannot be downloaded: {result.stderr.strip().splitlines()[-1]}"
             pytest.fail(reason) if NEWEST else pytest.skip(reason)
         (wheel,) = Path(directory).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:
             members = [n for n in archive.namelist() if n.startswith(parts) or ".dist-info/" in n]
             archive.extractall(Path(directory) / "whole", members)
-        shutil.rmtree(place, ignore_errors=True)
+        if NEWEST:
+            shutil.rmtree(place, ignore_errors=True)
         try:
             (Path(directory) / "whole").rename(place)
         except OSError:  # another process was first

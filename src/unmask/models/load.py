@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
@@ -122,13 +122,32 @@ def load_without_weights(name: str) -> Model:
     files = tuple(pattern for pattern in HUB_FILES if pattern != "*.safetensors")
     directory = find_model(name, files=files)
     config = read_json(directory / "config.json")
-    with quiet_transformers(), torch.device("meta"):
+    with quiet_transformers():
         family = find_family(config, directory)
-        # Classes that only choose another one by its config are made otherwise.
-        network = getattr(family.network, "from_config", family.network)(family.config)
-    return assemble_model(
-        family, network, load_tokenizer(directory, family), name, config, directory
-    )
+        network = empty_network(family, directory)
+        tokenizer = load_tokenizer(directory, family)
+        return assemble_model(family, network, tokenizer, name, config, directory)
+
+
+def empty_network(family: Family, directory: Path) -> Any:
+    """The network with weights that hold no numbers.
+
+    Raises:
+        UnmaskError: if its configuration files cannot be used.
+    """
+    try:
+        with torch.device("meta"):
+            # Classes that only choose another one by its config are made otherwise.
+            network = getattr(family.network, "from_config", family.network)(family.config)
+        if (directory / "generation_config.json").exists():
+            network.generation_config = GenerationConfig.from_pretrained(directory)
+        return network
+    # Absurd values make transformers raise nearly any kind of error.
+    except Exception as error:
+        raise UnmaskError(
+            f"{directory} cannot be loaded ({short_error(error)}); check that its files belong "
+            "together"
+        ) from None
 
 
 def weight_dtype(dtype: str | torch.dtype) -> torch.dtype:
