@@ -244,7 +244,7 @@ def padded_width(model: Model, size: int) -> int:
 
     Up to 192 tokens, CPUs' attention kernels then give a row the same bits in any batch.
     """
-    width = -(-size // 16) * 16 if model.full_attention else size // 16 * 16 + 16
+    width = -(-size // 16) * 16 if model.takes_mask else size // 16 * 16 + 16
     if model.max_positions is None:
         return width
     return max(size, min(width, model.max_positions))

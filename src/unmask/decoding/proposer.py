@@ -188,7 +188,7 @@ class Proposer:
         longest has, where the model pads keys by itself."""
         if group.view is not None:
             return self.caching.store.width
-        if self.model.full_attention:
+        if self.model.takes_mask:
             return max(self.canvas.requests[slot].size for slot in group.forwarded)
         return max(self.widths[slot] for slot in group.forwarded)
 

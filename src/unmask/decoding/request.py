@@ -163,7 +163,7 @@ def check_request(model: Model, request: Request) -> None:
             f"the policy reads the top {request.needs.top_k} probabilities; this model has "
             f"{model.vocabulary} tokens"
         )
-    if request.options.cache is not None and not model.full_attention:
+    if request.options.cache is not None and not model.takes_mask:
         raise UnmaskError(f"a {model.family} model cannot be decoded with a cache; leave out cache")
 
 
