@@ -49,6 +49,14 @@ class KeyValues:
             self.layers.append((empty, torch.zeros_like(empty)))
         return self.layers[number]
 
+    @torch.inference_mode()
+    def copy(self, source: int, slot: int, positions: int) -> None:
+        """Copies the first positions of a canvas to another one."""
+        for pair in self.layers:
+            for stored in pair:
+                stored[slot, :, :positions] = stored[source, :, :positions]
+
+    @torch.inference_mode()
     def clear(self, slot: int) -> None:
         """Forgets what is not a number: hidden positions count 0 in attention, and 0 times NaN is
         NaN."""
