@@ -77,10 +77,10 @@ class RowGenerator:
         return ((bits >> 40) & ((1 << 24) - 1)).float() * 2.0**-24
 
 
-def block_keys(keys: Int[Tensor, " B"], start: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """The key of each row in one of its blocks, from where the block starts in the row's
-    sequence; so blocks that are decoded one by one draw different numbers."""
-    return mix(keys ^ mix(start + _GOLDEN))
+def block_keys(keys: Int[Tensor, " B"], block: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """What the random numbers of a block depend on, of rows with these keys; int64 [B]. Blocks are
+    counted from the beginning of the prompt, and the first one has the row's own key."""
+    return keys ^ mix(block)
 
 
 # Streams: the policy's decisions, and the frozen model's token draws at temperature > 0.

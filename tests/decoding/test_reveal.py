@@ -1,6 +1,7 @@
 """`reveal` decides over logits what the engine decides over the model's hidden states."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from hypothesis import strategies as st
 from tests.decoding.test_engine import learned, result_of
 from unmask import UnmaskError
 from unmask.decoding import DecodeOptions, Request
-from unmask.decoding.reveal import reveal
-from unmask.models.head import GivenLogits, Sampling, best_tokens, tiles
+from unmask.decoding.reveal import model_of_logits, reveal
+from unmask.models.head import Sampling, tiles
 from unmask.policies import Needs, load_policy
 from unmask.rng import RowGenerator, block_keys
 
@@ -177,16 +178,25 @@ def test_bad_values_are_refused():
         call(load_policy("confidence"), logits, masked, sampling=Sampling(cfg_scale=1.0))
 
 
-def test_given_logits_are_sliced_as_a_head_slices_them():
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_given_logits_are_treated_as_a_head_treats_hidden_states(temperature):
     torch.manual_seed(0)
-    hidden, head = torch.randn(9, 16), torch.nn.Linear(16, 5000)
+    hidden, head = torch.randn(2, 9, 16), torch.nn.Linear(16, 5000)  # three slices on a CPU
+    given = model_of_logits(5000, 2, (7,), ())
+    terms = {"needs": {"entropy", "margin"}, "k": 3, "generator": RowGenerator(torch.arange(2))}
     with torch.no_grad():
-        logits = torch.cat([x for _, x in tiles(head, hidden, 2048)], 1)
-        expected = best_tokens(head, hidden, k=3, entropy=True)
-    found = best_tokens(GivenLogits(5000), logits, k=3, entropy=True)
-    assert all(map(torch.equal, found, expected))
+        logits = torch.cat([x for _, x in tiles(head, hidden.flatten(0, 1), 2048)], 1)
+        logits = logits.view(2, 9, 5000)
+    before, sampling = logits.clone(), Sampling(temperature)
+    expected = replace(given, head=head).proposal(hidden, sampling, **terms)
+    found = given.proposal(logits, sampling, **terms)
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(found.confidence, expected.confidence)
+    for name, values in expected.features.items():
+        assert torch.equal(found.features[name], values), name
+    assert torch.equal(logits, before)
 
 
 def test_blocks_of_a_row_have_keys_of_their_own():
     keys = torch.tensor([3, 3, 4])
-    assert len(set(block_keys(keys, torch.tensor([0, 32, 0])).tolist())) == 3
+    assert len(set(block_keys(keys, torch.tensor([0, 8, 0])).tolist())) == 3

@@ -116,9 +116,12 @@ class Row:
     stored: list = field(default_factory=list)  # finished blocks
     incomplete: list | None = None
     state: object = None
+    fresh: object = None  # makes the state with which each block begins; None leaves it to SGLang
 
     def block(self, size, mask_id):
         filled = [*self.prompt, *self.output, *[mask_id] * size]
+        if self.incomplete is None and self.fresh is not None:
+            self.state = self.fresh()
         return self.incomplete or filled[len(self.stored) : len(self.stored) + size]
 
     def finish_block(self, tokens):
@@ -143,14 +146,21 @@ def batch_of(rows, size, mask_id):
     )
 
 
-def serve(algorithm, logits, prompts, length, most):
-    """Answers prompts as SGLang does, `most` at a time.
+def serve(algorithm, logits, prompts, length, most, ends=(), fresh=None):
+    """Answers prompts as SGLang does, `most` at a time; a row ends with the block that holds a
+    token of `ends`.
 
     Returns the generated tokens of each, and how many forward passes each took part in.
     """
     runner, size, mask_id = Runner(logits), algorithm.block_size, algorithm.mask_id
     rows = [Row(f"request {i}", list(prompt), length) for i, prompt in enumerate(prompts)]
-    while waiting := [row for row in rows if len(row.output) < length]:
+    for row, make in zip(rows, fresh or [None] * len(rows), strict=True):
+        row.fresh = make
+
+    def goes_on(row):
+        return len(row.output) < length and not set(row.output) & set(ends)
+
+    while waiting := [row for row in rows if goes_on(row)]:
         batch = batch_of(waiting[:most], size, mask_id)
         ids, blocks = batch.input_ids, [row.block(size, mask_id) for row in batch.rows]
         states = [row.state for row in batch.rows] if algorithm.fdfo else None

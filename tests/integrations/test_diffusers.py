@@ -97,6 +97,22 @@ def test_a_learned_policy_and_a_seed_decide(pipeline, tmp_path):
     assert pipeline(PROMPTS, seed=2, generator=generator, **settings) == first
 
 
+def test_each_block_and_row_draws_for_itself(diffusers):
+    from unmask.integrations.diffusers import UnmaskScheduler
+
+    scheduler = UnmaskScheduler("confidence:4", block_length=BLOCK, seed=1)
+    sample, logits = torch.full((2, BLOCK), MASK), torch.zeros(2, BLOCK, 4000)
+
+    def draw():
+        terms = {"mask_token_id": MASK, "temperature": 1.0}
+        return scheduler.step(logits, 0, sample, **terms).prev_sample.tolist()
+
+    blocks = [tuple(row) for _ in range(3) for row in draw()]
+    assert len(set(blocks)) == 6
+    scheduler.set_timesteps(BLOCK)
+    assert [tuple(row) for row in draw()] == blocks[:2]
+
+
 def test_a_prompt_may_hold_masks_and_the_last_block_may_be_cut(pipeline):
     tokens, _ = pipeline([[5, MASK, 6, 8, 9], [MASK, 9, MASK, 4, MASK]], 6, policy="confidence:2")
     found = {token for row in tokens for token in row}

@@ -1,6 +1,8 @@
 """The decoder for dInfer, in a loop like dInfer's: a block is decoded by several passes before the
 loop looks whether masks are left, and tokens are in an array of its own."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from tests.reference.blocks import by_rule, decode_blocks
 from tests.reference.decode import RULES
 from unmask import UnmaskError, generate
 from unmask.integrations.dinfer import UnmaskDecoder
+from unmask.policies import Needs
 
 NEVER = (0, 1, 7)
 
@@ -86,6 +89,28 @@ def test_draws_depend_on_seed_row_and_block(tmp_path):
     assert decode(1) == first != decode(2)
     blocks = [tuple(row[i : i + BLOCK]) for row in first for i in (0, BLOCK)]
     assert len(set(blocks)) == 4
+
+
+def test_a_policy_is_told_how_many_passes_a_row_had_masks_in():
+    seen = []
+
+    class Watch:
+        needs = Needs()
+
+        def act(self, observation, generator):
+            seen.append(observation.step.tolist())
+            return observation.eligible & (torch.arange(BLOCK) == observation.step[:, None])
+
+    decoder = UnmaskDecoder("confidence", MASK, 2)
+    decoder.decoder = replace(decoder.decoder, policy=Watch())
+    x = torch.full((2, 2 * BLOCK), MASK)
+    x[1, 1:BLOCK] = 5
+    for block in range(2):
+        start = block * BLOCK
+        decoder.block_init(x[:, start : start + BLOCK], block)
+        for _ in range(BLOCK + 2):
+            decoder.decode(torch.zeros(2, BLOCK, 40), start, start + BLOCK, x)
+    assert seen == [[0, 0], [1, 1], [2, 1], [3, 1], [0, 0], [1, 1], [2, 2], [3, 3]]
 
 
 def test_policies_that_read_hidden_states_are_refused(tmp_path):

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -22,13 +23,14 @@ from tests.integrations.engines import (
     modules_without_sglang,
     serve,
 )
+from tests.models.checkpoints import write
 from tests.reference.blocks import by_rule, decode_blocks
 from tests.reference.decode import RULES
-from unmask import UnmaskError
+from unmask import UnmaskError, generate, load_model
 from unmask.integrations import sglang as plugin
 from unmask.integrations.blocks import named_key
 from unmask.policies import Observation
-from unmask.rng import RowGenerator, block_keys
+from unmask.rng import RowGenerator, block_keys, row_keys
 
 NEVER = (0, 1, 7)
 LENGTH = 10
@@ -97,7 +99,7 @@ def choose_learned(policy, seed, name):
         hidden = torch.tensor([masked])
         top = p.sort(-1, descending=True).values[None, :, : policy.needs.top_k]
         seen = Observation(top, hidden, hidden, torch.tensor([step]), BLOCK)
-        action = policy.act(seen, RowGenerator(block_keys(key, torch.tensor([start]))))
+        action = policy.act(seen, RowGenerator(block_keys(key, torch.tensor([start // BLOCK]))))
         return [i for i in range(BLOCK) if action[0, i] and masked[i]]
 
     return choose
@@ -119,6 +121,43 @@ def test_learned_policies_decide_as_in_the_slow_loop(sglang, logits, tmp_path, k
     assert tokens == [tokens for tokens, _ in expected]
     assert len(set(forwards)) > 2
     assert serve(algorithm(sglang, False, **values), logits, PROMPTS + ODD, LENGTH, 8)[0] == tokens
+
+
+@pytest.fixture(scope="module")
+def sdar(tmp_path_factory):
+    """A tiny SDAR, loaded as users load it."""
+    directory = tmp_path_factory.mktemp("models") / "sdar"
+    return load_model(write("sdar", directory, block_size=BLOCK).directory, dtype="float32")
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("spec", ["confidence:1", "threshold:0.4", "random:2", "learned"])
+def test_sglang_gives_what_generate_gives(sglang, sdar, spec, temperature, tmp_path):
+    """Tokens, and forward passes: ours, one more a block, and the whole blocks of the prompt. Drawn
+    tokens and learned policies too, where requests have the random keys that `generate` uses."""
+    if spec == "learned":
+        learned(3, context=True).save_pretrained(tmp_path)
+        spec = str(tmp_path)
+    prompts = [[7], [8, 9, 10], [11] * 4, [20, 31, 25, 22, 9, 10, 13, 14, 30], [17, 18] * 4]
+    found = generate(sdar, prompts, spec, max_new_tokens=LENGTH, temperature=temperature, seed=5)
+    values = {"policy": spec, "temperature": temperature, "never_ids": list(sdar.never_ids)}
+    config = sglang.DllmConfig("Unmask", values, BLOCK, sdar.mask_id, 8, True)
+
+    def logits(tokens):
+        return sdar.logits(torch.tensor([tokens]), torch.ones(1, len(tokens)).long())[0]
+
+    keys = row_keys(prompts, 5)
+    fresh = [partial(plugin.BlockState, key) for key in keys]
+    ours = sglang.get_algorithm(config)
+    for most in (1, 3):
+        tokens, forwards = serve(ours, logits, prompts, LENGTH, most, sdar.eos_ids, fresh)
+        for i, prompt in enumerate(prompts):
+            # Behind a block with an end SGLang stops, and `generate` fills up with ends.
+            assert found.tokens[i, : len(tokens[i])].tolist() == tokens[i]
+            assert (found.tokens[i, len(tokens[i]) :] == sdar.eos_ids[0]).all()
+            whole = len(prompt) // BLOCK
+            blocks = -(-(len(prompt) + len(tokens[i])) // BLOCK) - whole
+            assert forwards[i] == found.nfe[i] + blocks + whole
 
 
 def test_drawn_tokens_do_not_depend_on_the_batch(sglang, logits):

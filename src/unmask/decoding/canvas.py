@@ -13,7 +13,7 @@ from unmask.decoding.request import Extent, Request, extent_of
 from unmask.models.base import Model
 from unmask.models.head import ids_on_device
 from unmask.policies.base import in_current_block
-from unmask.rng import mix, mix_int
+from unmask.rng import block_keys, mix
 from unmask.transfer import to_device
 
 # Reveal steps of masked positions, of places behind a shorter buffer, and of prompt tokens in a
@@ -169,7 +169,8 @@ class Canvas:
         """What the random numbers of a row's current block depend on."""
         if self.window is None:
             return self.key[rows]
-        return block_keys(self.key[rows], self.start[rows] // self.window)
+        first = self.where[rows].gather(1, self.start[rows][:, None])[:, 0]
+        return block_keys(self.key[rows], first // self.window)
 
     def masked(self, rows: Int[Tensor, " B"]) -> Bool[Tensor, "B L"]:
         """Where nothing is revealed yet."""
@@ -312,13 +313,6 @@ def grow_tensor(old: Tensor, shape: Sequence[int], fill: int = 0) -> Tensor:
     new = torch.full(tuple(shape), fill, dtype=old.dtype, device=old.device)
     new[tuple(slice(0, size) for size in old.shape)] = old
     return new
-
-
-def block_keys(keys: Int[Tensor, " B"], block: Int[Tensor, " B"] | int) -> Int[Tensor, " B"]:
-    """What the random numbers of a block depend on, of rows with these keys; blocks are counted
-    from the first that is decoded, which has the row's own key. int64 [B]."""
-    number = mix_int(block) if isinstance(block, int) else mix(block)
-    return keys ^ number
 
 
 def padded_width(model: Model, size: int) -> int:

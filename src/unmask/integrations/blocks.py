@@ -171,7 +171,7 @@ class BlockDecoder:
         masked: Bool[Tensor, "B b"],
         step: Int[Tensor, " B"],
         keys: Int[Tensor, " B"],
-        start: Int[Tensor, " B"],
+        block: Int[Tensor, " B"],
         mask_id: int,
         sampling: Sampling | None = None,
     ) -> BlockStep:
@@ -183,7 +183,7 @@ class BlockDecoder:
             masked: bool [B, b], where nothing is revealed yet.
             step: int64 [B], steps that each row's block has behind it.
             keys: int64 [B], random keys of the rows.
-            start: int64 [B], where each block starts in its row's sequence.
+            block: int64 [B], the number of each block in its row.
             mask_id: the mask token.
             sampling: how tokens are drawn; None is what the settings say.
         """
@@ -195,7 +195,7 @@ class BlockDecoder:
             logits,
             masked,
             step,
-            RowGenerator(block_keys(keys, start)),
+            RowGenerator(block_keys(keys, block)),
             mask_id=mask_id,
             never_ids=self.settings.never_of(logits.shape[-1]),
             sampling=self.settings.sampling if sampling is None else sampling,

@@ -97,7 +97,7 @@ class UnmaskScheduler(base):
         masked = sample == mask_token_id
         if prompt_mask is not None:
             masked = masked & ~prompt_mask
-        rows, width = sample.shape
+        rows = len(sample)
         seed = self.decoder.settings.seed if generator is None else generator.initial_seed()
         keys = [named_key(seed, f"row {i}") for i in range(rows)]
         decided = self.decoder.step(
@@ -106,7 +106,7 @@ class UnmaskScheduler(base):
             masked,
             torch.full((rows,), int(timestep), device=sample.device),
             torch.tensor(keys, device=sample.device),
-            torch.full((rows,), self._block * width, device=sample.device),
+            torch.full((rows,), self._block, device=sample.device),
             mask_token_id,
             Sampling(0.0 if sampling_method == "greedy" else temperature, top_p or 1.0, top_k or 0),
         )

@@ -51,11 +51,12 @@ class UnmaskDecoder:
         )
         self.decoder = BlockDecoder.load(settings)
         self.mask_id, self.eos_id, self.temperature = mask_id, eos_id, temperature
-        self.passes: Tensor | None = None  # int64 [B], of each row in the current block
+        self.block = 0  # the number of the current block
+        self.passes: Tensor | None = None  # int64 [B], of each row in it
 
     def block_init(self, block_x: Any, block_id: int) -> None:
         """A new block begins."""
-        self.passes = None
+        self.passes, self.block = None, block_id
 
     def decode(self, logits: Tensor, block_start: int, block_end: int, x: Any) -> None:
         """One step: writes what is revealed into `x`.
@@ -84,7 +85,7 @@ class UnmaskDecoder:
             masked,
             self.passes,
             torch.tensor(keys, device=tokens.device),
-            torch.full((rows,), block_start, device=tokens.device),
+            torch.full((rows,), self.block, device=tokens.device),
             self.mask_id,
         )
         self.passes = self.passes + masked.any(1)

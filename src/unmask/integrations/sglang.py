@@ -143,7 +143,7 @@ def algorithm_class(base: Any) -> type:
                 masked,
                 to_device([state.step for state in states], tokens.device),
                 to_device([state.key for state in states], tokens.device),
-                forward_batch.positions.view(shape)[:, 0].long(),
+                forward_batch.positions.view(shape)[:, 0].long() // self.block_size,
                 self.mask_id,
             )
             forward_batch.input_ids.copy_(revealed.tokens.view(-1))  # graphs know this tensor
