@@ -1,13 +1,11 @@
 import pytest
 
-from tests.integrations.wheels import unpacked_wheel
+from tests.integrations.wheels import sglang_wheel, unpacked_wheel
 
 
 @pytest.fixture(scope="session")
 def sglang_dir():
-    """SGLang's own files around its decoding algorithms."""
-    parts = ("sglang/srt/dllm/", "sglang/srt/plugins/", "sglang/srt/environ.py")
-    return unpacked_wheel("sglang", "0.5.23", parts)
+    return sglang_wheel()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,9 @@
 """The algorithm `Unmask`, driven by SGLang's own class for decoding algorithms."""
 
 import importlib
+import json
 import logging
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from tests.decoding.test_engine import learned
+from tests.integrations.compare_sglang import Config, compare
 from tests.integrations.engines import (
     BLOCK,
     MASK,
@@ -29,6 +32,7 @@ from tests.reference.decode import RULES
 from unmask import UnmaskError, generate, load_model
 from unmask.integrations import sglang as plugin
 from unmask.integrations.blocks import named_key
+from unmask.models.load import EMBEDDED
 from unmask.policies import Observation
 from unmask.rng import RowGenerator, block_keys, row_keys
 
@@ -158,6 +162,16 @@ def test_sglang_gives_what_generate_gives(sglang, sdar, spec, temperature, tmp_p
             whole = len(prompt) // BLOCK
             blocks = -(-(len(prompt) + len(tokens[i])) // BLOCK) - whole
             assert forwards[i] == found.nfe[i] + blocks + whole
+
+
+def test_a_policy_answers_the_prompts_of_a_task_as_here(sglang_dir, tmp_path):
+    shutil.copytree(EMBEDDED / "chain", tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"block_size": 16}))
+    learned(0).save_pretrained(tmp_path / "policy")
+    config = Config(str(tmp_path / "model"), str(tmp_path / "policy"), prompts=4)
+    found = compare(config)
+    assert found.differ == 0 and found.passes[0] == found.passes[1] > 1
 
 
 def test_drawn_tokens_do_not_depend_on_the_batch(sglang, logits):

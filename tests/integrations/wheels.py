@@ -49,3 +49,9 @@ def unpacked_wheel(name, version, parts):
         except OSError:  # another process was first
             assert place.exists()
     return place
+
+
+def sglang_wheel():
+    """SGLang's own files around its decoding algorithms."""
+    parts = ("sglang/srt/dllm/", "sglang/srt/plugins/", "sglang/srt/environ.py")
+    return unpacked_wheel("sglang", "0.5.23", parts)
