@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from tests.decoding.test_engine import learned
-from unmask.cli import main
+from tests.models.checkpoints import write
+from unmask.cli import export_sglang, main
 from unmask.integrations.sglang import load_decoder
 from unmask.models.load import load_model, load_without_weights
 
@@ -38,20 +39,45 @@ def test_the_file_holds_what_was_said_and_is_what_the_plug_in_reads(export, tmp_
     assert decoder.settings.sampling.temperature == 0.7
 
 
-def test_a_model_says_which_tokens_are_never_proposed(export, tiny_dir, tmp_path):
-    code, shown, _ = export("threshold:0.9", "--model", tiny_dir)
-    assert code == 0 and f"--model-path {tiny_dir} " in shown
+@pytest.fixture(scope="module", params=["sdar", "sdar_moe", "llada2_moe"])
+def served(request, tmp_path_factory):
+    """The directory of a tiny model of each family that SGLang serves."""
+    directory = tmp_path_factory.mktemp("models") / request.param
+    return write(request.param, directory, block_size=8).directory
+
+
+def test_a_model_says_its_blocks_and_which_tokens_are_never_proposed(
+    export, served, tmp_path, monkeypatch
+):
+    model = load_model(served)
+    code, _, error = export("threshold:0.9", "--model", served)
+    assert code == 2 and f"the mask token of {served} is {model.mask_id}, and SGLang" in error
+    assert not list(tmp_path.iterdir())
+
+    monkeypatch.setitem(export_sglang.MASKS, model.family, model.mask_id)
+    code, shown, _ = export("threshold:0.9", "--model", served)
+    assert code == 0 and f"--model-path {served} " in shown
     values = yaml.safe_load((tmp_path / "unmask.yaml").read_text(encoding="utf-8"))
-    model = load_model(tiny_dir)
     never = load_decoder(values).settings.never_of(model.vocabulary)
-    assert set(never) == set(model.never_ids) and values["policy"] == "threshold:0.9"
+    assert set(never) == set(model.never_ids)
+    assert (values["policy"], values["block_size"]) == ("threshold:0.9", 8)
+    assert export("threshold:0.9", "--model", served, "--block-size", 4)[0] == 0
+    values = yaml.safe_load((tmp_path / "unmask.yaml").read_text(encoding="utf-8"))
+    assert values["block_size"] == 4
 
 
-def test_a_model_without_weights_has_the_tokens_of_the_whole_one(tiny_dir, tmp_path):
-    whole, empty = load_model(tiny_dir), load_without_weights(str(tiny_dir))
-    for name in ("mask_id", "eos_ids", "never_ids", "vocabulary", "family"):
-        assert getattr(empty, name) == getattr(whole, name)
-    assert empty.device.type == "meta"
+def test_a_model_that_sglang_does_not_serve_is_refused(export, tiny_dir, tmp_path):
+    code, _, error = export("threshold:0.9", "--model", tiny_dir)
+    assert code == 2 and "is a plain model; SGLang serves SDAR, SDAR-MoE, LLaDA2" in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_without_weights_has_the_tokens_of_the_whole_one(served, tiny_dir):
+    for directory in (served, tiny_dir):
+        whole, empty = load_model(directory), load_without_weights(str(directory))
+        for name in ("mask_id", "eos_ids", "never_ids", "vocabulary", "family", "attention_block"):
+            assert getattr(empty, name) == getattr(whole, name), name
+        assert empty.device.type == "meta"
 
 
 @pytest.mark.parametrize(
@@ -81,5 +107,6 @@ def test_damaged_files_of_a_model_are_refused(export, tiny_dir, tmp_path):
         file.write_text(text, encoding="utf-8")
         code, shown, error = export("threshold:0.9", "--model", "model")
         assert (code, shown) == (2, "") and error.count("\n") == 1
+        assert "is a plain model" not in error
         file.write_text(before, encoding="utf-8")
-    assert export("threshold:0.9", "--model", "model")[0] == 0
+    assert "is a plain model" in export("threshold:0.9", "--model", "model")[2]

@@ -11,6 +11,10 @@ import tyro
 
 from unmask.errors import UnmaskError
 
+# The families that SGLang 0.5.23 serves with a decoding algorithm, and the mask token that it takes
+# for all checkpoints of each.
+MASKS = {"SDAR": 151669, "SDAR-MoE": 151669, "LLaDA2": 156895}
+
 
 @dataclass(frozen=True)
 class Config:
@@ -22,10 +26,10 @@ class Config:
     to: Path = Path("unmask.yaml")
     """File to write."""
     model: str | None = None
-    """Directory or Hub repository of the SDAR or LLaDA2 model to serve. Its tokenizer says which
-    tokens are never proposed; without it, only the mask token is not."""
+    """Directory or Hub repository of the SDAR or LLaDA2 model to serve. It says the block size and
+    which tokens are never proposed; without it, only the mask token is not."""
     block_size: int | None = None
-    """Block size, where it is not the one that SGLang takes (4 for SDAR, 32 for LLaDA2)."""
+    """Block size; leave out for the model's own, or SGLang's (4 for SDAR, 32 for LLaDA2)."""
     alpha: float | None = None
     """α, for a policy that was trained for many; leave out for the policy's own."""
     nfe: float | None = None
@@ -51,48 +55,53 @@ def run(config: Config) -> None:
     from unmask.files import write_text
     from unmask.integrations.blocks import BlockSettings, policy_of
 
+    own = vars(config) | ({} if config.model is None else model_settings(config.model))
     if config.block_size is not None:
         check_whole("block_size", config.block_size, 1)
-    own = {name: getattr(config, name) for name in vars(config)}
-    if config.model is not None:
-        own |= read_tokens(config.model)
+        own["block_size"] = config.block_size
     known = {field.name for field in fields(BlockSettings)} & set(own)
     settings = BlockSettings(**{name: own[name] for name in known})
     policy_of(settings)  # refuses what would stop the server
     if not config.to.parent.is_dir():
         raise UnmaskError(f"directory {config.to.parent} does not exist; make it, or change --to")
     values: dict[str, Any] = {"policy": absolute_spec(config.policy)}
-    if config.block_size is not None:
-        values["block_size"] = config.block_size
+    if own["block_size"] is not None:
+        values["block_size"] = own["block_size"]
     for name, value in asdict(settings).items():
         if name != "policy" and value != getattr(BlockSettings, name):
             values[name] = list(value) if isinstance(value, tuple) else value
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_text(config.to, "# Written by `unmask export-sglang`.\n" + text)
-    command = [
-        "python",
-        "-m",
-        "sglang.launch_server",
-        "--model-path",
-        (config.model or "MODEL").removeprefix("hf:"),
-    ]
-    command += ["--dllm-algorithm", "Unmask", "--dllm-algorithm-config", str(config.to.resolve())]
+    model = (config.model or "MODEL").removeprefix("hf:")
+    file = str(config.to.resolve())
+    options = ["--model-path", model, "--dllm-algorithm", "Unmask", "--dllm-algorithm-config", file]
     print(f"written to {config.to}; where SGLang and unmask are installed, serve it with")
-    print(f"    {shlex.join(command)}")
+    print(f"    {shlex.join(['python', '-m', 'sglang.launch_server', *options])}")
 
 
-def read_tokens(model: str) -> dict[str, Any]:
-    """Which tokens of a model are never proposed, as settings.
+def model_settings(name: str) -> dict[str, Any]:
+    """What a model says of its blocks, and which of its tokens are never proposed.
 
     Raises:
-        UnmaskError: if its tokenizer or its config.json cannot be read.
+        UnmaskError: if its files cannot be read, or SGLang does not serve such a model.
     """
     from unmask.models.load import load_without_weights
 
-    loaded = load_without_weights(model)
-    count = len(loaded.tokenizer)
-    never = tuple(token for token in loaded.never_ids if token < count)
-    return {"never_ids": never, "vocabulary": count if count < loaded.vocabulary else None}
+    model = load_without_weights(name)
+    if model.family not in MASKS:
+        raise UnmaskError(
+            f"{name} is a {model.family} model; SGLang serves {', '.join(MASKS)} with a decoding "
+            "algorithm, so give one of those"
+        )
+    if model.mask_id != MASKS[model.family]:
+        raise UnmaskError(
+            f"the mask token of {name} is {model.mask_id}, and SGLang takes "
+            f"{MASKS[model.family]} for every {model.family} model; it cannot serve this one"
+        )
+    count = len(model.tokenizer)
+    never = tuple(token for token in model.never_ids if token < count)
+    beyond = {"vocabulary": count} if count < model.vocabulary else {}
+    return {"block_size": model.attention_block, "never_ids": never, **beyond}
 
 
 def absolute_spec(spec: str) -> str:
