@@ -79,7 +79,7 @@ def decode_with_reveal(model, request):
             return block[0], steps[0], nfe
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**9))
 def test_reveal_decides_what_the_engine_decides(tiny_model, policies, seed):
     request = random_request(random.Random(seed), policies)

@@ -188,7 +188,9 @@ class BlockDecoder:
             sampling: how tokens are drawn; None is what the settings say.
         """
         if isinstance(self.policy, LearnedPolicy):
-            self.policy.network.to(logits.device)  # does nothing where it is there already
+            network = self.policy.network
+            if next(network.parameters()).device != logits.device:  # as at the first step on a GPU
+                network.to(logits.device)
         return reveal(
             self.policy,
             tokens,
