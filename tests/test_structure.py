@@ -13,6 +13,8 @@ PUBLIC_FACES = {
     "decode_steps",
     "evaluate",
     "load_model",
+    "reveal",
+    "UnmaskScheduler.step",
     "UnmaskLM.__init__",
 }
 # What a package may import, lowest first; a package imports from lower rows only.

@@ -48,6 +48,21 @@ VARIANTS = {
         "llada_moe",
         {"moe_layer_freq": [0, 1], "norm_topk_prob": True, "shards": 2},
     ),
+    "sdar": ("sdar", {}),
+    "sdar in shards, blocks of 3, tied": (
+        "sdar",
+        {"shards": 2, "block_size": 3, "tie_word_embeddings": True, "num_key_value_heads": 1},
+    ),
+    "sdar_moe": ("sdar_moe", {}),
+    "sdar_moe in shards, weights as they are": (
+        "sdar_moe",
+        {"shards": 3, "norm_topk_prob": False, "block_size": 8},
+    ),
+    "llada2_moe": ("llada2_moe", {}),
+    "llada2_moe in shards, blocks of 4, two shared experts": (
+        "llada2_moe",
+        {"shards": 3, "block_size": 4, "num_shared_experts": 2, "first_k_dense_replace": 2},
+    ),
     "bert": ("bert", {}),
     "roberta": ("roberta", {}),
     "modernbert": ("modernbert", {}),
@@ -60,7 +75,8 @@ def worst_difference(checkpoint, family, seed=0):
     model = unmask.load_model(checkpoint.directory, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     worst = 0.0
-    for sizes in ([1], [2, 2], [9, 4, 13]):
+    blocks = model.attention_block is not None
+    for sizes in ([1], [2, 2], [9, 4, 13], *([[37, 21]] if blocks else [])):
         tokens = torch.full((len(sizes), max(sizes)), model.pad_id)
         mask = torch.zeros_like(tokens)
         for row, size in enumerate(sizes):

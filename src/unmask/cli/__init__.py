@@ -26,6 +26,7 @@ COMMANDS = {
     "analyze": "measure and draw in which order samplers reveal, from evaluations with --traces",
     "pretrain": "pre-train a small masked diffusion language model",
     "push": "upload a policy directory to the Hugging Face Hub",
+    "export-sglang": "write the file with which SGLang decodes with a policy",
     "import-policy": "convert a policy of the paper's released code",
 }
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from unmask.decoding.caching import check_memory
 from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint
 from unmask.decoding.generation import Cost, Result, Step, answer_of, find_stop
 from unmask.decoding.proposer import Proposer
@@ -29,7 +30,7 @@ class Actors:
 
     Attributes:
         policy: decides.
-        length: L.
+        length: L; b of a block-causal model, as a policy sees one block at a time.
         places: their places among the active rows.
         rows: int64 [b], their slots on the device.
         at: int64 [b], `places` on the device; None where they are all active rows in order.
@@ -71,6 +72,7 @@ class Engine:
         self._start_afresh(Cost())
         self.waiting: dict[int, Request] = {}
         self.submitted = 0
+        self.longest = 0  # tokens of the longest canvas of a block-causal model
         self._members: tuple[Tensor, list[Actors]] | None = None  # of the rows in flight
 
     def _start_afresh(self, cost: Cost) -> None:
@@ -104,9 +106,14 @@ class Engine:
             Its ticket: a number, from 0, in the order of submission.
 
         Raises:
-            UnmaskError: if this model cannot answer it.
+            UnmaskError: if this model cannot answer it, or the keys and values of a block-causal
+                model would take more memory than there is.
         """
         check_request(self.model, request)
+        if self.model.attention_block is not None:
+            others = len(self.schedule.active) + len(self.schedule.waiting)
+            rows = min(others + 1, self.schedule.slots)
+            self.longest = check_memory(self.model, request, rows, self.longest)
         ticket, self.submitted = self.submitted, self.submitted + 1
         self.waiting[ticket] = request
         self.schedule.submit(ticket)
@@ -152,10 +159,13 @@ class Engine:
         action = self._decide(rows, actors) & finite[:, None]
         proposals = self.proposer.tokens[rows]
         early = any(self.canvas.requests[s].options.stop_at_eos for s in self.schedule.active)
+        action, proposals = self.canvas.spread(rows, action), self.canvas.spread(rows, proposals)
+        confidence = self.canvas.spread(rows, self.proposer.confidence[rows][..., 0])
         revealed = self.canvas.reveal(rows, action, proposals, early)
         revealed = replace(revealed, going=revealed.going & finite)
         going, moved, broken = self._look(rows, revealed, finite)
-        return self._advance(rows, action, proposals, revealed, (going, moved, broken))
+        shown = (revealed.buffer, action, proposals, confidence)
+        return self._advance(rows, shown, ~revealed.going, (going, moved, broken))
 
     def _admit(self) -> None:
         """Lets waiting rows take the free slots.
@@ -194,8 +204,8 @@ class Engine:
             found: dict[tuple[int, int, bool], list[int]] = {}
             for place, slot in enumerate(active):
                 request = self.canvas.requests[slot]
-                told = request.acts_for is not None
-                found.setdefault((id(request.policy), request.length, told), []).append(place)
+                told, length = request.acts_for is not None, self.canvas.window or request.length
+                found.setdefault((id(request.policy), length, told), []).append(place)
             actors = []
             for (_, length, _), places in found.items():
                 policy = self.canvas.requests[active[places[0]]].policy
@@ -210,15 +220,15 @@ class Engine:
         actions = []
         for actor in actors:
             seen = self._observe(actor)
-            generator = RowGenerator(self.canvas.key[actor.rows])
+            generator = RowGenerator(self.canvas.keys(actor.rows))
             decided = check_action(actor.policy.act(seen, generator), seen.eligible, actor.policy)
             if self.recorder is not None:
-                tickets = self.canvas.ticket[actor.rows]
-                self.recorder.record(tickets, seen, (decided * seen.eligible).short())
+                tickets, passes = self.canvas.ticket[actor.rows], self.canvas.nfe[actor.rows]
+                self.recorder.record(tickets, seen, (decided * seen.eligible).short(), passes)
             actions.append((decided > 0) & seen.eligible)
-        if len(actors) == 1 and actors[0].length == self.canvas.length:
+        if len(actors) == 1 and actors[0].length == self.canvas.seen:
             return actions[0]
-        whole = torch.zeros(len(rows), self.canvas.length, dtype=torch.bool, device=rows.device)
+        whole = torch.zeros(len(rows), self.canvas.seen, dtype=torch.bool, device=rows.device)
         for actor, action in zip(actors, actions, strict=True):
             whole[slice(None) if actor.at is None else actor.at, : actor.length] = action
         return whole
@@ -231,9 +241,9 @@ class Engine:
         told = canvas.requests[slots[0]].acts_for is not None
         return Observation(
             proposer.confidence[rows][:, :length, : needs.top_k],
-            canvas.masked(rows)[:, :length],
-            canvas.eligible[rows][:, :length],
-            canvas.nfe[rows],
+            canvas.look(rows, canvas.masked(rows))[:, :length],
+            canvas.look(rows, canvas.eligible[rows])[:, :length],
+            canvas.nfe[rows] - canvas.begun[rows],
             length,
             {name: proposer.features[name][rows][:, :length] for name in needs.features},
             canvas.alpha[rows] if told else None,
@@ -267,8 +277,7 @@ class Engine:
         for slot, place, number in zip(active, first, eligible, strict=True):
             canvas.counts[slot] = number
             canvas.passes[slot] += 1
-            if slot in proposer.caching.rows:
-                proposer.caching.move(slot, place)
+            proposer.move(slot, place)
         proposer.mark(active, prints[0] if prints else None)
         length, buffers = canvas.length, numbers[len(columns) * count :]
         ended = []
@@ -291,8 +300,8 @@ class Engine:
 
     def _stops(self, slot: int, buffer: Sequence[int]) -> bool:
         """Whether the text that can no longer change holds one of the row's stop strings."""
-        request = self.canvas.requests[slot]
-        buffer = buffer[: request.length]
+        request, given = self.canvas.requests[slot], self.canvas.extents[slot].given
+        buffer = buffer[given : given + request.length]
         masks = (i for i, token in enumerate(buffer) if token == self.model.mask_id)
         prefix = answer_of(self.model, buffer[: next(masks, len(buffer))])
         return find_stop(self.model, prefix, request.options.stop) is not None
@@ -300,25 +309,37 @@ class Engine:
     def _advance(
         self,
         rows: Int[Tensor, " B"],
-        action: Bool[Tensor, "B L"],
-        proposals: Int[Tensor, "B L"],
-        revealed: Revealed,
+        shown: tuple[Tensor, Tensor, Tensor, Tensor],
+        finished: Bool[Tensor, " B"],
         seen: tuple[list[int], list[int], list[int]],
     ) -> Step:
-        """Lets finished rows leave, after what `_look` has seen; what the step did."""
-        canvas, finished, (going, moved, sound) = self.canvas, ~revealed.going, seen
+        """Lets finished rows leave, after what `_look` has seen; what the step did.
+
+        Args:
+            rows: slots.
+            shown: buffers, actions, proposals and confidences, [B, L] each.
+            finished: which rows do not go on, as far as the device knows.
+            seen: what `_look` returned.
+        """
+        canvas, (going, moved, sound) = self.canvas, seen
         rows_sound = zip(self.schedule.active, sound, strict=True)
         broken = {slot for slot, whole in rows_sound if not whole}
         done = [slot for slot, goes in zip(self.schedule.active, going, strict=True) if not goes]
         if any(canvas.requests[slot].options.stop for slot in done):
             finished = to_device([1 - goes for goes in going], rows.device) > 0
-        buffer, confidence = revealed.buffer, self.proposer.confidence[rows][..., 0]
+        buffer, *decided = shown
         if canvas.mixed:
             end = self.model.eos_ids[0]
             buffer = buffer.masked_fill(canvas.reveal_step[rows] == OUTSIDE, end)
+        active = self.schedule.active
+        buffer, action, proposals, confidence = (
+            canvas.answers(active, values) for values in (buffer, *decided)
+        )
         results = self._results(done, broken)
         tickets = canvas.ticket[rows]
         self.schedule.advance(going, moved)
+        for slot in broken:
+            self.proposer.discard(slot)
         if done:
             self._close(done)
         return Step(tickets, buffer, action, proposals, confidence, finished, results)

@@ -25,7 +25,8 @@ class Cost:
     Attributes:
         model_calls: forward passes of batches.
         rows: rows in them: fewer than the sum of NFE where rows were shared or had not changed,
-            more where guidance forwards a row twice.
+            more where guidance forwards a row twice, or the full blocks of a prompt are forwarded
+            for a block-causal model's cache.
         positions: positions in them, padding included.
         padding: how many of those were padding.
     """
@@ -47,12 +48,15 @@ class Transitions:
         row: int64 [T], which row decided.
         observation: what it saw, T rows.
         action: int16 [T, L], what it revealed: 0 where nothing, else the place in the policy's
-            order, or 1 where it has none.
+            order, or 1 where it has none. L is what the policy saw: the block of a block-causal
+            model.
+        passes: int64 [T], forward passes that the row had behind it.
     """
 
     row: Int[Tensor, " T"]
     observation: Observation
     action: Int[Tensor, "T L"]
+    passes: Int[Tensor, " T"]
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ class DecodeOptions:
     max_new_tokens: int | None = None
     """L, the length of the generation buffer in tokens; leave out for the task's or model's own."""
     block_length: int | None = None
-    """Block length BL (semi-autoregressive decoding); leave out for full diffusion (BL = L)."""
+    """Block length BL (semi-autoregressive decoding); leave out for full diffusion (BL = L), or
+    for the blocks of a block-causal model, which has no other."""
     temperature: float = 0.0
     """Temperature τ of the frozen model's token draw; 0 takes the most probable token."""
     top_p: float = 1.0
@@ -39,11 +40,12 @@ class DecodeOptions:
     eos: EndOfText = "free"
     """End-of-text tokens: free; never proposed; or last, revealed after all others."""
     stop_at_eos: bool = False
-    """Finish a row once an end of text is revealed and everything before it is."""
+    """Finish a row once an end of text is revealed and everything before it is. Block-causal models
+    stop without it too, after the block that holds an end."""
     stop: tuple[str, ...] = ()
     """Strings that end a row's text: it is cut before the first one, and the row is finished."""
     max_passes: int | None = None
-    """Most forward passes for a row; what is masked then stays masked. Leave out for L."""
+    """Most forward passes for a row; what is masked then stays masked. Leave out for no limit."""
     cache: CacheKind | None = None
     """Cache keys and values within each block (Fast-dLLM): faster, and an approximation."""
     cache_refresh: int | None = None

@@ -22,7 +22,7 @@ class Recorder:
     """
 
     observer: Policy | None = None
-    _parts: list[tuple[Tensor, Observation, Tensor]] = field(default_factory=list)
+    _parts: list[tuple[Tensor, Observation, Tensor, Tensor]] = field(default_factory=list)
 
     @property
     def needs(self) -> Needs:
@@ -30,23 +30,29 @@ class Recorder:
         return needs_of(self.observer) if self.observer is not None else Needs()
 
     def record(
-        self, rows: Int[Tensor, " B"], observation: Observation, action: Int[Tensor, "B L"]
+        self,
+        rows: Int[Tensor, " B"],
+        observation: Observation,
+        action: Int[Tensor, "B L"],
+        passes: Int[Tensor, " B"],
     ) -> None:
-        """Keeps one step of some rows."""
-        self._parts.append((rows, observation, action))
+        """Keeps one step of some rows, which have so many passes behind them."""
+        self._parts.append((rows, observation, action, passes))
 
     def number_rows(self, numbers: Int[Tensor, " N"]) -> None:
         """Replaces the engine's tickets by numbers of the caller's, one for each ticket."""
-        self._parts = [(numbers[rows], seen, action) for rows, seen, action in self._parts]
+        self._parts = [(numbers[rows], *rest) for rows, *rest in self._parts]
 
     def keep_rows(self, kept: Bool[Tensor, " N"]) -> None:
         """Forgets the decisions of all rows but those that `kept` says, by number. So what is not
         wanted is never put together."""
         if bool(kept.all()):
             return
-        chosen = [(kept[rows], rows, seen, action) for rows, seen, action in self._parts]
+        chosen = [(kept[part[0]], part) for part in self._parts]
         self._parts = [
-            (rows[own], seen[own], action[own]) for own, rows, seen, action in chosen if own.any()
+            (rows[own], seen[own], action[own], passes[own])
+            for own, (rows, seen, action, passes) in chosen
+            if own.any()
         ]
 
     def transitions(self) -> Transitions | None:
@@ -54,5 +60,6 @@ class Recorder:
         parts, self._parts = self._parts, []
         if not parts:
             return None
-        rows, observations, actions = zip(*parts, strict=True)
-        return Transitions(torch.cat(rows), Observation.cat(observations), torch.cat(actions))
+        rows, observations, actions, passes = zip(*parts, strict=True)
+        observed = Observation.cat(observations)
+        return Transitions(torch.cat(rows), observed, torch.cat(actions), torch.cat(passes))

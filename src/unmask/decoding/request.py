@@ -111,6 +111,41 @@ class Request:
         return self.alpha if self.alpha is not None else getattr(self.policy, "alpha", None)
 
 
+@dataclass(frozen=True)
+class Extent:
+    """Which canvas positions of a row are decided, for the attention of its model.
+
+    In full attention these are the L positions of the request. A block-causal model decides whole
+    blocks, counted from the first token of the prompt: the buffer begins with the block that holds
+    the end of the prompt and reaches to the end of the last block, which is cut to L afterwards.
+
+    Attributes:
+        size: tokens of the canvas.
+        buffer: the canvas positions that are decided, in rising order.
+        given: how many of them, at the beginning, are tokens of the prompt.
+        block_length: BL.
+        most: most forward passes that the row takes part in.
+    """
+
+    size: int
+    buffer: Sequence[int]
+    given: int
+    block_length: int
+    most: int
+
+
+def extent_of(model: Model, request: Request) -> Extent:
+    """The positions that a model decides for a request."""
+    size = model.attention_block
+    if size is None:
+        whole = (request.size, request.buffer, 0, request.block_length, request.max_passes)
+        return Extent(*whole)
+    prompt, end = len(request.prompt), -(-request.size // size) * size
+    first, masked = prompt // size * size, end - prompt
+    most = min(request.options.max_passes or masked, masked)
+    return Extent(end, range(first, end), prompt - first, size, most)
+
+
 def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
     """A sequence as a tuple; an `UnmaskError` for anything else."""
     if isinstance(values, str) or not isinstance(values, Sequence):
@@ -163,8 +198,39 @@ def check_request(model: Model, request: Request) -> None:
             f"the policy reads the top {request.needs.top_k} probabilities; this model has "
             f"{model.vocabulary} tokens"
         )
-    if request.options.cache is not None and not model.full_attention:
+    if model.attention_block is not None:
+        check_blocks(model.attention_block, request)
+    if request.options.cache is not None and not model.takes_mask:
         raise UnmaskError(f"a {model.family} model cannot be decoded with a cache; leave out cache")
+
+
+def check_blocks(size: int, request: Request) -> None:
+    """Refuses what a block-causal model with blocks of `size` positions cannot do.
+
+    Raises:
+        UnmaskError: as `check_request`.
+    """
+    options = request.options
+    if options.block_length not in (None, size, min(size, request.length)):
+        raise UnmaskError(
+            f"block_length is {options.block_length}; this model is decoded in its own blocks of "
+            f"{size}, so give {size} or leave it out"
+        )
+    if options.cache is not None:
+        raise UnmaskError(
+            f"cache is {options.cache!r}; this model's finished blocks are always cached, and "
+            "exactly, so leave it out"
+        )
+    if options.cfg_scale:
+        raise UnmaskError(
+            "cfg_scale was given, and guidance needs a second cache, which block-causal models do "
+            "not have here; leave it out"
+        )
+    if request.holes is not None:
+        raise UnmaskError(
+            "infilling needs a model that sees the text behind a hole; a block-causal model does "
+            "not, so use one with full attention"
+        )
 
 
 def check_policy(model: Model, request: Request) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unmask.errors import UnmaskError
-from unmask.models.cache import CacheView, PaddedKeys
+from unmask.models.cache import BlockView, CacheView, PaddedKeys
 from unmask.models.head import GREEDY, HeadPlan, Sampling, TokenRules, best_tokens, ids_on_device
 from unmask.rng import TOKEN
 
@@ -80,7 +80,7 @@ class Forward:
     tokens: Int[Tensor, "B S"]
     inside: Bool[Tensor, "B S"]
     positions: Int[Tensor, "B n"]
-    view: CacheView | None = None
+    view: CacheView | BlockView | None = None
     unconditional: Int[Tensor, "B S"] | None = None
 
 
@@ -89,7 +89,7 @@ class Model:
     """A frozen masked diffusion language model.
 
     Attributes:
-        network: a `transformers` model with bidirectional attention and a language-model head.
+        network: a `transformers` model that sees what its mask says, with a language-model head.
         tokenizer: its tokenizer.
         mask_id: the token that stands for "not revealed yet".
         eos_ids: tokens that end a text; the first one fills up short answers.
@@ -100,6 +100,9 @@ class Model:
         shift: the network's output at position i predicts token i + 1 (Dream); `logits` and
             `propose` undo this.
         head: from hidden states to logits; None takes the network's output embeddings.
+        attention_block: b of a block-causal model: a position sees its own block of b positions and
+            all blocks before it, counted from the first token of the sequence. None is full
+            attention: every position sees every other.
     """
 
     network: Any
@@ -112,6 +115,7 @@ class Model:
     family: str = "plain"
     shift: bool = False
     head: Callable[[Tensor], Tensor] | None = None
+    attention_block: int | None = None
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +166,7 @@ class Model:
         not for decoding.
 
         Args:
-            tokens: int64 [B, S]; padding, if any, on the right.
+            tokens: int64 [B, S]; padding, if any, on the right or on the left.
             attention_mask: [B, S], 1 or True where there is a token.
         """
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
@@ -183,7 +187,7 @@ class Model:
         tokens: Int[Tensor, "B S"],
         attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"],
         positions: Int[Tensor, "B n"],
-        view: CacheView | None = None,
+        view: CacheView | BlockView | None = None,
     ) -> Float[Tensor, "B n width"]:
         """One forward pass of the backbone; the hidden states that the head predicts `positions`
         from.
@@ -191,32 +195,48 @@ class Model:
         With a `view` of cached keys and values the pass takes its queries only, and refreshes them;
         elsewhere hidden states mean nothing.
         """
-        parts = min(-(-tokens.numel() // self.positions_at_once), len(tokens))
-        if view is not None or parts <= 1:
+        blocks = view if isinstance(view, BlockView) else None
+        queries = tokens if blocks is None else blocks.queries
+        parts = min(-(-queries.numel() // self.positions_at_once), len(tokens))
+        if (view is not None and blocks is None) or parts <= 1:
             return self._run_backbone(tokens, attention_mask, positions, view)
+        views = [None] * parts if blocks is None else blocks.split(parts)
         cut = (x.tensor_split(parts) for x in (tokens, attention_mask, positions))
-        pieces = zip(*cut, strict=True)
-        return torch.cat([self._run_backbone(rows, mask, at, None) for rows, mask, at in pieces])
+        pieces = zip(*cut, views, strict=True)
+        return torch.cat([self._run_backbone(*piece) for piece in pieces])
 
     def _run_backbone(
-        self, tokens: Tensor, attention_mask: Tensor, positions: Tensor, view: CacheView | None
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor,
+        view: CacheView | BlockView | None,
     ) -> Float[Tensor, "B n width"]:
         """`hidden_at` for as many rows as are taken at once."""
         where = (positions - 1).clamp(min=0) if self.shift else positions
-        padding = -tokens.shape[1] % 16 if self.full_attention and view is None else 0
-        inputs: dict[str, Any] = {"input_ids": tokens}
-        inputs["attention_mask"] = self.prepared(attention_mask, padding)
-        if view is not None or padding:
-            everywhere = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-            inputs |= {"past_key_values": view or PaddedKeys(padding), "position_ids": everywhere}
         if view is not None and view.queries is not None:
             where = view.reached(where)[1]
-            mask = attention_mask[:, None, None, :].expand(-1, 1, view.queries.shape[1], -1)
-            inputs |= {
+            if isinstance(view, BlockView):
+                mask = view.mask()
+            else:
+                mask = attention_mask[:, None, None, :].expand(-1, 1, view.queries.shape[1], -1)
+            inputs: dict[str, Any] = {
                 "input_ids": tokens.gather(1, view.queries),
                 "attention_mask": mask,
                 "position_ids": view.queries,
+                "past_key_values": view,
             }
+        else:
+            padding = -tokens.shape[1] % 16 if self.takes_mask and view is None else 0
+            inputs = {"input_ids": tokens}
+            inputs["attention_mask"] = self.prepared(attention_mask, padding)
+            if view is not None or padding:
+                inputs["past_key_values"] = view or PaddedKeys(padding)
+                inputs["position_ids"] = torch.arange(
+                    tokens.shape[1], device=tokens.device
+                ).expand_as(tokens)
+            if self.attention_block is not None:
+                inputs["position_ids"] = places_in_text(attention_mask)
         # Inference mode is fastest, but its tensors cannot take part in anybody's training: what
         # leaves this function is made outside of it.
         with torch.inference_mode():
@@ -233,9 +253,9 @@ class Model:
         return max(1, 5 * 2**20 // (widest * self.dtype.itemsize))
 
     @cached_property
-    def full_attention(self) -> bool:
-        """Whether every layer of the network sees every position, through a kernel that takes a
-        mask ready-made."""
+    def takes_mask(self) -> bool:
+        """Whether every layer of the network sees just what a mask says, through a kernel that
+        takes that mask ready-made."""
         config = self.network.config
         layers = set(getattr(config, "layer_types", None) or ["full_attention"])
         return (
@@ -248,10 +268,13 @@ class Model:
         """The mask as the network takes it. Where possible ready-made, [B, 1, S, S + padding]: that
         saves building it, a host synchronisation (is it all ones?), and, as the kernel always gets
         one, rows without padding have the same bits as others."""
-        if not self.full_attention:
+        if not self.takes_mask:
             return attention_mask.long()
-        seen = pad(attention_mask.bool(), (0, padding))
-        return seen[:, None, None, :].expand(-1, 1, attention_mask.shape[1], -1)
+        seen = pad(attention_mask.bool(), (0, padding))[:, None, None, :]
+        if self.attention_block is None:
+            return seen.expand(-1, 1, attention_mask.shape[1], -1)
+        block = places_in_text(attention_mask) // self.attention_block
+        return seen & (block[:, None, :, None] >= pad(block, (0, padding))[:, None, None, :])
 
     def to_logits(self, hidden: Float[Tensor, "B n width"]) -> Float[Tensor, "B n V"]:
         """The language-model head."""
@@ -423,6 +446,11 @@ class Model:
             return None
         rows, first = generator[at[0]], at[1] * self.vocabulary
         return lambda token, n: rows.uniform(0, n, TOKEN, first + token)
+
+
+def places_in_text(attention_mask: Tensor) -> Int[Tensor, "B S"]:
+    """Positions counted from each row's first token; padding on the left has 0."""
+    return attention_mask.long().cumsum(1).sub(1).clamp(min=0)
 
 
 def needed_places(

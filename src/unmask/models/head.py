@@ -82,6 +82,25 @@ class HeadPlan:
         return HeadPlan(2048, 2**20, 2**20) if kind == "cpu" else HeadPlan(2**20, 2**27, 2**25)
 
 
+@dataclass(frozen=True)
+class GivenLogits:
+    """Stands where a network and its head do, for logits that another program has computed: they
+    are the hidden states, and the head changes nothing.
+
+    Attributes:
+        vocabulary: V, how many logits a position has.
+    """
+
+    vocabulary: int
+
+    def __call__(self, logits: Float[Tensor, "*rows V"]) -> Float[Tensor, "*rows V"]:
+        return logits
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Embeddings without width: they say only how many tokens there are."""
+        return nn.Embedding(self.vocabulary, 0, device="meta")
+
+
 @lru_cache(maxsize=256)
 def ids_on_device(ids: tuple[int, ...], start: int, stop: int, device: torch.device) -> Tensor:
     """Those of some token ids that are in a slice of the vocabulary, counted from its start.
@@ -97,8 +116,13 @@ def tiles(
     """fp32 logits of one slice of the vocabulary after the other, with the id of its first token.
 
     The slices depend on the head alone, so a row's bits do not depend on m. Heads of several layers
-    (BERT's) are run whole.
+    (BERT's) are run whole. Given logits (fp32) are sliced without a copy, and the caller may change
+    them.
     """
+    if isinstance(head, GivenLogits):
+        for start in range(0, head.vocabulary, tile):
+            yield start, hidden[:, start : start + tile].float()
+        return
     if type(head) is not nn.Linear:
         yield 0, head(hidden).float()
         return

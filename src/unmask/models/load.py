@@ -6,14 +6,14 @@ from __future__ import annotations
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
@@ -51,10 +51,12 @@ def load_model(
     device_map: str | Mapping[str, Any] | None = None,
     quantization_config: Any = None,
     revision: str | None = None,
+    block_size: int | None = None,
+    mask_token_id: int | None = None,
 ) -> Model:
     """Loads a frozen masked diffusion language model for inference.
 
-    The family (LLaDA, Dream, A2D, LLaDA-MoE, masked-LM encoders, plain) is decided from
+    The family (LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, masked-LM encoders, plain) is decided from
     `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote code
     are never touched.
 
@@ -72,6 +74,8 @@ def load_model(
         quantization_config: as in `transformers`, for example
             `BitsAndBytesConfig(load_in_4bit=True)`; needs a `device_map` or a GPU.
         revision: branch, tag or commit of a Hub repository.
+        block_size: of a block-causal model (SDAR, LLaDA2), where config.json lacks it or is wrong.
+        mask_token_id: the mask token, where config.json lacks it or is wrong.
 
     Raises:
         UnmaskError: for an argument of the wrong type, an unknown name or architecture, a damaged
@@ -92,6 +96,8 @@ def load_model(
     config = read_json(directory / "config.json")
     if not isinstance(config, dict):
         raise UnmaskError(f"{directory}/config.json describes no model; copy it again")
+    said = {"block_size": block_size, "mask_token_id": mask_token_id}
+    config |= {name: value for name, value in said.items() if value is not None}
     check_weights(directory)
     placement = {
         "attn_implementation": attn_implementation,
@@ -100,6 +106,10 @@ def load_model(
     }
     with quiet_transformers():
         family = find_family(config, directory)
+        if block_size is not None and family.block_size is None:
+            raise UnmaskError(
+                f"block_size was given, but a {family.name} model has no blocks; leave it out"
+            )
         network = load_network(family, directory, number, placement)
         if device_map is None and quantization_config is None:
             network = network.to(target)
@@ -110,6 +120,44 @@ def load_model(
             )
         tokenizer = load_tokenizer(directory, family)
         return assemble_model(family, network, tokenizer, str(name_or_path), config, directory)
+
+
+def load_without_weights(name: str) -> Model:
+    """The model that `load_model` would load, with weights that hold no numbers: for its tokens and
+    its tokenizer. Weights are neither read nor downloaded.
+
+    Raises:
+        UnmaskError: as `load_model`.
+    """
+    files = tuple(pattern for pattern in HUB_FILES if pattern != "*.safetensors")
+    directory = find_model(name, files=files)
+    config = read_json(directory / "config.json")
+    with quiet_transformers():
+        family = find_family(config, directory)
+        network = empty_network(family, directory)
+        tokenizer = load_tokenizer(directory, family)
+        return assemble_model(family, network, tokenizer, name, config, directory)
+
+
+def empty_network(family: Family, directory: Path) -> Any:
+    """The network with weights that hold no numbers.
+
+    Raises:
+        UnmaskError: if its configuration files cannot be used.
+    """
+    try:
+        with torch.device("meta"):
+            # Classes that only choose another one by its config are made otherwise.
+            network = getattr(family.network, "from_config", family.network)(family.config)
+        if (directory / "generation_config.json").exists():
+            network.generation_config = GenerationConfig.from_pretrained(directory)
+        return network
+    # Absurd values make transformers raise nearly any kind of error.
+    except Exception as error:
+        raise UnmaskError(
+            f"{directory} cannot be loaded ({short_error(error)}); check that its files belong "
+            "together"
+        ) from None
 
 
 def weight_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -219,18 +267,16 @@ def load_network(
     return network.eval()
 
 
-def find_model(name: str, revision: str | None = None) -> Path:
+def find_model(name: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
     """The directory of an embedded model, a local one, or the local copy of a Hub repository
-    (downloaded if need be).
+    (downloaded if need be: those of its files that match the patterns).
 
     Raises:
         UnmaskError: if there is none.
     """
     known = ", ".join(embedded_models())
     if not name.startswith("embedded/"):
-        return find_source(
-            "model", name, HUB_FILES, others=f"nor one of {known}", revision=revision
-        )
+        return find_source("model", name, files, others=f"nor one of {known}", revision=revision)
     if name not in embedded_models():
         raise UnmaskError(f"model {name!r} is not known; embedded are {known}")
     if revision is not None:
@@ -261,8 +307,8 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
     raise UnmaskError(
         f"{directory} holds a causal model or one of an unknown architecture ({short_text(kind)}); "
-        "known are LLaDA, Dream, A2D, LLaDA-MoE, BERT-like masked LMs, and stock causal classes "
-        'with "is_causal": false in config.json'
+        "known are LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, BERT-like masked LMs, and stock causal "
+        'classes with "is_causal": false in config.json'
     )
 
 
@@ -425,19 +471,20 @@ def assemble(
     Raises:
         UnmaskError: if there is no mask token, or no end of text.
     """
-    mask_id = tokenizer.mask_token_id if family.mask_id is None else family.mask_id
-    vocabulary = network.get_input_embeddings().weight.shape[0]
+    known, vocabulary = tokenizer.get_vocab(), network.get_input_embeddings().weight.shape[0]
+    mask_id = find_mask(family, tokenizer, vocabulary)
     if mask_id is None:
         raise UnmaskError(
             f"the tokenizer of {name} has no mask token, nor has its config.json a mask_token_id; "
-            "set mask_token in tokenizer_config.json"
+            "set mask_token in tokenizer_config.json, or give mask_token_id"
         )
-    known = tokenizer.get_vocab()
     eos = network.config.eos_token_id
+    if family.block_size is not None:  # these families name all their ends in the other file
+        eos = network.generation_config.eos_token_id or eos
     ends = [
         *(eos if isinstance(eos, list) else [eos]),
         tokenizer.eos_token_id,
-        *(known.get(token) for token in END_OF_TURN),
+        *(known.get(token) for token in END_OF_TURN if family.turn_ends),
     ]
     ends = list(dict.fromkeys(token for token in ends if token is not None)) or [
         tokenizer.sep_token_id
@@ -459,7 +506,7 @@ def assemble(
         tokenizer.cls_token_id,
     }
     never = (special | set(range(len(tokenizer), vocabulary))) - {None, *ends}
-    return Model(
+    model = Model(
         network=network,
         tokenizer=tokenizer,
         mask_id=mask_id,
@@ -470,7 +517,28 @@ def assemble(
         family=family.name,
         shift=family.shift,
         head=family.head(network),
+        attention_block=family.block_size,
     )
+    if model.attention_block is not None and not model.takes_mask:
+        raise UnmaskError(
+            f"{name} has block-causal attention, which needs attn_implementation sdpa and layers "
+            "that see all that the mask says; leave attn_implementation out"
+        )
+    return model
+
+
+def find_mask(family: Family, tokenizer: Any, vocabulary: int) -> int | None:
+    """The mask token: as config.json says, by the family's name for it, as the tokenizer says, or
+    that of the published checkpoints; None if there is none."""
+    if family.mask_id is not None:
+        return family.mask_id
+    named = None if family.mask_token is None else tokenizer.get_vocab().get(family.mask_token)
+    if named is not None:
+        return named
+    default = family.mask_default
+    if tokenizer.mask_token_id is None and default is not None and default < vocabulary:
+        return default
+    return tokenizer.mask_token_id
 
 
 def trained_length(config: Mapping[str, Any], name: str) -> int | None:

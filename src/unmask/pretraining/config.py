@@ -36,6 +36,9 @@ class PretrainConfig:
     family: Literal["plain", "dream"] = "plain"
     """Checkpoint format: plain (Llama, no shift), or dream (Qwen2, the output at position i
     predicts token i + 1)."""
+    attention_block: int | None = None
+    """Make the model block-causal: a position sees its own block of so many positions, counted from
+    the start of the prompt, and all blocks before it. None lets every position see every other."""
     steps: int = 12_000
     """Optimisation steps."""
     batch_size: int = 32
@@ -104,6 +107,23 @@ class PretrainConfig:
                 "one of them"
             )
         self.check_tokens()
+        self.check_blocks()
+
+    def check_blocks(self) -> None:
+        """Whether a block-causal model can be trained with the other settings.
+
+        Raises:
+            UnmaskError: if it cannot.
+        """
+        if self.attention_block is None:
+            return
+        if self.attention_block < 1:
+            raise UnmaskError(f"attention_block is {self.attention_block}; give at least 1")
+        if self.family != "plain" or self.buffer_lengths is not None:
+            raise UnmaskError(
+                "attention_block goes with family plain and answers of one length; leave out "
+                "family and buffer_lengths, or attention_block"
+            )
 
     def check_tokens(self) -> None:
         """Whether the settings of tokenizer and buffers go together.

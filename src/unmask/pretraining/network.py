@@ -28,7 +28,8 @@ def new_model(
     config: PretrainConfig, tokenizer: Any, prompt_length: int, max_new_tokens: int
 ) -> Any:
     """A stock Llama (or Qwen2, for Dream's format) with bidirectional attention and tied
-    embeddings, with random weights; `max_new_tokens` is what its config.json recommends."""
+    embeddings, with random weights; `max_new_tokens` is what its config.json recommends, and
+    `block_size` there says that the model is block-causal."""
     classes: tuple[Any, Any] = (
         (Qwen2ForCausalLM, Qwen2Config)
         if config.family == "dream"
@@ -51,6 +52,8 @@ def new_model(
     )
     settings.is_causal = False
     settings.max_new_tokens = max_new_tokens
+    if config.attention_block is not None:
+        settings.block_size = config.attention_block
     with torch.random.fork_rng(devices=[]):  # the caller's generators stay as they are
         torch.default_generator.manual_seed(config.seed)
         model = network(settings)

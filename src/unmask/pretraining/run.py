@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,13 @@ from unmask.files import (
     write_text,
 )
 from unmask.pretraining.config import PretrainConfig
-from unmask.pretraining.data import Vocabulary, find_vocabulary, fixed_batch, varied_batches
+from unmask.pretraining.data import (
+    Vocabulary,
+    block_batch,
+    find_vocabulary,
+    fixed_batch,
+    varied_batches,
+)
 from unmask.pretraining.learner import (
     Learner,
     learner_tensors,
@@ -33,7 +40,7 @@ from unmask.pretraining.learner import (
     update_learner,
 )
 from unmask.pretraining.network import save_model
-from unmask.pretraining.objective import diffusion_loss, hidden_loss
+from unmask.pretraining.objective import block_loss, diffusion_loss, hidden_loss
 from unmask.pretraining.results import line_batches
 from unmask.processes import usable_device
 from unmask.tasks import Task, load_task
@@ -100,6 +107,11 @@ def draw_losses(
             yield loss_of
         return
     for step in range(start, stop):
+        if (size := config.attention_block) is not None:
+            blocks = block_batch(task, vocabulary, config, step, size)
+            tensors = [x.to(config.device) for x in (blocks.tokens, blocks.masks)]
+            yield bind_loss(partial(block_loss, size=size), tensors, mask_id, shift)
+            continue
         fixed = fixed_batch(task, vocabulary, config, step)
         tensors = [x.to(config.device) for x in (fixed.tokens, fixed.prompt_lengths, fixed.masks)]
         yield bind_loss(diffusion_loss, tensors, mask_id, shift)
@@ -118,7 +130,11 @@ def add_losses(one: LossOf, other: LossOf) -> LossOf:
 
 
 def compile_network(config: PretrainConfig, model: Any) -> Any:
-    """The compiled model; where lengths vary, its layers alone, once for all lengths."""
+    """The compiled model; where lengths vary, its layers alone, once for all lengths; of a
+    block-causal model, whose loss runs the layers and the head apart, the layers too."""
+    if config.attention_block is not None:
+        model.model.compile(dynamic=False)
+        return model
     if config.buffer_lengths is None:
         return torch.compile(model, dynamic=False)
     model.model.compile(dynamic=True)

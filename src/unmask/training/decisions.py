@@ -152,7 +152,7 @@ def order_decisions(source: Source) -> Int[Tensor, " t"]:
     This is the order in which a batch that holds all rows takes them. So which minibatch a decision
     falls into does not depend on how many rows were decoded side by side.
     """
-    row, step = source.transitions.row, source.transitions.observation.step
+    row, step = source.transitions.row, source.transitions.passes
     begun, n = row[step == 0], len(source.kept)
     place = torch.zeros(n, dtype=torch.long, device=row.device)
     place[begun] = torch.arange(len(begun), device=row.device)
