@@ -78,7 +78,7 @@ def block_diffusion_loop(model, prompt, length, steps, threshold=None):
             masked = x[0, begin:end] == model.mask_id
             if not masked.any():
                 break
-            logits = model.logits(seen, torch.ones_like(seen))[0, begin:end]
+            logits = model.logits(seen, torch.ones_like(seen))[0, begin:end].double()
             logits[:, list(model.never_ids)] = -torch.inf
             p, best = logits.softmax(-1).max(-1)
             p[~masked] = -torch.inf

@@ -141,7 +141,7 @@ class BlockCaching:
         full = len(request.prompt) // self.size * self.size
         row = self.rows[slot] = BlockRow(request.prompt[:full], size)
         row.filled = not full or self.held.get(slot) == row.prefix
-        if not row.filled:
+        if self.held.get(slot) != row.prefix:
             self.forget(slot)
 
     def close(self, slot: int) -> None:
