@@ -106,6 +106,13 @@ def test_where_and_how_fast_a_run_goes_on_may_change(tmp_path):
         resume_config(TrainConfig(resume=tmp_path, micro_batch=7))
 
 
+def test_a_run_above_temperature_0_of_an_older_version_is_refused(tmp_path):
+    """Its confidences were another quantity."""
+    write_run(tmp_path, temperature=0.5)
+    with pytest.raises(UnmaskError, match="probability of the drawn token; start a new run"):
+        resume_config(TrainConfig(resume=tmp_path))
+
+
 def first_reward(correctness, nfe, length, alpha):
     return correctness
 

@@ -69,7 +69,7 @@ class Step:
         fresh: bool [B, L], what the step revealed.
         proposals: int64 [B, L], what the model proposed in the step, for every position that the
             policy could choose from.
-        confidence: fp32 [B, L], the largest probability at those positions.
+        confidence: fp32 [B, L], the model's probabilities of those proposals.
         finished: bool [B], which rows are done.
         results: the rows that are done.
     """

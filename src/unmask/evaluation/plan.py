@@ -13,6 +13,7 @@ from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_contents, policy_contents, weights_digest
 from unmask.models import Model
+from unmask.models.head import CONFIDENCE_RULE
 from unmask.policies import Policy, load_policy
 from unmask.rng import row_keys
 from unmask.tasks import Example, Split, Task, prompt_tokens
@@ -154,6 +155,8 @@ class EvalPlan:
         what a policy does, `model_contents` a hash of the frozen model.
         """
         decode = {name: value for name, value in vars(self.decode).items() if name in DECODE_KEYS}
+        if self.decode.temperature > 0:
+            decode["confidence"] = CONFIDENCE_RULE
         return {
             "model": str(model.name),
             "task": task.name,

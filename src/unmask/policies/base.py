@@ -16,11 +16,11 @@ from unmask.rng import RowGenerator
 
 @dataclass(frozen=True)
 class Needs:
-    """What a policy reads beside mask, time and the largest probability at each position.
+    """What a policy reads beside mask, time and the confidence at each position.
 
     Attributes:
         features: of "entropy", "margin" and "hidden" (`unmask.models.FEATURES`).
-        top_k: how many of the largest probabilities at each position.
+        top_k: how many probabilities at each position.
         everywhere: whether it reads positions that are not eligible too. Where it does not, the
             model's head runs on the eligible positions alone.
     """
@@ -43,8 +43,9 @@ class Observation:
     """The state of B rows as a policy sees it (paper §3.2).
 
     Attributes:
-        confidence: fp32 [B, L, k], the k largest probabilities at each position of the generation
-            buffer; [B, L] is taken as k = 1.
+        confidence: fp32 [B, L, k], at each position of the generation buffer the probability of the
+            token that the model proposes, then the k − 1 largest of the other tokens; at temperature
+            0 these are the k largest, descending. [B, L] is taken as k = 1.
         masked: bool [B, L], True where nothing is revealed yet (m of the paper).
         eligible: bool [B, L], True where revealing is allowed: masked, and in the row's current
             block.
