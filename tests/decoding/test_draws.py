@@ -84,9 +84,7 @@ def test_the_other_probabilities_are_the_largest_of_the_other_tokens(tiny_model,
         proposal.features["margin"].double(), top[..., 0] - top[..., 1], atol=1e-5, rtol=1e-4
     )
     entropy = torch.special.entr(p).sum(-1)
-    torch.testing.assert_close(
-        proposal.features["entropy"].double(), entropy, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(proposal.features["entropy"].double(), entropy, atol=1e-4, rtol=1e-4)
 
 
 def test_draws_follow_the_restricted_distribution_and_the_order_does_not(tiny_model):

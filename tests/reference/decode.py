@@ -31,7 +31,11 @@ def decode_row(model, prompt, choose, length, block_length, temperature=0.0, uni
         block = y.index(MASKED) // block_length
         eligible = [k for k in range(length) if y[k] is MASKED and k // block_length == block]
         chosen = choose(
-            p.gather(1, token[:, None])[:, 0].tolist(), (top[:, 0] - top[:, 1]).tolist(), entropy.tolist(), eligible, step
+            p.gather(1, token[:, None])[:, 0].tolist(),
+            (top[:, 0] - top[:, 1]).tolist(),
+            entropy.tolist(),
+            eligible,
+            step,
         )
         for k in chosen:
             assert k in eligible

@@ -15,13 +15,13 @@ from rich.text import Text
 from unmask.decoding import DecodeOptions, Generation, Prompt, Result, Step, finish, stream
 from unmask.decoding.calls import Steps
 from unmask.models import Model
-from unmask.policies import Policy
+from unmask.policies.base import PolicyLike
 
 
 def answer(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy,
+    policy: PolicyLike,
     options: DecodeOptions,
     *,
     batch_size: int,
@@ -76,7 +76,7 @@ def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> T
 def generate_shown(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy | str,
+    policy: PolicyLike | str,
     console: Console,
     delay: float = 0.0,
     options: DecodeOptions | None = None,
