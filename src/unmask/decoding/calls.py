@@ -48,9 +48,9 @@ def generate(
             array [B, L].
         options: lengths, temperature and the like; None takes the defaults.
         settings: the keywords of `stream`: `batch_size` (64 by default), `infill`, `append`,
-            `record`, and any field of `DecodeOptions`, which wins over `options`: max_new_tokens, block_length,
-            temperature, top_p, top_k, cfg_scale, eos, stop_at_eos, stop, max_passes, cache,
-            cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never", its
+            `record`, and any field of `DecodeOptions`, which wins over `options`: max_new_tokens,
+            block_length, temperature, top_p, top_k, cfg_scale, eos, stop_at_eos, stop, max_passes,
+            cache, cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never", its
             `confidence_eos_eot_inf` is eos="last".
 
     Raises:

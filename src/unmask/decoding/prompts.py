@@ -68,8 +68,8 @@ def prompt_ids(model: Model, prompt: Any) -> list[int]:
         return [index(part) for part in prompt]
     except TypeError:
         raise UnmaskError(
-            f"a prompt is {short_text(repr(prompt))}; give a string, a list of chat messages or a list "
-            "of token ids"
+            f"a prompt is {short_text(repr(prompt))}; give a string, a list of chat messages or a "
+            "list of token ids"
         ) from None
 
 
@@ -90,8 +90,8 @@ def check_message(message: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(message.get("role"), str):
         raise UnmaskError(
-            f'the chat message {short_text(repr(dict(message)))} has no role; write {{"role": "user", '
-            '"content": …}'
+            f"the chat message {short_text(repr(dict(message)))} has no role; write "
+            '{"role": "user", "content": …}'
         )
     content = message.get("content")
     parts = content if isinstance(content, Sequence) and not isinstance(content, str) else None

@@ -15,8 +15,8 @@ from torch.nn.functional import linear
 
 from unmask.transfer import to_device
 
-# What confidences are above temperature 0. Results and runs record it: until this rule they were the
-# largest probability, whatever token was drawn.
+# What confidences are above temperature 0. Results and runs record it: until this rule they were
+# the largest probability, whatever token was drawn.
 CONFIDENCE_RULE = "probability of the drawn token"
 GROUP = 64  # tokens among which the largest logit is looked for first
 

@@ -46,8 +46,8 @@ class Observation:
 
     Attributes:
         confidence: fp32 [B, L, k], at each position of the generation buffer the probability of the
-            token that the model proposes, then the k − 1 largest of the other tokens; at temperature
-            0 these are the k largest, descending. [B, L] is taken as k = 1.
+            token that the model proposes, then the k − 1 largest of the other tokens (greedily
+            these are the k largest, descending). [B, L] is taken as k = 1.
         masked: bool [B, L], True where nothing is revealed yet (m of the paper).
         eligible: bool [B, L], True where revealing is allowed: masked, and in the row's current
             block.

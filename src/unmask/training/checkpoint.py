@@ -170,6 +170,11 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
     """
     directory = config.run.resume
     assert directory is not None, "only a run that is resumed has saved settings"
+    if directory.is_dir() and not (directory / "run.json").exists():
+        raise UnmaskError(
+            f"{directory} holds no run.json: it is no training run, or one that was killed before "
+            "its start; give the command that starts it again, without --resume"
+        )
     saved = read_json(directory / "run.json")
     try:
         settings = {
