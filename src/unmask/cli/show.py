@@ -14,6 +14,7 @@ from rich.text import Text
 
 from unmask.decoding import DecodeOptions, Generation, Prompt, Result, Step, finish, stream
 from unmask.decoding.calls import Steps
+from unmask.decoding.text import token_texts
 from unmask.models import Model
 from unmask.policies.base import PolicyLike
 
@@ -60,16 +61,16 @@ def keep_results(steps: Steps, done: list[Result]) -> Steps:
 
 
 def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> Text:
-    """One buffer as text: `·` for masks, new tokens highlighted, text after the end dimmed to
-    `⌁`."""
+    """One buffer as text: `·` for masks and for characters that are not whole yet, new tokens
+    highlighted, text after the end dimmed to `⌁`."""
     line = Text(no_wrap=False)
-    for token, new in zip(tokens, fresh, strict=True):
-        if token == model.mask_id:
+    for token, new, text in zip(tokens, fresh, token_texts(model, tokens), strict=True):
+        if text is None:
             line.append("· ", "dim")
-        elif token in model.eos_ids:
+        elif token in model.end_set:
             line.append("⌁ ", "bold green" if new else "dim")
-        else:
-            line.append(model.tokenizer.decode([token]).strip() + " ", "bold green" if new else "")
+        elif text:
+            line.append(text.strip() + " ", "bold green" if new else "")
     return line
 
 

@@ -124,7 +124,7 @@ def stream(
 
     Example:
         >>> for step in stream(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48):
-        ...     print(model.tokenizer.decode(step.tokens[0]))
+        ...     print(text_so_far(model, step.tokens[0]))  # of unmask.decoding
     """
     chosen = decode_options(options, settings)
     if not isinstance(model, Model):
