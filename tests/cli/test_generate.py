@@ -131,8 +131,8 @@ def test_steps_and_trade_off_on_the_command_line(tmp_path, tiny_dir, capsys):
 
     capsys.readouterr()
     for options, message in (
-        (["--steps", "5"], "divisor"),
-        (["--steps", "4", "--alg", "entropy"], "has no equal here"),
+        (["--steps", "50"], "at most the answers' length"),
+        (["--steps", "4", "--alg", "origin"], "has no equal here"),
         (["--steps", "4", "--policy", "margin:1"], "both given"),
         (["--alg", "random"], "without --steps"),
         (["--alpha", "1", "--target-nfe", "5", *policy], "both given"),

@@ -52,6 +52,10 @@ def margin(n):
     return lambda c, margin, entropy, eligible, step: sorted(eligible, key=lambda k: -margin[k])[:n]
 
 
+def low_entropy(n):
+    return lambda c, margin, entropy, eligible, step: sorted(eligible, key=lambda k: entropy[k])[:n]
+
+
 def threshold(limit):
     def choose(c, margin, entropy, eligible, step):
         return [k for k in eligible if c[k] >= limit] or [max(eligible, key=lambda k: c[k])]
@@ -87,6 +91,7 @@ def entropy(bound):
 RULES = {
     "confidence": confidence,
     "margin": margin,
+    "low-entropy": low_entropy,
     "threshold": threshold,
     "factor": factor,
     "entropy": entropy,

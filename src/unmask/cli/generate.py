@@ -40,17 +40,18 @@ class Config:
     revision: str | None = None
     """Branch, tag or commit of a Hub repository that the model is loaded from."""
     policy: str | None = None
-    """Heuristic (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy
-    directory; threshold:0.9 if left out."""
+    """Heuristic (random:K confidence:K threshold:λ factor:f margin:K low-entropy:K entropy:γ) or
+    policy directory; threshold:0.9 if left out."""
     alpha: float | None = None
     """α for a policy that serves a range: larger is faster."""
     target_nfe: float | None = None
     """Forward passes a prompt, for a policy that serves a range of α: picks the α that needs about
     so many."""
     steps: int | None = None
-    """LLaDA's and Dream's `steps`, instead of --policy: L / steps positions a pass."""
+    """LLaDA's and Dream's `steps`, instead of --policy: L / steps positions a pass; the first passes
+    take the remainder."""
     remasking: Annotated[str | None, tyro.conf.arg(aliases=["--alg"])] = None
-    """With --steps: LLaDA's low_confidence or random, Dream's maskgit_plus or topk_margin;
+    """With --steps: LLaDA's low_confidence or random, Dream's maskgit_plus, topk_margin or entropy;
     low_confidence if left out."""
     decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)
     """How prompts are decoded."""
@@ -173,7 +174,8 @@ def policy_spec(config: Config, length: int | None) -> str:
             )
         if length is None:
             raise UnmaskError("--steps needs the length of the answers; give --max-new-tokens")
-        return steps_spec(config.steps, length, config.remasking or "low_confidence")
+        remasking = config.remasking or "low_confidence"
+        return steps_spec(config.steps, length, remasking, config.decode.block_length)
     if config.remasking is not None:
         raise UnmaskError("--remasking was given without --steps; give both, or --policy")
     if config.alpha is not None and config.target_nfe is not None:
