@@ -30,7 +30,7 @@ from pathlib import Path
 
 SMALL = ("--max-new-tokens", "6", "--block-length", "3")
 TRAIN = ("--rounds", "3", "--prompts", "2", "--rollouts", "2", "--width", "16", *SMALL)
-TRAIN = (*TRAIN, "--eval-every", "2", "--save-every", "1", "--eval-prompts", "2")
+TRAIN = (*TRAIN, "--dense", "1", "--eval-every", "2", "--save-every", "1", "--eval-prompts", "2")
 EVALUATE = ("--samplers", "threshold:0.9", "random:4", "--prompts", "24", "--batch-size", "1")
 EVALUATE = (*EVALUATE, "--pass-k", "1", *SMALL)
 PRETRAIN = ("--steps", "4", "--save-every", "2", "--layers", "1", "--width", "32", "--heads", "2")

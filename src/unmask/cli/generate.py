@@ -48,8 +48,8 @@ class Config:
     """Forward passes a prompt, for a policy that serves a range of α: picks the α that needs about
     so many."""
     steps: int | None = None
-    """LLaDA's and Dream's `steps`, instead of --policy: L / steps positions a pass; the first passes
-    take the remainder."""
+    """LLaDA's and Dream's `steps`, instead of --policy: L / steps positions a pass; the first
+    passes take the remainder."""
     remasking: Annotated[str | None, tyro.conf.arg(aliases=["--alg"])] = None
     """With --steps: LLaDA's low_confidence or random, Dream's maskgit_plus, topk_margin or entropy;
     low_confidence if left out."""
