@@ -25,10 +25,9 @@ def answer(
     policy: PolicyLike,
     options: DecodeOptions,
     *,
-    batch_size: int,
-    infill: bool,
-    delay: float | None,
     done: list[Result],
+    delay: float | None,
+    **settings: Any,
 ) -> Generation:
     """Decodes the prompts; shows the canvas if there is a `delay`, else a bar on a terminal.
 
@@ -37,12 +36,11 @@ def answer(
         prompts: N prompts.
         policy: which proposals to accept.
         options: how to decode.
-        batch_size: rows decoded side by side.
-        infill: fill the mask tokens of the prompts instead of writing behind them.
-        delay: seconds between two steps of the canvas; None shows none.
         done: gets each row as soon as it is finished, so that an interrupt loses none.
+        delay: seconds between two steps of the canvas; None shows none.
+        settings: the keywords of `stream`.
     """
-    steps = stream(model, prompts, policy, options, batch_size=batch_size, infill=infill)
+    steps = stream(model, prompts, policy, options, **settings)
     steps = keep_results(steps, done)
     if delay is not None:
         return finish_shown(steps, model, len(prompts), Console(), delay)

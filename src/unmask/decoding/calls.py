@@ -100,6 +100,7 @@ def stream(
     infill: bool = False,
     append: int = 0,
     record: bool = False,
+    keys: Sequence[int] | None = None,
     **settings: Any,
 ) -> Steps:
     """`generate`, step by step: yields a `Step` after each pass, and may be closed at any time.
@@ -113,6 +114,8 @@ def stream(
         infill: the prompts hold mask tokens, and only those are filled; see `infill`.
         append: with `infill`, put so many mask tokens behind each prompt, to be filled too.
         record: keep every decision in `Generation.transitions`.
+        keys: what each prompt's random numbers depend on, one each; None takes those of
+            `unmask.rng.row_keys`. For a part of the prompts of a whole.
         settings: any field of `DecodeOptions` by keyword, as for `generate`.
 
     Returns:
@@ -158,6 +161,7 @@ def stream(
         loaded,
         chosen,
         batch_size=batch_size,
+        keys=keys,
         holes=holes,
         recorder=Recorder() if record else None,
     )

@@ -35,11 +35,11 @@ def load_policy(
         spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin,
             low-entropy, entropy; without `:value` its default; K of random, confidence, margin and
             low-entropy may be `100/60`: 100 positions in 60 passes), optionally followed by
-            `@block_length=…`, blocks of its own inside the decoder's; or a directory that `LearnedPolicy.save_pretrained`
-            wrote, or a repository `owner/name` of the Hugging Face Hub with such files (two files
-            are downloaded, never code; `hf:owner/name` if a directory `owner` exists here); both
-            optionally followed by `@temperature=…,beta=…` and, where one policy serves every
-            trade-off, `alpha=…` or `nfe=…` (a target).
+            `@block_length=…`, blocks of its own inside the decoder's; or a directory that
+            `LearnedPolicy.save_pretrained` wrote, or a repository `owner/name` of the Hugging Face
+            Hub with such files (two files are downloaded, never code; `hf:owner/name` if a
+            directory `owner` exists here); both optionally followed by `@temperature=…,beta=…` and,
+            where one policy serves every trade-off, `alpha=…` or `nfe=…` (a target).
         device: for a learned policy's weights.
         revision: branch, tag or commit of a Hub repository.
 
