@@ -37,6 +37,20 @@ def write_text(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
+def is_part(path: Path) -> bool:
+    """Whether a file or directory is the unfinished one of a write that a kill has ended."""
+    return path.name.startswith(".") and path.name.endswith(".part")
+
+
+def remove_parts(directory: Path) -> None:
+    """Removes what a killed process left half-written in a directory and below it."""
+    for path in [path for path in directory.rglob(".*.part") if is_part(path)]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def decode_lines(data: bytes) -> list[str]:
     r"""The lines of a UTF-8 file without their `\n`; a byte-order mark at the start is dropped.
 
@@ -111,7 +125,8 @@ def read_json(path: Path) -> Any:
 
 
 def new_directory(path: Path, *, overwrite: bool = False) -> Path:
-    """Makes sure that `path` is an empty directory that can be written to.
+    """Makes sure that `path` is an empty directory that can be written to. One that holds nothing
+    but unfinished files of a killed process counts as empty.
 
     Raises:
         UnmaskError: if the path is empty, is a file, holds files (unless `overwrite`), or cannot be
@@ -123,7 +138,9 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Path:
         )
     if path.exists() and not path.is_dir():
         raise UnmaskError(f"output directory {path} is a file; name a new directory")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and all(map(is_part, path.iterdir())):
+        remove_parts(path)  # a process was killed before it had written anything whole
+    elif path.is_dir():
         if not overwrite:
             raise UnmaskError(
                 f"output directory {path} already holds files; name a new one or remove it"

@@ -77,7 +77,7 @@ PRETRAIN = ("pretrain", "--out", "out", "--steps", "1")
 REFUSED = {
     "unknown command": (("fly",), "'fly' is not known"),
     "no prompts": (("generate", "--model", "MODEL"), "no prompts"),
-    "empty prompt": (("generate", "", "--model", "MODEL"), "empty"),
+    "append without infill": ((*GENERATE, "--append", "3"), "without infill"),
     "unknown words": (("generate", "what is love", "--model", "MODEL"), "does not know"),
     "unknown option": ((*GENERATE, "--speed", "3"), "speed"),
     "option without value": ((*GENERATE, "--seed"), "seed"),

@@ -295,7 +295,7 @@ class Odd:
     "act",
     [
         lambda o: o.eligible[:, :2],
-        lambda o: o.eligible.numpy(),
+        lambda o: o.eligible.float().numpy(),
         lambda o: o.eligible.float(),
         lambda o: None,
     ],

@@ -247,8 +247,6 @@ def test_prompts_may_be_text_chats_or_tokens(tiny_model):
     [
         ({"prompts": []}, "no prompts"),
         ({"prompts": "7 a +5 ="}, "list of prompts"),
-        ({"prompts": [""]}, "empty"),
-        ({"prompts": [[]]}, "empty"),
         ({"prompts": [[999]]}, "token id 999"),
         ({"prompts": ["hello ="]}, "does not know"),
         ({"policy": "nonsense"}, "neither"),

@@ -1,5 +1,6 @@
 """The adapter for lm-evaluation-harness, end to end on task files of our own."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 
 from unmask import UnmaskError, evaluate, load_model, load_task
@@ -237,6 +239,20 @@ def test_two_processes_answer_as_one(tasks, tmp_path):
 
 def requests(*pairs):
     return [Instance("generate_until", {}, pair, i, ("task", i, 1)) for i, pair in enumerate(pairs)]
+
+
+def test_until_may_be_a_special_token_or_nothing(chain, monkeypatch):
+    """Stop strings are looked for before special tokens are dropped."""
+    lm = UnmaskLM("embedded/chain", "confidence:8", max_new_tokens=8)
+    tokenizer = lm.model.tokenizer
+    row = tokenizer("7 a <pad> 3 b +5", add_special_tokens=False)["input_ids"]
+    found = decode(lm.model, [[5, 6]], lm.policy, max_new_tokens=8)
+    buffer = torch.tensor([row + [lm.model.eos_ids[0]] * (8 - len(row))])
+    fixed = dataclasses.replace(found, tokens=buffer)
+    monkeypatch.setattr("unmask.integrations.lm_eval.model.decode", lambda *_, **__: fixed)
+    for until, text in ((["<pad>"], "7 a"), (["3"], "7 a"), (None, "7 a 3 b +5"), ("b", "7 a 3")):
+        (answer,) = lm.generate_until(requests((chain[0].prompt, {"until": until})))
+        assert answer.strip() == text, until
 
 
 def test_until_lengths_and_order(chain):

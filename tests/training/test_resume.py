@@ -19,6 +19,7 @@ from tests.training.runs import (
 )
 from unmask import TrainConfig, UnmaskError, train
 from unmask.cli import main
+from unmask.files import read_tensors
 from unmask.training.checkpoint import resume_config
 from unmask.training.config import RewardConfig
 
@@ -104,6 +105,38 @@ def test_where_and_how_fast_a_run_goes_on_may_change(tmp_path):
     assert config.rewards.alpha == 3.0 and config.run.out == tmp_path
     with pytest.raises(UnmaskError, match="micro_batch"):  # it decides the order of sums
         resume_config(TrainConfig(resume=tmp_path, micro_batch=7))
+
+
+def test_a_run_above_temperature_0_of_an_older_version_is_refused(tmp_path):
+    """Its confidences were another quantity."""
+    write_run(tmp_path, temperature=0.5)
+    with pytest.raises(UnmaskError, match="probability of the drawn token; start a new run"):
+        resume_config(TrainConfig(resume=tmp_path))
+
+
+class Fragile:
+    """A reward that fails in its n-th call."""
+
+    def __init__(self, fails=-1):
+        self.fails, self.calls = fails, 0
+
+    def __call__(self, correctness, nfe, length, alpha):
+        self.calls += 1
+        if self.calls == self.fails:
+            raise RuntimeError("a service is down")
+        return correctness / nfe
+
+
+def test_the_rounds_before_one_that_fails_are_kept(tmp_path, tiny_dir, any_digit):
+    """Whatever the settings say about checkpoints."""
+    seldom = {"save_every": 100, "eval_every": 100}
+    train(tiny_run(tmp_path / "whole", tiny_dir, **seldom), reward=Fragile())
+    with pytest.raises(RuntimeError, match="a service is down"):
+        train(tiny_run(tmp_path / "cut", tiny_dir, **seldom), reward=Fragile(fails=4))
+    kept = read_tensors(tmp_path / "cut" / "checkpoint.safetensors")
+    assert int(kept["round"]) == 3 == len(read_metrics(tmp_path / "cut"))
+    train(TrainConfig(resume=tmp_path / "cut"), reward=Fragile())
+    assert_equal_weights(tmp_path / "whole", tmp_path / "cut", WEIGHTS)
 
 
 def first_reward(correctness, nfe, length, alpha):

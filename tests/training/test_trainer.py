@@ -141,10 +141,12 @@ def test_your_own_reward(tmp_path, tiny_dir):
     assert entry["reward"] == entry["nfe"]
 
 
-@pytest.mark.parametrize("imitate", [(), ("threshold:0.5", "confidence:2")])
+@pytest.mark.parametrize(
+    "settings", [{}, {"imitate": ("threshold:0.5", "confidence:2")}, {"dense": 3.0}]
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_reward_that_is_not_finite_names_the_prompt_and_the_round(
-    tmp_path, tiny_dir, any_digit, value, imitate
+    tmp_path, tiny_dir, any_digit, value, settings
 ):
     calls = []
 
@@ -152,7 +154,7 @@ def test_a_reward_that_is_not_finite_names_the_prompt_and_the_round(
         calls.append(1)
         return correctness if len(calls) < 3 else torch.full_like(correctness, value)
 
-    config = tiny_run(tmp_path / "run", tiny_dir, imitate=imitate, eval_every=100, save_every=1)
+    config = tiny_run(tmp_path / "run", tiny_dir, eval_every=100, save_every=1, **settings)
     with pytest.raises(UnmaskError, match=r"reward is (nan|inf) for the prompt '.+=' in round \d"):
         train(config, reward=reward)
     last = tmp_path / "run" / "last" / "model.safetensors"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -15,13 +16,13 @@ from torch import Tensor
 from unmask.decoding.canvas import padded_width
 from unmask.decoding.engine import Engine
 from unmask.decoding.generation import Generation, Step, count_answer, row_text
-from unmask.decoding.options import DecodeOptions, decode_options
+from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.recorder import Recorder
 from unmask.decoding.request import Request, as_tuple, check_request
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
-from unmask.policies.base import Policy
+from unmask.policies.base import PolicyLike
 from unmask.policies.load import load_policy
 from unmask.rng import row_keys
 from unmask.transfer import to_device
@@ -32,7 +33,7 @@ Steps = Generator[Step, None, Generation]
 def generate(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy | str | Path,
+    policy: PolicyLike | str | Path,
     options: DecodeOptions | None = None,
     **settings: Any,
 ) -> Generation:
@@ -42,12 +43,14 @@ def generate(
         model: from `load_model`.
         prompts: each a string, a list of chat messages (`{"role": …, "content": …}`) or a list of
             token ids; of any lengths.
-        policy: a policy, or a spec or directory for `load_policy`.
+        policy: a policy, a spec or directory for `load_policy`, or a plain function of an
+            `Observation` (and a generator) that says which positions to reveal: a bool tensor or
+            array [B, L].
         options: lengths, temperature and the like; None takes the defaults.
-        settings: the keywords of `stream`: `batch_size` (64 by default), `infill`, `record`, and
-            any field of `DecodeOptions`, which wins over `options`: max_new_tokens, block_length,
-            temperature, top_p, top_k, cfg_scale, eos, stop_at_eos, stop, max_passes, cache,
-            cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never", its
+        settings: the keywords of `stream`: `batch_size` (64 by default), `infill`, `append`,
+            `record`, and any field of `DecodeOptions`, which wins over `options`: max_new_tokens,
+            block_length, temperature, top_p, top_k, cfg_scale, eos, stop_at_eos, stop, max_passes,
+            cache, cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never", its
             `confidence_eos_eot_inf` is eos="last".
 
     Raises:
@@ -63,7 +66,7 @@ def generate(
 def infill(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy | str | Path,
+    policy: PolicyLike | str | Path,
     options: DecodeOptions | None = None,
     **settings: Any,
 ) -> Generation:
@@ -90,12 +93,14 @@ def infill(
 def stream(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy | str | Path,
+    policy: PolicyLike | str | Path,
     options: DecodeOptions | None = None,
     *,
     batch_size: int = 64,
     infill: bool = False,
+    append: int = 0,
     record: bool = False,
+    keys: Sequence[int] | None = None,
     **settings: Any,
 ) -> Steps:
     """`generate`, step by step: yields a `Step` after each pass, and may be closed at any time.
@@ -107,7 +112,10 @@ def stream(
         options: as for `generate`.
         batch_size: rows decoded side by side; changes the speed, never the result.
         infill: the prompts hold mask tokens, and only those are filled; see `infill`.
+        append: with `infill`, put so many mask tokens behind each prompt, to be filled too.
         record: keep every decision in `Generation.transitions`.
+        keys: what each prompt's random numbers depend on, one each; None takes those of
+            `unmask.rng.row_keys`. For a part of the prompts of a whole.
         settings: any field of `DecodeOptions` by keyword, as for `generate`.
 
     Returns:
@@ -119,7 +127,7 @@ def stream(
 
     Example:
         >>> for step in stream(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48):
-        ...     print(model.tokenizer.decode(step.tokens[0]))
+        ...     print(text_so_far(model, step.tokens[0]))  # of unmask.decoding
     """
     chosen = decode_options(options, settings)
     if not isinstance(model, Model):
@@ -127,6 +135,12 @@ def stream(
     for name, value in (("infill", infill), ("record", record)):
         if not isinstance(value, bool):
             raise UnmaskError(f"{name} is {value!r}; give True or False")
+    check_whole("append", append, 0)
+    if append and not infill:
+        raise UnmaskError(
+            f"append is {append} without infill; it puts masks behind prompts that hold some, and "
+            "max_new_tokens says how long an answer is"
+        )
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
     if not infill and chosen.max_new_tokens is None:
@@ -137,7 +151,8 @@ def stream(
     loaded: Any = policy
     if isinstance(policy, str | Path):
         loaded = load_policy(policy, device=model.device)
-    ids = [encode_prompt(model, prompt, infill=infill) for prompt in prompts]
+    behind = [model.mask_id] * append
+    ids = [encode_prompt(model, prompt, infill=infill) + behind for prompt in prompts]
     pairs = zip(ids, prompts, strict=True)
     holes = [find_holes(model, row, prompt) for row, prompt in pairs] if infill else None
     return decode_steps(
@@ -146,6 +161,7 @@ def stream(
         loaded,
         chosen,
         batch_size=batch_size,
+        keys=keys,
         holes=holes,
         recorder=Recorder() if record else None,
     )
@@ -168,7 +184,11 @@ def find_holes(model: Model, row: Sequence[int], prompt: Prompt) -> list[int]:
 
 
 def decode(
-    model: Model, prompts: Sequence[Sequence[int]], policy: Policy, *arguments: Any, **settings: Any
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    policy: PolicyLike,
+    *arguments: Any,
+    **settings: Any,
 ) -> Generation:
     """`decode_steps`, run to its end; takes the same arguments."""
     return finish(decode_steps(model, prompts, policy, *arguments, **settings))
@@ -177,7 +197,7 @@ def decode(
 def decode_steps(
     model: Model,
     prompts: Sequence[Sequence[int]],
-    policy: Policy,
+    policy: PolicyLike,
     options: DecodeOptions | None = None,
     *,
     batch_size: int = 64,
@@ -244,11 +264,23 @@ def decode_steps(
     for row in range(n):  # everything is checked before anything runs
         made = request(row)
         check_request(model, made)
-        sizes.append((padded_width(model, made.size), made.length))
+        sizes.append((padded_width(model, made.size), made.length, made.size))
     # Longest rows first: those side by side are of like length, so little is padded.
     order = sorted(range(n), key=lambda row: -sizes[row][0])
-    longest = max(length for _, length in sizes)
+    longest = max(length for _, length, _ in sizes)
+    warn_of_length(model, max(size for _, _, size in sizes))
     return run_requests(Engine(model, batch_size, recorder), request, order, longest)
+
+
+def warn_of_length(model: Model, size: int) -> None:
+    """Warns of a canvas that is longer than those the model was made for."""
+    trained = getattr(model.network.config, "max_position_embeddings", None)
+    if isinstance(trained, int) and size > trained:
+        warnings.warn(
+            f"a prompt and its buffer have {size} tokens, and this model was made for {trained}; "
+            "its answers may be worse",
+            stacklevel=2,
+        )
 
 
 def run_requests(
@@ -284,11 +316,18 @@ def run_requests(
         yield replace(step, rows=numbers[step.rows], results=results)
     if engine.recorder is not None:
         engine.recorder.number_rows(numbers)
-    text, answer_tokens = [], []
+    text, answer_tokens, left = [], [], 0
     for row, (buffer, steps) in enumerate(zip(tokens.tolist(), reveal_step.tolist(), strict=True)):
         asked = request(row)
         text.append(row_text(model, asked, buffer))
         answer_tokens.append(count_answer(model, asked, buffer, steps))
+        left += asked.options.max_passes is None and model.mask_id in buffer
+    if left and engine.recorder is None:
+        warnings.warn(
+            f"{left} of {n} answers still hold masks, which their text leaves out: the policy "
+            "revealed nothing in some passes; let it reveal a position in each",
+            stacklevel=2,
+        )
     return Generation(
         tokens,
         text,

@@ -19,7 +19,7 @@ from unmask.decoding.request import Request, check_request
 from unmask.decoding.schedule import Schedule
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
-from unmask.policies.base import Needs, Observation, Policy, check_action
+from unmask.policies.base import Needs, Observation, PolicyLike, decide
 from unmask.rng import RowGenerator
 from unmask.transfer import to_device
 
@@ -36,7 +36,7 @@ class Actors:
         at: int64 [b], `places` on the device; None where they are all active rows in order.
     """
 
-    policy: Policy
+    policy: PolicyLike
     length: int
     places: list[int]
     rows: Int[Tensor, " b"]
@@ -221,7 +221,7 @@ class Engine:
         for actor in actors:
             seen = self._observe(actor)
             generator = RowGenerator(self.canvas.keys(actor.rows))
-            decided = check_action(actor.policy.act(seen, generator), seen.eligible, actor.policy)
+            decided = decide(actor.policy, seen, generator)
             if self.recorder is not None:
                 tickets, passes = self.canvas.ticket[actor.rows], self.canvas.nfe[actor.rows]
                 self.recorder.record(tickets, seen, (decided * seen.eligible).short(), passes)

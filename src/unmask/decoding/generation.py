@@ -73,7 +73,7 @@ class Step:
         fresh: bool [B, L], what the step revealed.
         proposals: int64 [B, L], what the model proposed in the step, for every position that the
             policy could choose from.
-        confidence: fp32 [B, L], the largest probability at those positions.
+        confidence: fp32 [B, L], the model's probabilities of those proposals.
         finished: bool [B], which rows are done.
         results: the rows that are done.
     """
@@ -144,14 +144,19 @@ class Generation:
 def row_text(model: Model, request: Request, row: Sequence[int]) -> str:
     """The text of one row: up to its end or its first stop string; when infilling, the whole
     text."""
-    tokenizer = model.tokenizer
     if request.holes is not None:
         whole = list(request.prompt)
         for position, token in zip(request.holes, row, strict=False):
             whole[position] = token
-        return tokenizer.decode(whole, skip_special_tokens=True)
-    tokens = answer_of(model, row)
-    cut = find_stop(model, tokens, request.options.stop)
+        return model.tokenizer.decode(whole, skip_special_tokens=True)
+    return answer_text(model, row, request.options.stop)
+
+
+def answer_text(model: Model, row: Sequence[int], stop: Sequence[str]) -> str:
+    """The text of a buffer up to its end or the first of some strings, which are looked for before
+    special tokens are dropped."""
+    tokenizer, tokens = model.tokenizer, answer_of(model, row)
+    cut = find_stop(model, tokens, stop)
     if cut is None:
         return tokenizer.decode(buffer_tokens(model, tokens), skip_special_tokens=True)
     count, rest = cut

@@ -13,7 +13,7 @@ from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.models.head import Sampling
-from unmask.policies.base import Needs, Policy, needs_of
+from unmask.policies.base import Needs, PolicyLike, needs_of
 from unmask.policies.learned import LearnedPolicy
 
 # A canvas of more is taken for a mistake.
@@ -25,7 +25,7 @@ class Request:
     """One row for the engine: it decides alone what the row becomes, whatever its batch-mates are.
 
     Attributes:
-        prompt: token ids.
+        prompt: token ids; with none, the model writes without being asked anything.
         policy: decides what to reveal.
         options: lengths, temperature, rules and the like; `options.max_new_tokens` is L, unless
             `holes` are given.
@@ -40,7 +40,7 @@ class Request:
     """
 
     prompt: tuple[int, ...]
-    policy: Policy
+    policy: PolicyLike
     options: DecodeOptions
     key: int = 0
     alpha: float | None = None
@@ -48,8 +48,8 @@ class Request:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt", as_tuple("prompt", self.prompt))
-        if not self.prompt or not all(type(token) is int for token in self.prompt):
-            raise UnmaskError("a prompt is empty or holds no token ids; give at least one token id")
+        if not all(type(token) is int for token in self.prompt):
+            raise UnmaskError("a prompt holds something else than token ids; give whole numbers")
         needs_of(self.policy)
         if not isinstance(self.options, DecodeOptions):
             raise UnmaskError(f"options is {self.options!r}; give a DecodeOptions")

@@ -13,7 +13,9 @@ from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_contents, policy_contents, weights_digest
 from unmask.models import Model
-from unmask.policies import Policy, load_policy
+from unmask.models.head import CONFIDENCE_RULE
+from unmask.policies import load_policy
+from unmask.policies.base import PolicyLike, is_function
 from unmask.rng import row_keys
 from unmask.tasks import Example, Split, Task, prompt_tokens
 from unmask.tasks.base import SPLITS
@@ -80,7 +82,7 @@ class EvalPlan:
         UnmaskError: if a value has the wrong type or is out of range, or one is given twice.
     """
 
-    samplers: Mapping[str, Policy]
+    samplers: Mapping[str, PolicyLike]
     block_lengths: tuple[int, ...]
     seeds: tuple[int, ...] = (0,)
     prompts: int = 256
@@ -154,6 +156,8 @@ class EvalPlan:
         what a policy does, `model_contents` a hash of the frozen model.
         """
         decode = {name: value for name, value in vars(self.decode).items() if name in DECODE_KEYS}
+        if self.decode.temperature > 0:
+            decode["confidence"] = CONFIDENCE_RULE
         return {
             "model": str(model.name),
             "task": task.name,
@@ -214,12 +218,12 @@ def number_list(name: str, values: Any) -> tuple[int, ...]:
     return tuple(values)
 
 
-def load_samplers(samplers: Any, device: Any) -> dict[str, Policy]:
+def load_samplers(samplers: Any, device: Any) -> dict[str, PolicyLike]:
     """Policies by name.
 
     Args:
-        samplers: a list of specs or directories for `load_policy` and of policies that have a
-            `name`; or a mapping from names to specs or policies.
+        samplers: a list of specs or directories for `load_policy`, of policies that have a `name`,
+            and of plain functions; or a mapping from names to specs or policies.
         device: for the weights of those that are loaded.
 
     Raises:
@@ -238,7 +242,8 @@ def load_samplers(samplers: Any, device: Any) -> dict[str, Policy]:
     for name, each in named:
         if not isinstance(name, str) or not name:
             raise UnmaskError(f"a sampler has the name {name!r}; give a string")
-        if not isinstance(each, str | Path) and not callable(getattr(each, "act", None)):
+        acts = callable(getattr(each, "act", None)) or is_function(each)
+        if not isinstance(each, str | Path) and not acts:
             raise UnmaskError(f"sampler {each!r} is neither a spec nor a policy; give one of them")
         if name in found and found[name] is not each and not isinstance(each, str | Path):
             raise UnmaskError(f"two samplers are named {name!r}; give each a name of its own")
@@ -257,7 +262,7 @@ def sampler_name(sampler: Any) -> str:
     """
     if isinstance(sampler, str | Path):
         return str(sampler)
-    name = getattr(sampler, "name", None)
+    name = getattr(sampler, "__name__" if is_function(sampler) else "name", None)
     if not isinstance(name, str) or not name:
         raise UnmaskError(
             f"sampler {sampler!r} is neither a spec such as threshold:0.9 nor a policy that has a "

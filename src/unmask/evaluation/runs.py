@@ -28,7 +28,7 @@ from unmask.evaluation.points import Point, describe, summarise
 from unmask.evaluation.stores import Ledger, MemoryStore, Store
 from unmask.files import provenance
 from unmask.models import Model
-from unmask.policies import Policy
+from unmask.policies.base import PolicyLike
 from unmask.processes import Processes
 from unmask.tasks import Example, Split, Task, Verdict, answer_length
 
@@ -36,7 +36,7 @@ from unmask.tasks import Example, Split, Task, Verdict, answer_length
 def evaluate(
     model: Model,
     task: Task,
-    samplers: Sequence[str | Path | Policy] | Mapping[str, str | Path | Policy],
+    samplers: Sequence[str | Path | PolicyLike] | Mapping[str, str | Path | PolicyLike],
     *,
     block_lengths: Sequence[int] | None = None,
     prompts: int = 256,
@@ -59,8 +59,9 @@ def evaluate(
     Args:
         model: the frozen model.
         task: prompts and verifier.
-        samplers: specs or directories for `load_policy`, and policies that have a `name`; or a
-            mapping from the names that results use to specs or policies.
+        samplers: specs or directories for `load_policy`, policies that have a `name`, and plain
+            functions (see `generate`); or a mapping from the names that results use to specs or
+            policies.
         block_lengths: each sampler is run at each; L itself is full diffusion. None is the
             `block_length` of the options, or full diffusion.
         prompts: how many of the split's prompts.

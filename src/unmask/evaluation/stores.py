@@ -12,7 +12,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError
-from unmask.files import new_directory, read_json, write_json, write_text
+from unmask.files import (
+    decode_lines,
+    new_directory,
+    read_json,
+    remove_parts,
+    write_json,
+    write_text,
+)
 
 PARTIAL, RESULTS, SUMMARY, SETTINGS = "partial", "results.jsonl", "summary.json", "settings.json"
 # Settings that older evaluations did not write down: what they ran with, or, for the hashes, what
@@ -108,6 +115,8 @@ class Ledger:
                 this evaluation.
         """
         partial = self.directory / PARTIAL
+        if self.resume:
+            remove_parts(self.directory)
         if self.resume and (self.directory / SUMMARY).exists():
             self.check(settings, read_json(self.directory / SUMMARY))
             shutil.rmtree(partial, ignore_errors=True)
@@ -159,7 +168,7 @@ class Ledger:
         piece."""
         found: dict[int, Mapping[str, Any]] = {}
         for path in sorted((self.directory / PARTIAL).glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in path.read_bytes().split(b"\n"):
                 try:
                     piece = json.loads(line)
                 except ValueError:
@@ -203,7 +212,7 @@ def read_records(directory: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(directory) / RESULTS
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        records = [json.loads(line) for line in decode_lines(path.read_bytes()) if line]
         if not all(
             {"sampler", "block_length", "seed", "prompt", "correct", "nfe"} <= set(record)
             for record in records

@@ -36,11 +36,11 @@ class Proposal:
     Attributes:
         tokens: int64 [B, n], the token each position would get (the most probable one at
             temperature 0).
-        confidence: fp32 [B, n, k], the k largest probabilities, descending; the first is the
-            confidence c of paper §2.
+        confidence: fp32 [B, n, k], the probability of that token (the confidence c of paper §2),
+            then the k − 1 largest of the other tokens. At temperature 0 these are the k largest.
         features: fp32 [B, n] each: `entropy` in nats, `margin` (top-1 minus top-2 probability), if
-            they were asked for; and `hidden` [B, n, width], what the head reads, in the network's
-            dtype.
+            they were asked for; both are of the distribution, whatever token was drawn. And
+            `hidden` [B, n, width], what the head reads, in the network's dtype.
     """
 
     tokens: Int[Tensor, "B n"]
@@ -297,7 +297,7 @@ class Model:
             forward: what the network reads; with guidance its `unconditional` canvas is needed.
             sampling: how tokens are drawn.
             needs: features to compute beside the confidence, of `FEATURES`.
-            k: how many of the largest probabilities to return.
+            k: how many probabilities to return at each position.
             needed: bool [B, n], where a proposal is needed; None is everywhere.
             generator: draws for τ > 0, one key a row.
 
@@ -348,11 +348,12 @@ class Model:
         Args:
             hidden: what the head reads.
             sampling: how tokens are drawn. The noise of a draw belongs to (row, position), not to
-                the step: a position is revealed once, and until then its draw influences nothing,
-                so this samples exactly.
+                the step. A position is revealed once; a policy that does not read confidences
+                (random:K) therefore samples exactly. One that does sees how probable each draw is
+                and prefers probable ones, as with LLaDA's and Fast-dLLM's samplers.
             without: the same from a canvas without its prompt, for guidance.
             needs: features to compute beside the confidence, of `FEATURES`.
-            k: how many of the largest probabilities to return.
+            k: how many probabilities to return at each position.
             needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token
                 is the mask token, and confidence and features are 0.
             count: how many are needed, where the host knows it; else it waits to see.
@@ -383,7 +384,7 @@ class Model:
         parts = max(1, min(-(-len(where) * tile // most), len(where)))
         for part in where.tensor_split(parts) if len(where) else ():
             at = (part[:, 0], part[:, 1])
-            token, probabilities, entropy = best_tokens(
+            choice = best_tokens(
                 head,
                 hidden[at],
                 without=None if without is None else without[at],
@@ -393,18 +394,34 @@ class Model:
                 entropy="entropy" in needs,
                 noise=None if generator is None else self.noise(generator, at, sampling),
             )
-            if ends:  # LLaDA's rule: probabilities are of the other tokens; a proposed end has none
-                ended = torch.isin(token, ids_on_device(ends, 0, self.vocabulary, token.device))
-                # What is not finite stays so: a broken model must be found.
-                probabilities.masked_fill_(ended[:, None] & probabilities.isfinite(), 0.0)
-            tokens[at] = token
-            confidence[at] = probabilities[:, :k]
+            tokens[at] = choice.token
+            seen = {"confidence": choice.confidence(k)}
             if "margin" in needs:
-                features["margin"][at] = probabilities[:, 0] - probabilities[:, 1]
-            if entropy is not None:
-                spread = torch.where(probabilities[:, 0] > 0, entropy, math.log(self.vocabulary))
-                features["entropy"][at] = spread
+                seen["margin"] = choice.largest[:, 0] - choice.largest[:, 1]
+            if choice.entropy is not None:
+                seen["entropy"] = choice.entropy
+            if ends:
+                seen = self.unsure_of_ends(seen, choice.token)
+            confidence[at] = seen.pop("confidence")
+            for name, values in seen.items():
+                features[name][at] = values
         return Proposal(tokens, confidence, features)
+
+    def unsure_of_ends(
+        self, seen: dict[str, Tensor], token: Int[Tensor, " m"]
+    ) -> dict[str, Tensor]:
+        """LLaDA's rule for ends that come last: probabilities are of the other tokens, and where an
+        end is proposed nothing is sure. What is not finite stays so: a broken model must be found.
+        """
+        ended = torch.isin(token, ids_on_device(self.eos_ids, 0, self.vocabulary, token.device))
+        unsure = {"entropy": math.log(self.vocabulary)}
+        return {
+            name: values.masked_fill(
+                (ended if values.ndim == 1 else ended[:, None]) & values.isfinite(),
+                unsure.get(name, 0.0),
+            )
+            for name, values in seen.items()
+        }
 
     def check_proposal(
         self,

@@ -1,5 +1,5 @@
-"""The language-model head: each position's best token and its probability, in slices of the
-vocabulary, so that logits over all of it are never held for many positions at once."""
+"""The language-model head: each position's token and its probability, in slices of the vocabulary,
+so that logits over all of it are never held for many positions at once."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from torch.nn.functional import linear
 
 from unmask.transfer import to_device
 
+# What confidences are above temperature 0. Results and runs record it: until this rule they were
+# the largest probability, whatever token was drawn.
+CONFIDENCE_RULE = "probability of the drawn token"
 GROUP = 64  # tokens among which the largest logit is looked for first
 
 
@@ -205,6 +208,33 @@ def guided_tiles(
         yield start, x
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The tokens of m positions, and how sure the model is of them; probabilities at τ = 1.
+
+    Attributes:
+        token: the most probable one, or the one drawn.
+        own: its probability.
+        largest: the k largest probabilities, descending.
+        entropy: in nats, if it was asked for.
+    """
+
+    token: Int[Tensor, " m"]
+    own: Float[Tensor, " m"]
+    largest: Float[Tensor, "m k"]
+    entropy: Float[Tensor, " m"] | None
+
+    def confidence(self, k: int) -> Float[Tensor, "m k"]:
+        """What policies go by: the token's own probability, then the k − 1 largest others.
+
+        The most probable token's own is the largest, so without a draw these are the k largest.
+        """
+        rank = (self.largest > self.own[:, None]).sum(1, keepdim=True)
+        places = torch.arange(k - 1, device=rank.device)
+        others = self.largest.gather(1, places + (places >= rank).long())
+        return torch.cat([self.own[:, None], others], 1)
+
+
 def best_tokens(
     head: Any,
     hidden: Float[Tensor, "m width"],
@@ -215,8 +245,8 @@ def best_tokens(
     k: int = 1,
     entropy: bool = False,
     noise: Callable[[int, int], Tensor] | None = None,
-) -> tuple[Int[Tensor, " m"], Float[Tensor, "m k"], Float[Tensor, " m"] | None]:
-    """Tokens, the k largest probabilities, and the entropy if it is asked for, of m positions.
+) -> Choice:
+    """The tokens of m positions with their probabilities, and the entropy if it is asked for.
 
     Each slice of the vocabulary leaves a maximum and a log-sum-exp; they are put together at the
     end, so memory is O(m · slice). Probabilities are those at τ = 1.
@@ -227,11 +257,11 @@ def best_tokens(
         without: the same from a canvas without the prompt, for guidance.
         sampling: how tokens are drawn.
         rules: tokens that are not treated like the others.
-        k: how many probabilities.
+        k: how many of the largest probabilities.
         entropy: whether to compute it, in nats.
         noise: for τ > 0, uniform numbers [m, n] for the tokens from an id on: `noise(id, n)`.
     """
-    tops, picks, bests, log_zs, entropies = [], [], [], [], []
+    tops, picks, owns, bests, log_zs, entropies = [], [], [], [], [], []
     for start, x in guided_tiles(head, hidden, without, sampling, rules.never):
         drawn = x
         if noise is not None:
@@ -240,6 +270,8 @@ def best_tokens(
         top, pick = first_largest(drawn)
         tops.append(top)
         picks.append(start + pick)
+        if noise is not None:  # the draw's own logit, which τ and noise have not touched
+            owns.append(x.gather(1, pick[:, None])[:, 0])
         changed = forbid(x, start, rules.last)
         if k > 1:
             best = x.topk(min(k, x.shape[1])).values
@@ -255,13 +287,17 @@ def best_tokens(
         bests.append(best)
         if entropy:
             entropies.append(torch.special.entr(p).sum(-1).nan_to_num())
-    token = torch.stack(picks, 1).gather(1, torch.stack(tops, 1).argmax(1, keepdim=True))[:, 0]
+    winner = torch.stack(tops, 1).argmax(1, keepdim=True)
+    token = torch.stack(picks, 1).gather(1, winner)[:, 0]
     each = torch.stack(log_zs, 1)
     log_z = each.logsumexp(1, keepdim=True)
-    probabilities = (torch.cat(bests, 1).topk(k).values - log_z).exp()
+    largest = (torch.cat(bests, 1).topk(k).values - log_z).exp()
+    own = largest[:, 0]
+    if noise is not None:
+        own = (torch.stack(owns, 1).gather(1, winner) - log_z).exp()[:, 0]
     if not entropy:
-        return token, probabilities, None
+        return Choice(token, own, largest, None)
     # Of a mixture of slices: the mean of their entropies, and the entropy of which slice it is.
     share = (each - log_z).exp()
     whole = (share * torch.stack(entropies, 1)).sum(1) + torch.special.entr(share).sum(1)
-    return token, probabilities, whole
+    return Choice(token, own, largest, whole)

@@ -194,8 +194,8 @@ class LearnedPolicy:
         return torch.where(action.any(1, keepdim=True), action, best)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes `config.json`, `model.safetensors` and a model card, `README.md`; each file is
-        replaced whole or not at all."""
+        """Writes `model.safetensors`, a model card, `README.md`, and `config.json` last; each file
+        is replaced whole or not at all."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         settings = {name: getattr(self, name) for name in SETTINGS}
@@ -206,8 +206,8 @@ class LearnedPolicy:
             "metadata": dict(self.metadata),
         }
         write_tensors(directory / "model.safetensors", self.network.state_dict())
-        write_json(directory / "config.json", config)
         write_text(directory / "README.md", model_card(settings, self.metadata))
+        write_json(directory / "config.json", config)
 
     @staticmethod
     def from_pretrained(

@@ -12,7 +12,7 @@ import torch
 
 from unmask.errors import UnmaskError, short_text
 from unmask.policies.base import Policy
-from unmask.policies.heuristics import HEURISTICS, SemiAutoregressive
+from unmask.policies.heuristics import HEURISTICS, Pace, SemiAutoregressive
 from unmask.policies.learned import LearnedPolicy
 from unmask.processes import usable_device
 from unmask.sources import find_source
@@ -33,12 +33,13 @@ def load_policy(
 
     Args:
         spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin,
-            entropy; without `:value` its default), optionally followed by `@block_length=…`, blocks
-            of its own inside the decoder's; or a directory that `LearnedPolicy.save_pretrained`
-            wrote, or a repository `owner/name` of the Hugging Face Hub with such files (two files
-            are downloaded, never code; `hf:owner/name` if a directory `owner` exists here); both
-            optionally followed by `@temperature=…,beta=…` and, where one policy serves every
-            trade-off, `alpha=…` or `nfe=…` (a target).
+            low-entropy, entropy; without `:value` its default; K of random, confidence, margin and
+            low-entropy may be `100/60`: 100 positions in 60 passes), optionally followed by
+            `@block_length=…`, blocks of its own inside the decoder's; or a directory that
+            `LearnedPolicy.save_pretrained` wrote, or a repository `owner/name` of the Hugging Face
+            Hub with such files (two files are downloaded, never code; `hf:owner/name` if a
+            directory `owner` exists here); both optionally followed by `@temperature=…,beta=…` and,
+            where one policy serves every trade-off, `alpha=…` or `nfe=…` (a target).
         device: for a learned policy's weights.
         revision: branch, tag or commit of a Hub repository.
 
@@ -80,13 +81,14 @@ def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
     shown = f"sampler {short_text(spec)!r}"
     kind = "a whole number" if number is int else "a number"
     try:
-        parsed = number(value) if value else None
+        parsed = parse_value(number, value) if value else None
     except ValueError:
         raise UnmaskError(
             f"{shown} has the value {short_text(value)!r}; give {kind}, for example "
             f"{name}:{number(1)}"
         ) from None
-    if number is int and parsed is not None and parsed > MOST_POSITIONS:
+    largest = parsed.positions if isinstance(parsed, Pace) else parsed
+    if number is int and largest is not None and largest > MOST_POSITIONS:
         raise UnmaskError(f"{shown} reveals too many positions; give at most {MOST_POSITIONS}")
     policy = make() if parsed is None else make(parsed)
     if not settings:
@@ -99,6 +101,21 @@ def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
             "block_length=NUMBER or none"
         )
     return SemiAutoregressive(policy, int(text))
+
+
+def parse_value(number: type, text: str) -> int | float | Pace:
+    """The value of a heuristic; where it is a whole number, also `100/60`: 100 positions in 60
+    passes.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    positions, slash, passes = text.partition("/")
+    if not slash:
+        return number(text)
+    if number is not int:
+        raise ValueError(f"{text} is not one number")
+    return Pace(int(positions), int(passes))
 
 
 def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPolicy:
@@ -145,26 +162,32 @@ REMASKING = {
     "maskgit_plus": "confidence",
     "random": "random",
     "topk_margin": "margin",
+    "entropy": "low-entropy",
 }
 
 
-def steps_spec(steps: int, length: int, remasking: str = "low_confidence") -> str:
+def steps_spec(
+    steps: int, length: int, remasking: str = "low_confidence", block_length: int | None = None
+) -> str:
     """The spec of what LLaDA calls `remasking` and Dream `alg`, with their `steps`: L / steps
-    positions at each pass.
+    positions at each pass. Where steps do not divide L, the first passes of each block reveal one
+    more than the others, as in LLaDA's code.
 
     Args:
-        steps: of the whole buffer, 1 to L; must divide L, for then every pass reveals equally many.
+        steps: of the whole buffer, 1 to L.
         length: L.
-        remasking: LLaDA's low_confidence or random; Dream's maskgit_plus or topk_margin. (Dream's
-            origin draws how many positions it reveals and its entropy ranks them by entropy: no
-            sampler here does the same.)
+        remasking: LLaDA's low_confidence or random; Dream's maskgit_plus, topk_margin or entropy.
+            (Dream's origin draws how many positions it reveals: no sampler here does the same.)
+        block_length: BL; None is L.
 
     Raises:
-        UnmaskError: for another name, or steps that do not divide L.
+        UnmaskError: for another name, or steps that cannot be shared among the blocks.
 
     Example:
         >>> steps_spec(128, 256, "topk_margin")
         'margin:2'
+        >>> steps_spec(24, 64, block_length=32)
+        'confidence:32/12'
     """
     if not isinstance(remasking, str) or remasking not in REMASKING:
         raise UnmaskError(
@@ -174,9 +197,18 @@ def steps_spec(steps: int, length: int, remasking: str = "low_confidence") -> st
     for name, value in (("length", length), ("steps", steps)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UnmaskError(f"{name} is {value!r}; give a whole number, at least 1")
-    if length % steps:
+    if steps > length:
         raise UnmaskError(
-            f"steps is {steps}; give a divisor of the answers' length {length}, so that each pass "
-            "reveals equally many"
+            f"steps is {steps}; give at most the answers' length {length}, so that each pass "
+            "reveals something"
         )
-    return f"{REMASKING[remasking]}:{length // steps}"
+    name, block = REMASKING[remasking], min(block_length or length, length)
+    if length % steps == 0:
+        return f"{name}:{length // steps}"
+    blocks, rest = divmod(length, block)
+    if rest or steps % blocks:
+        raise UnmaskError(
+            f"steps is {steps} for {length} tokens in blocks of {block}; give steps that divide "
+            f"{length}, or blocks that divide {length} and steps that the blocks share equally"
+        )
+    return f"{name}:{block}/{steps // blocks}"

@@ -38,7 +38,7 @@ class NetworkConfig:
         width: of the residual stream.
         heads: attention heads; width / heads must be even (rotary positions).
         mlp: width of the feed-forward layer.
-        inputs: k, how many of the largest probabilities it reads at each position.
+        inputs: k, how many probabilities it reads at each position.
         initial_bias: of the output; −2 starts with a reveal probability of 0.12 everywhere.
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 −
             c)) / 4 with c cut to [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +85,22 @@ def add_waves(embeddings: Tensor, tokenizer: Any, scale: float) -> None:
 
 def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes the model in bf16 as stock `transformers` files, or in Dream's format; the weights of
-    `model` stay as they are."""
+    `model` stay as they are. Each file is replaced whole or not at all."""
+    part = out / ".model.part"
+    shutil.rmtree(part, ignore_errors=True)
     with torch.random.fork_rng(devices=[]):
         bf16 = type(model)(model.config)
     bf16.load_state_dict(model.state_dict())
     with quiet_transformers():  # its progress bar would be shown at every checkpoint
-        bf16.to(torch.bfloat16).save_pretrained(out)
+        bf16.to(torch.bfloat16).save_pretrained(part)
     if isinstance(model, Qwen2ForCausalLM):
         dream = {
             "architectures": ["DreamModel"],
             "model_type": "Dream",
             "mask_token_id": tokenizer.mask_token_id,
         }
-        write_json(out / "config.json", read_json(out / "config.json") | dream)
-    tokenizer.save_pretrained(out)
+        write_json(part / "config.json", read_json(part / "config.json") | dream)
+    tokenizer.save_pretrained(part)
+    for path in sorted(part.iterdir()):
+        os.replace(path, out / path.name)
+    part.rmdir()

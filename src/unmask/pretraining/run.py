@@ -16,10 +16,12 @@ from torch import Tensor
 
 from unmask.errors import UnmaskError
 from unmask.files import (
+    decode_lines,
     new_directory,
     provenance,
     read_json,
     read_tensors,
+    remove_parts,
     write_json,
     write_tensors,
     write_text,
@@ -74,17 +76,17 @@ def pretrain(config: PretrainConfig) -> Path:
     device = usable_device(config.device)
     vocabulary = find_vocabulary(task, config)
     learner = new_learner(config, vocabulary)
-    start, curve = open_run(config, learner)
-    network = compile_network(config, learner.model) if config.compile else learner.model
     last = min(config.until or config.steps, config.steps)
-    progress = Progress(config.steps, last, curve)
+    progress = Progress(config.steps, last)
+    start = open_run(config, learner, progress)
+    network = compile_network(config, learner.model) if config.compile else learner.model
     for step, loss_of in enumerate(draw_losses(task, vocabulary, config, start, last), start):
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of(network)
         update_learner(learner, loss, config, step)
         record_loss(progress, step + 1, loss)
         if (step + 1) % config.save_every == 0 or step + 1 == last:
-            save_run(config, learner, vocabulary, step + 1, curve)
+            save_run(config, learner, vocabulary, step + 1, progress)
     return config.out
 
 
@@ -141,9 +143,9 @@ def compile_network(config: PretrainConfig, model: Any) -> Any:
     return model
 
 
-def open_run(config: PretrainConfig, learner: Learner) -> tuple[int, list[dict[str, Any]]]:
-    """The step to start from and the loss curve up to it: of a new output directory, or of the
-    checkpoint in an old one, which the learner takes over.
+def open_run(config: PretrainConfig, learner: Learner, progress: Progress) -> int:
+    """The step to start from: of a new output directory, or of the checkpoint in an old one, which
+    the learner takes over, and `progress` its loss curve.
 
     Raises:
         UnmaskError: for an output directory in use, or a checkpoint of another configuration.
@@ -151,19 +153,40 @@ def open_run(config: PretrainConfig, learner: Learner) -> tuple[int, list[dict[s
     recipe = asdict(config) | dict.fromkeys(NO_RECIPE)
     recipe = json.loads(json.dumps(recipe))  # tuples become lists, as they are when read
     facts: dict[str, Any] = {"recipe": recipe}
-    start, curve = 0, []
+    start = 0
     if config.resume:
-        tensors = read_tensors(config.out / "checkpoint.safetensors", config.device)
+        check_begun(config.out)
+        remove_parts(config.out)
+        tensors: dict[str, Tensor] = {"step": torch.tensor(0)}
+        if (checkpoint := config.out / "checkpoint.safetensors").exists():
+            tensors = read_tensors(checkpoint, config.device)
         earlier = earlier_schedules(config.out, recipe, int(tensors["step"]))
-        start = load_learner(learner, tensors)
-        lines = (config.out / "loss.jsonl").read_text(encoding="utf-8").splitlines()
-        curve = [entry for entry in map(json.loads, lines) if entry["step"] <= start]
+        if len(tensors) > 1:  # else the run was killed before its first checkpoint: it starts over
+            start = load_learner(learner, tensors)
+            lines = filter(None, decode_lines((config.out / "loss.jsonl").read_bytes()))
+            progress.curve = [entry for entry in map(json.loads, lines) if entry["step"] <= start]
+            # Checkpoints of earlier versions do not hold the losses since the last entry.
+            progress.total = tensors.get("loss_total", 0.0)
+            progress.count = int(tensors.get("loss_count", 0))
         if earlier:
             facts["earlier"] = earlier
     else:
         new_directory(config.out)
     write_json(config.out / "recipe.json", facts | {"provenance": provenance(config.device)})
-    return start, curve
+    return start
+
+
+def check_begun(out: Path) -> None:
+    """Refuses a directory that no run has begun in.
+
+    Raises:
+        UnmaskError: if it has no recipe.
+    """
+    if out.is_dir() and not (out / "recipe.json").exists():
+        raise UnmaskError(
+            f"{out} holds no recipe.json: it is no pre-training run, or one that was killed before "
+            "its start; give the command that starts it again, without --resume"
+        )
 
 
 def earlier_schedules(out: Path, recipe: dict[str, Any], step: int) -> list[dict[str, Any]]:
@@ -192,13 +215,19 @@ def save_run(
     learner: Learner,
     vocabulary: Vocabulary,
     step: int,
-    curve: list[dict[str, Any]],
+    progress: Progress,
 ) -> None:
-    """Writes loss curve, checkpoint and model."""
-    lines = "".join(json.dumps(entry) + "\n" for entry in curve)
+    """Writes loss curve, model and, last, the checkpoint: a run that is killed before that does
+    the steps again, and with them the other files."""
+    lines = "".join(json.dumps(entry) + "\n" for entry in progress.curve)
     write_text(config.out / "loss.jsonl", lines)
-    write_tensors(config.out / "checkpoint.safetensors", learner_tensors(learner, step))
     save_model(learner.model, vocabulary.tokenizer, config.out)
+    losses = {
+        "loss_total": torch.as_tensor(progress.total),
+        "loss_count": torch.tensor(progress.count),
+    }
+    tensors = learner_tensors(learner, step) | losses
+    write_tensors(config.out / "checkpoint.safetensors", tensors)
 
 
 @dataclass
@@ -215,7 +244,7 @@ class Progress:
 
     steps: int
     last: int
-    curve: list[dict[str, Any]]
+    curve: list[dict[str, Any]] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
     printed: float = -float("inf")
     total: Tensor | float = 0.0

@@ -22,6 +22,7 @@ from unmask.files import (
     write_json,
     write_tensors,
 )
+from unmask.models.head import CONFIDENCE_RULE
 from unmask.policies import LearnedPolicy, PolicyNetwork
 from unmask.settings import change_settings, flat_settings
 from unmask.training.config import TrainConfig
@@ -153,6 +154,7 @@ def write_run(session: Session, custom: Reward | None) -> None:
         {
             "settings": config.settings(),
             "reward_function": None if custom is None else name_reward(custom),
+            "confidence": CONFIDENCE_RULE,
             "provenance": provenance(session.processes.device, session.model.dtype),
         },
     )
@@ -168,6 +170,11 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
     """
     directory = config.run.resume
     assert directory is not None, "only a run that is resumed has saved settings"
+    if directory.is_dir() and not (directory / "run.json").exists():
+        raise UnmaskError(
+            f"{directory} holds no run.json: it is no training run, or one that was killed before "
+            "its start; give the command that starts it again, without --resume"
+        )
     saved = read_json(directory / "run.json")
     try:
         settings = {
@@ -195,6 +202,11 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
             f"({directory}); leave out the option"
         )
     check_reward(saved, custom, directory)
+    if loaded.decode.temperature > 0 and saved.get("confidence") != CONFIDENCE_RULE:
+        raise UnmaskError(
+            f"{directory} was started by a version whose confidences above temperature 0 were the "
+            f"largest probability, and now they are the {CONFIDENCE_RULE}; start a new run"
+        )
     changed = {name: wanted[name] for name in config.given if name in FREE}
     return change_settings(loaded, changed | {"out": directory, "resume": directory})
 

@@ -137,7 +137,8 @@ class PolicyConfig:
     """Begin with the weights of this trained policy (directory or Hub repository), whose network
     must be of the same shape."""
     inputs: int = at_least(1, 1)
-    """k: the policy reads the k largest probabilities at each position."""
+    """k: the policy reads k probabilities at each position: that of the proposed token and the
+    largest others."""
     context: bool = True
     """The policy reads at each position also the smallest confidence before it and behind it, among
     those that may be revealed."""

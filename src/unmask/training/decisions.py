@@ -189,7 +189,7 @@ def likelihood_of(
 
     Returns:
         fp32 [N] and [T]: Σ log c over the tokens committed in all, and from that decision on,
-            divided by L. (Greedy decoding: the probability of a committed token is its confidence.)
+            divided by L. (The confidence is the probability of the token that is committed.)
     """
     observation, row = transitions.observation, transitions.row
     gain = (

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from unmask.errors import UnmaskError
-from unmask.files import write_text
+from unmask.files import decode_lines, write_text
 
 
 class MetricsLog:
@@ -127,6 +127,6 @@ def read_entries(path: Path, done: int) -> list[dict[str, Any]]:
     """The entries of the first `done` rounds; a last line that a kill has cut is left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = decode_lines(path.read_bytes())
     entries = [json.loads(line) for line in lines if line.endswith("}")]
     return [entry for entry in entries if entry["round"] <= done]

@@ -29,11 +29,14 @@ The objective is `Grpo.loss` in phases.py, and `grpo_loss` in grpo.py.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unmask.files import remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
 from unmask.training.alpha import alpha_grid
@@ -86,6 +89,8 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
         phases = load_phases(config, processes.device)
         session = prepare_session(config, processes, reward)
         state = new_state(session)
+        if resumes and processes.main:
+            remove_parts(config.run.out)
         if resumes:
             load_state(state, config.run.out, processes.device)
         elif processes.main:
@@ -110,7 +115,8 @@ def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, 
     """Rollouts, rewards and update of one round; its metrics, equal in every process."""
     config, number = session.config, state.round
     policy = LearnedPolicy(state.network, config.policy.action, fallback=config.rollout.fallback)
-    round_ = phase.collect(session, policy, number)
+    with state_kept(session, state):
+        round_ = phase.collect(session, policy, number)
     began = time.perf_counter()
     for group in state.optimizer.param_groups:
         group["lr"] = phase.learning_rate(number)
@@ -126,6 +132,18 @@ def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, 
     check_update(updated, round_, state.network, f"round {number + 1}")
     of_process = {**updated.metrics, "update_seconds": time.perf_counter() - began}
     return round_.metrics(session.processes, of_process) | {"lr": phase.learning_rate(number)}
+
+
+@contextmanager
+def state_kept(session: Session, state: TrainState) -> Iterator[None]:
+    """Writes the checkpoint if the body fails: rollouts and rewards come from the model, the task
+    and the user's own functions, and the rounds before are not to be lost with them."""
+    try:
+        yield
+    except BaseException:
+        if session.processes.main and state.round:
+            save_state(state, session.config.run.out)
+        raise
 
 
 def finish_round(session: Session, state: TrainState, log: MetricsLog) -> None:

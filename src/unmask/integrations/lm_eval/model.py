@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
 from unmask.decoding import decode, encode_prompt
+from unmask.decoding.generation import answer_text
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
@@ -175,9 +176,11 @@ class UnmaskLM(LM):
             total=len(requests), disable=disable_tqdm or self.rank > 0, desc="Answering"
         ) as bar:
             for (task, options), members in groups.items():
-                for part, answers in self.answers(task, options, members, requests):
-                    for i, text in zip(part, answers, strict=True):
-                        texts[i] = postprocess_generated_text(text, asked[i]["until"], None)
+                for part, rows in self.answers(task, options, members, requests):
+                    for i, row in zip(part, rows, strict=True):
+                        # Cut before special tokens are dropped: many `until` strings are such.
+                        stop = (*options.stop, *(text for text in asked[i]["until"] if text))
+                        texts[i] = answer_text(self.model, row, stop)
                         self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
                     bar.update(len(part))
         self.share_costs()
@@ -203,9 +206,9 @@ class UnmaskLM(LM):
 
     def answers(
         self, task: str, options: DecodeOptions, members: list[int], requests: Sequence[Instance]
-    ) -> Iterator[tuple[list[int], list[str]]]:
+    ) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Decodes the requests of some numbers, longest first and four batches at a time, and adds
-        what that took to the task's cost; yields the numbers and texts of each part."""
+        what that took to the task's cost; yields the numbers and buffers of each part."""
         ids = {i: encode_prompt(self.model, requests[i].arguments[0]) for i in members}
         keys = dict(zip(members, row_keys([ids[i] for i in members], options.seed), strict=True))
         members = sorted(members, key=lambda i: -len(ids[i]))
@@ -227,7 +230,7 @@ class UnmaskLM(LM):
                 seconds=time.perf_counter() - began,
             )
             self.costs[task] = self.costs.get(task, TaskCost()) + spent
-            yield part, generation.text
+            yield part, generation.tokens.tolist()
 
     def share_costs(self) -> None:
         """Adds up what all processes spent; every process calls this as often."""
