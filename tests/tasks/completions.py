@@ -655,6 +655,35 @@ NUMBERS = [
             "10",
         ],
     ),
+    (
+        "52_8",
+        [
+            r"\boxed{52_8}",
+            r"\boxed{52_{8}}",
+            r"\boxed{101010_2}",
+        ],
+        [
+            r"\boxed{52_{10}}",
+            r"\boxed{52_9}",
+            r"\boxed{53_8}",
+            r"\boxed{42}",
+            r"\boxed{58}",
+        ],
+    ),
+    (
+        r"5 \text{ cm}",
+        [
+            r"\boxed{5\text{ cm}}",
+            r"\boxed{5}",
+            r"\boxed{5 \text{ centimeters}}",
+            "5 cm",
+        ],
+        [
+            r"\boxed{5\text{ m}}",
+            r"\boxed{5 \text{ cm}^2}",
+            r"\boxed{5\text{ inches}}",
+        ],
+    ),
 ]
 
 FORMULAS = [
@@ -853,21 +882,6 @@ FORMULAS = [
         [
             r"\boxed{2\pi}",
             r"\boxed{-2}",
-        ],
-    ),
-    (
-        "52_8",
-        [
-            r"\boxed{52_8}",
-            r"\boxed{52_{8}}",
-            r"\boxed{101010_2}",
-        ],
-        [
-            r"\boxed{52_{10}}",
-            r"\boxed{52_9}",
-            r"\boxed{53_8}",
-            r"\boxed{42}",
-            r"\boxed{58}",
         ],
     ),
     (
@@ -1087,20 +1101,6 @@ FORMULAS = [
         [
             r"\boxed{\sin 60}",
             "0.866",
-        ],
-    ),
-    (
-        r"5 \text{ cm}",
-        [
-            r"\boxed{5\text{ cm}}",
-            r"\boxed{5}",
-            r"\boxed{5 \text{ centimeters}}",
-            "5 cm",
-        ],
-        [
-            r"\boxed{5\text{ m}}",
-            r"\boxed{5 \text{ cm}^2}",
-            r"\boxed{5\text{ inches}}",
         ],
     ),
     (

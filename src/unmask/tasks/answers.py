@@ -128,7 +128,7 @@ def boxed(text: str) -> str | None:
     r"""The contents of the last `\boxed{…}` (or `\fbox{…}`) with balanced braces, or of one without
     braces (`\boxed 2`); None if there is none."""
     box = last_box(text)
-    return None if box is None else box_contents(text, box).strip()
+    return None if box is None else box_contents(text, box)
 
 
 def tagged(text: str) -> str | None:
@@ -146,7 +146,7 @@ def final_text(completion: str) -> str | None:
     inside = tagged(completion)
     box = boxed(completion if inside is None else inside)
     if box is not None:
-        return box
+        return box.strip()
     if inside is not None:
         return inside
     return line_behind_hashes(completion)
