@@ -51,6 +51,14 @@ def require_package(module: str, purpose: str) -> Any:
         ) from None
 
 
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name."""
+    try:
+        return bool(name) and Path(name).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
+
+
 def read_rows(
     access: DataAccess,
     task: str,

@@ -12,10 +12,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 from unmask.tasks.answers import same_text
 from unmask.tasks.base import Task
-from unmask.tasks.data import DataAccess, read_rows
+from unmask.tasks.data import DataAccess, is_file, read_rows
 from unmask.tasks.examples import SPLITS, Example, Split
 from unmask.tasks.mathematics import has_truth, number, same_mathematics, same_number
 from unmask.tasks.options import TaskOptions, Verifier, write_prompt
@@ -54,9 +54,10 @@ def task(file: str, access: DataAccess) -> Task:
         UnmaskError: if the file is missing.
     """
     path, options, name = Path(file), access.options, f"jsonl:{file}"
-    if not path.is_file():
+    if not is_file(file):
         raise UnmaskError(
-            f"{file} is not a file; give jsonl:FILE with lines of prompt, answer and verifier"
+            f"{short_text(file)} is not a file; give jsonl:FILE with lines of prompt, answer and "
+            "verifier"
         )
 
     @cache

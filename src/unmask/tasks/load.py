@@ -11,7 +11,7 @@ from pathlib import Path
 from unmask.errors import UnmaskError
 from unmask.tasks import chain, sudoku
 from unmask.tasks.base import Task
-from unmask.tasks.data import DataAccess
+from unmask.tasks.data import DataAccess, is_file
 from unmask.tasks.mixture import mixture
 from unmask.tasks.options import SETTINGS, TaskOptions, split_options
 
@@ -85,12 +85,12 @@ def split_mixture(name: str) -> list[str]:
     is such a file."""
     pieces, parts = name.split("+"), []
     while pieces:
-        longest = 1
+        length = 1
         if pieces[0].startswith("jsonl:"):
-            lengths = range(len(pieces), 1, -1)
-            longest = next((n for n in lengths if names_file("+".join(pieces[:n]))), 1)
-        parts.append("+".join(pieces[:longest]))
-        del pieces[:longest]
+            lengths = range(1, len(pieces) + 1)
+            length = next((n for n in lengths if names_file("+".join(pieces[:n]))), 1)
+        parts.append("+".join(pieces[:length]))
+        del pieces[:length]
     return parts
 
 
@@ -98,10 +98,7 @@ def names_file(part: str) -> bool:
     """Whether a part of a mixture is `jsonl:` and a file, perhaps with settings and a weight."""
     names = {part, part.rpartition(":")[0]}
     names |= {match.group(1) for name in names if (match := SETTINGS.fullmatch(name))}
-    try:
-        return any(Path(name.removeprefix("jsonl:")).is_file() for name in names if name)
-    except (OSError, ValueError):  # a name that no file can have
-        return False
+    return any(is_file(name.removeprefix("jsonl:")) for name in names)
 
 
 def split_weight(part: str) -> tuple[str, float | None]:
@@ -111,7 +108,7 @@ def split_weight(part: str) -> tuple[str, float | None]:
         weight = float(tail)
     except ValueError:
         return part, None
-    if not head or (part.startswith("jsonl:") and Path(part[len("jsonl:") :]).is_file()):
+    if not head or (part.startswith("jsonl:") and is_file(part.removeprefix("jsonl:"))):
         return part, None
     if not 0 < weight < math.inf:
         raise UnmaskError(f"the weight in {part!r} is {tail}; give a number above 0")
@@ -122,10 +119,10 @@ def load_single_task(name: str, access: DataAccess) -> Task:
     """A task that is not a mixture."""
     if name in EMBEDDED:
         return EMBEDDED[name]
-    base, options = split_options(name)
+    file = name.removeprefix("jsonl:")
+    exact = file != name and is_file(file)  # perhaps with an @ in its name
+    base, options = (name, TaskOptions()) if exact else split_options(name)
     kind, _, rest = base.partition(":")
-    if kind == "jsonl" and rest and Path(name[len("jsonl:") :]).is_file():
-        base, options, rest = name, TaskOptions(), name[len("jsonl:") :]  # a file with an @
     access = replace(access, options=options)
     if kind == "jsonl" and rest:
         return replace(import_task_factory(NAMED[kind])(rest, access), name=name)

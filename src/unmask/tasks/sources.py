@@ -129,6 +129,8 @@ def data_set(
         test: that for tests; None holds out 1/8 of `train` by `split_of`.
     """
 
+    read = cache(read)  # a split that is carved out of another is read with it
+
     @cache
     def rows(split: Split) -> Sequence[Example]:
         official = {"train": train, "validation": validation, "test": test}[split]
