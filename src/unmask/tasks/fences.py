@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 LANGUAGES = ("", "python", "python3", "py", "py3", "python2", "pycon", "ipython", "code")
 FENCE = re.compile(r"^([ \t]*)(`{3,}|~{3,})[ \t]*([^\s`~]*)[^\n`]*$", re.MULTILINE)
-# Texts between triple quotes that close, comments and texts on one line.
-QUOTED = re.compile(
-    r'"""(?:\\.|[^\\])*?"""|\'\'\'(?:\\.|[^\\])*?\'\'\'|#[^\n]*'
-    r'|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'',
-    re.DOTALL,
-)
+LONGEST_COMPLETION = 50_000  # characters; what comes behind is not looked at
+QUOTE = re.compile(r"\"\"\"|'''|#|\"|'")
+CLOSING_QUOTES = {
+    sign: re.compile(rf"(?:\\.|[^\\])*?{sign}", re.DOTALL) for sign in ('"""', "'''")
+} | {sign: re.compile(rf"(?:\\.|[^{sign}\\\n])*{sign}") for sign in ('"', "'")}
 LINE_OF_CODE = re.compile(
-    r"^(?:\s*(?:async\s+)?(?:def|class)\s+\w+|(?:import|from)\s+[\w.]+(?:\s+import\b.*|\s*)$|@\w+"
+    r"^(?:[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+\w+"
+    r"|(?:import|from)[ \t]+[\w.]+(?:[ \t]+import\b.*|[ \t]*)$|@\w+"
     r"|[ \t]+(?:return|yield|raise|pass|if|for|while|try|with)\b"
-    r"|[ \t]*[\w.\[\], ]+\s*[-+*/%]?=\s*\S"
+    r"|[ \t]*[\w.]+(?:\[[^\]\n]*\])?[ \t]*[-+*/%]?=[ \t]*\S"
     r"|return\b.*[()\[\]+*/-])",
     re.MULTILINE,
 )
@@ -47,7 +47,7 @@ def find_program(completion: str, names: Sequence[str] = ()) -> str:
         completion: what a model wrote.
         names: what the program should define.
     """
-    text = completion.replace("\r\n", "\n").replace("\r", "\n")
+    text = completion[:LONGEST_COMPLETION].replace("\r\n", "\n").replace("\r", "\n")
     inside = quoted_places(text)
     fences = [m for m in FENCE.finditer(text) if not is_quoted(m.start(2), inside)]
     if not fences:
@@ -66,8 +66,26 @@ def find_program(completion: str, names: Sequence[str] = ()) -> str:
 
 
 def quoted_places(text: str) -> list[tuple[int, int]]:
-    """Where texts between triple quotes begin and end."""
-    return [m.span() for m in QUOTED.finditer(text) if m.group()[:3] in ('"""', "'''")]
+    """Where texts between triple quotes begin and end. Such quotes in comments and in texts on one
+    line do not count, and quotes that do not close are none."""
+    places: list[tuple[int, int]] = []
+    unclosed: dict[str, int] = {}  # how far it is known that nothing closes a sign
+    position = 0
+    while found := QUOTE.search(text, position):
+        sign, position = found.group(), found.end()
+        line_end = text.find("\n", position)
+        line_end = len(text) if line_end < 0 else line_end
+        if sign == "#":
+            position = line_end
+        elif unclosed.get(sign, 0) <= found.start():
+            closed = CLOSING_QUOTES[sign].match(text, position)
+            if closed is None:
+                unclosed[sign] = len(text) if len(sign) == 3 else line_end
+            else:
+                position = closed.end()
+                if len(sign) == 3:
+                    places.append((found.start(), position))
+    return places
 
 
 def is_quoted(place: int, quoted: Sequence[tuple[int, int]]) -> bool:
@@ -86,7 +104,8 @@ def cut_inline_fence(code: str, quoted: Sequence[tuple[int, int]]) -> str:
 def defines(code: str, names: Sequence[str]) -> bool:
     """Whether a text defines one of the names at its top, or in a fence that is indented."""
     return any(
-        re.search(rf"^\s*(?:async\s+)?(?:def|class)\s+{re.escape(n)}\b", code, re.M) for n in names
+        re.search(rf"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+{re.escape(n)}\b", code, re.M)
+        for n in names
     )
 
 
@@ -112,8 +131,10 @@ def read_blocks(text: str, fences: Sequence[re.Match[str]]) -> list[Block]:
 
 
 def make_block(text: str, opened: re.Match[str], end: int) -> Block:
-    """The block from an opening fence to `end`."""
+    """The block from an opening fence to `end`. Where its lines are indented as the fence is, that
+    indentation is no part of them."""
     indent = len(opened.group(1))
     lines = text[opened.end() + 1 : end].split("\n")
-    kept = [line[min(indent, len(line) - len(line.lstrip())) :] for line in lines]
-    return Block(opened.group(3).lower(), "\n".join(kept))
+    if all(line[:indent].isspace() for line in lines if line.strip()):
+        lines = [line[indent:] for line in lines]
+    return Block(opened.group(3).lower(), "\n".join(lines))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from unmask.errors import UnmaskError, short_error
 
@@ -76,7 +76,9 @@ def split_options(name: str) -> tuple[str, TaskOptions]:
     )
 
 
-def choose(values: Mapping[str, str], key: str, allowed: Mapping[str, object], default=None):
+def choose(
+    values: Mapping[str, str], key: str, allowed: Mapping[str, Any], default: Any = None
+) -> Any:
     """The meaning of a setting's value.
 
     Raises:
