@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from unmask.models.tokenizer import learned_tokenizer
+from unmask.pretraining import PretrainConfig
+from unmask.pretraining.network import new_model
 from unmask.tasks import Example, prompt_tokens
 
 EXAMPLE = Example("What is 2 + 2?", "4", system="Answer with a number.", prefill="It is ")
@@ -20,7 +22,8 @@ def write_prompt(model, template, example):
     texts = [example.prompt, example.system or "", example.prefill, "[user] [system] [assistant]"]
     tokenizer = learned_tokenizer(texts * 20, 400)
     tokenizer.chat_template = template
-    own = replace(model, tokenizer=tokenizer)
+    network = new_model(PretrainConfig(width=32, layers=1, heads=2), tokenizer, 100, 24)
+    own = replace(model, network=network, tokenizer=tokenizer)
     return tokenizer.decode(prompt_tokens(own, example))
 
 

@@ -13,6 +13,7 @@ LONGEST_COMPLETION = 50_000  # characters; what comes before is not looked at
 LONGEST_PROSE = 5000
 ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])\s*"
+FIRST_BOX = re.compile(BOX)
 BRACE = re.compile(rf"{BOX}\{{|{BOX}(?=[^\s{{])|\\.|[{{}}]", re.DOTALL)
 # What may stand between boxes that give one answer together.
 BETWEEN_BOXES = re.compile(
@@ -97,7 +98,9 @@ class Box:
 def find_boxes(text: str) -> Iterator[Box]:
     r"""The complete boxes of a text. Written braces (`\{`) and line breaks are no braces."""
     open_boxes: list[re.Match[str] | None] = []
-    for mark in BRACE.finditer(text):
+    first = FIRST_BOX.search(text)
+    # Braces before the first box open nothing that a box could close.
+    for mark in BRACE.finditer(text, first.start()) if first else ():
         written = mark.group()
         if written == "}":
             opened = open_boxes.pop() if open_boxes else None
@@ -172,7 +175,7 @@ def find_answer(completion: str) -> Finding:
     completion = completion[-LONGEST_COMPLETION:]
     inside = tagged(completion)
     body = completion if inside is None else inside
-    if re.search(BOX, body):
+    if FIRST_BOX.search(body):
         return read_boxes(body)
     if inside is not None:
         part = read_answer(inside)

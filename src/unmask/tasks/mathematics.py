@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 from unmask.tasks import algebra
 from unmask.tasks.algebra import TooLarge, rational
@@ -48,7 +49,7 @@ def same_mathematics(completion: str, truth: str) -> bool:
     """Whether a completion's answer equals `truth` (LaTeX or plain text) as mathematics. What
     cannot be read is right only where it is written as the truth is."""
     found = find_answer(completion)
-    if found.text and plain_text(found.text) == plain_text(truth) != "":
+    if found.text and plain_text(found.text[:LONGEST_TEXT]) == plain_text(truth) != "":
         return True
     right = read_answer(truth)
     if found.part is None or right is None:
@@ -82,9 +83,10 @@ def same_number(completion: str, truth: str) -> bool:
     return number(truth) is not None and same_mathematics(completion, truth)
 
 
+@lru_cache(maxsize=1024)
 def plain_text(text: str) -> str:
     """A text for comparison as text: without spaces, marks and braces, words in lower case."""
-    written = re.sub(r"(?<=\d)\s+(?=\d)", "\x04", normalize(text[:LONGEST_TEXT]))
+    written = re.sub(r"(?<=\d)\s+(?=\d)", "\x04", normalize(text))
     written = re.sub(r"[\s\x01\x02\x03]|\\text(?![a-z])", "", written)
     written = re.sub(r"(?<!\\)\{(\w)\}", r"\1", written)
     written = re.sub(r"\\[dt]frac", r"\\frac", written)
