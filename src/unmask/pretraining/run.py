@@ -73,6 +73,11 @@ def pretrain(config: PretrainConfig) -> Path:
             task with too few examples.
     """
     task = load_task(config.task, data_dir=config.data_dir)
+    if not task.has_answers:
+        raise UnmaskError(
+            f"task {task.name} has a verifier but no answers to learn from; pre-train on a task "
+            "that has answers"
+        )
     device = usable_device(config.device)
     vocabulary = find_vocabulary(task, config)
     learner = new_learner(config, vocabulary)

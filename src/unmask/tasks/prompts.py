@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from unmask.decoding import encode_prompt
 from unmask.decoding.prompts import refuses_system
-from unmask.errors import UnmaskError
 from unmask.models import Model
 from unmask.tasks.base import Task
 from unmask.tasks.examples import Example
@@ -14,25 +13,23 @@ def prompt_tokens(model: Model, example: Example) -> list[int]:
     """What the decoder is given for an example: the prompt, in the model's chat template if it is
     of a chat, with the answer's prefill behind it.
 
-    Where the template takes no message of the system, that is put before the user's.
+    Where the template knows no system messages, the system message stands at the beginning of the
+    user's. Where the model has no chat template (a base model), both are plain text.
 
     Raises:
         UnmaskError: if the prompt has a token the model does not know.
     """
     prefill = encode_prompt(model, example.prefill) if example.prefill else []
-    if example.system is None:
-        return encode_prompt(model, example.prompt) + prefill
-    messages = [{"role": "user", "content": example.prompt}]
-    if not example.system:
-        return encode_prompt(model, messages) + prefill
-    try:
-        system = {"role": "system", "content": example.system}
-        return encode_prompt(model, [system, *messages]) + prefill
-    except UnmaskError:
-        if not refuses_system(model):
-            raise
-    folded = {"role": "user", "content": f"{example.system}\n\n{example.prompt}"}
-    return encode_prompt(model, [folded]) + prefill
+    together = f"{example.system}\n\n{example.prompt}" if example.system else example.prompt
+    if example.system is None or model.tokenizer.chat_template is None:
+        return encode_prompt(model, together) + prefill
+    messages = [{"role": "user", "content": together}]
+    if example.system and not refuses_system(model):
+        messages = [
+            {"role": "system", "content": example.system},
+            {"role": "user", "content": example.prompt},
+        ]
+    return encode_prompt(model, messages) + prefill
 
 
 def answer_length(model: Model, task: Task, given: int | None = None) -> int:
