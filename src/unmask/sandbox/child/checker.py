@@ -328,7 +328,7 @@ def run_checker(job: dict[str, Any], read: int, write: int, verdict: int) -> Non
     if job["kind"] == "pytest":
         import_pytest()
     checker = Checker(read, write)
-    confine_process(job["limits"])
+    confine_process(job)
     sys.stdout = sys.stderr = Printed()
     try:
         started = checker.receive() == ["confined"]

@@ -158,7 +158,7 @@ def run_program(job: dict[str, Any], read: int, write: int) -> None:
         write: descriptor for the answers.
     """
     wire = Program(read, write)
-    confine_process(job["limits"])
+    confine_process(job)
     wire.send("confined")
     with suppress(Broken):
         wire.run(job["program"], job["names"])
