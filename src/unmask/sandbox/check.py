@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import os
+import py_compile
 import re
 import select
 import signal
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -194,8 +196,19 @@ def check(job: Job, limits: Limits = Limits()) -> Outcome:
     return outcome
 
 
+@cache
+def compile_child(child: Path) -> None:
+    """Compiles the files of the two processes once, which takes a quarter of the time of a check;
+    the processes themselves write no such files. Where the directory cannot be written, each
+    process compiles for itself."""
+    for file in () if sys.dont_write_bytecode else child.glob("*.py"):
+        with suppress(OSError):
+            py_compile.compile(str(file), quiet=2)
+
+
 def check_once(job: Job, limits: Limits) -> Outcome:
     """One try of `check`."""
+    compile_child(CHILD)
     with RunningCheck(limits) as running:
         return running.outcome(job)
 
@@ -320,9 +333,9 @@ class RunningCheck:
         time."""
         questions, answers, verdict = self.open_pipe(), self.open_pipe(), self.open_pipe()
         deadline = time.monotonic() + self.limits.wall_seconds
-        program = {"program": job.program, "names": job.names}
-        tests = {"test": job.test, "kind": job.kind, "names": job.names, "setup": job.setup}
-        tests["classes"] = find_classes(job)
+        shown = {"names": job.names, "classes": find_classes(job)}
+        program = shown | {"program": job.program}
+        tests = shown | {"test": job.test, "kind": job.kind, "setup": job.setup}
         self.start("program", program, questions[0], answers[1])
         self.start("checker", tests, answers[0], questions[1], verdict[1])
         self.close(*questions, *answers, verdict[1])

@@ -8,7 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from unmask.errors import UnmaskError
-from unmask.sandbox import Job, check, defined_names, require_sandbox, standard_imports
+from unmask.sandbox import (
+    Job,
+    check,
+    defined_classes,
+    defined_names,
+    require_sandbox,
+    standard_imports,
+)
 from unmask.tasks.base import Task, TimedScore, Verdict
 from unmask.tasks.data import DataAccess, read_rows
 from unmask.tasks.examples import Example
@@ -99,7 +106,12 @@ def humaneval(access: DataAccess) -> Task:
             f"{row['prompt']}\n    pass\n\n{code}" if whole else row["prompt"] + code
         )  # a whole function may need the prompt's imports
         return Job(
-            program, row["test"], kind="humaneval", names=(row["entry_point"],), setup=row["prompt"]
+            program,
+            row["test"],
+            kind="humaneval",
+            names=(row["entry_point"],),
+            setup=row["prompt"],
+            classes=(),
         )
 
     return code_task("humaneval", HUMANEVAL_TEMPLATE, data_set(read, train=None), make_job, access)
@@ -126,7 +138,13 @@ def mbpp(access: DataAccess) -> Task:
     def make_job(code: str, example: Example) -> Job:
         row = example.data
         setup = standard_imports(row["code"]) + (row["test_setup_code"] or "")
-        return Job(code, "\n".join(row["test_list"]), names=defined_names(row["code"]), setup=setup)
+        return Job(
+            code,
+            "\n".join(row["test_list"]),
+            names=defined_names(row["code"]),
+            setup=setup,
+            classes=defined_classes(row["code"]),
+        )
 
     return code_task(
         "mbpp", MBPP_TEMPLATE, data_set(read, validation="validation"), make_job, access
@@ -157,6 +175,7 @@ def kodcode(access: DataAccess) -> Task:
             example.data["test"],
             kind="pytest",
             names=tuple(dict.fromkeys([*names, *defined_names(example.data["solution"])])),
+            classes=defined_classes(example.data["solution"]),
         )
 
     return code_task("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), make_job, access)
