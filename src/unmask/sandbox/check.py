@@ -67,7 +67,7 @@ class Limits:
     """Limits per process, except `wall_seconds`, which bounds the whole check.
 
     Attributes:
-        cpu_seconds: CPU time, whole seconds.
+        cpu_seconds: CPU time, whole seconds; a process that ignores the signal has one more.
         wall_seconds: time from start to verdict.
         memory: bytes of address space.
         file: bytes of one file.
@@ -386,19 +386,21 @@ class RunningCheck:
         program, checker = self.children
         try:
             verdict = json.loads(said)
-            failure, gone = str(verdict["failure"]), bool(verdict["gone"])
+            # Text of the program's may hold halves of characters, which no file takes.
+            failure = str(verdict["failure"]).encode("utf-8", "replace").decode()
+            gone = bool(verdict["gone"])
         except (ValueError, KeyError, TypeError):
             failure, gone = "the process with the tests ended without a verdict", True
         if not failure:
             return Outcome(True)
         if not gone:
             return Outcome(False, failure)
-        # The kernel's count for the limit is a little coarser than what it shows.
+        ends = [find_signal(program)] + ([] if said else [find_signal(checker)])
+        # A process that ignores the signal for its CPU time has used more when it is killed.
         limit = self.limits.cpu_seconds
-        if any(child.read_use()[1] >= 0.9 * limit for child in self.children):
+        if signal.SIGXCPU in ends or any(c.read_use()[1] >= limit for c in self.children):
             return Outcome(False, f"{limit} s of CPU time used up", Stop.CPU)
-        killed = was_killed(program) or (not said and was_killed(checker))
-        return Outcome(False, failure, Stop.KILLED if killed else None)
+        return Outcome(False, failure, Stop.KILLED if signal.SIGKILL in ends else None)
 
 
 def answer_creation(descriptor: int, allowed: bool) -> bool:
@@ -434,13 +436,13 @@ def find_classes(job: Job) -> tuple[str, ...]:
     return tuple(n for n in job.names if re.match("_*[A-Z]", n) and n in words)
 
 
-def was_killed(child: Child) -> bool:
-    """Whether a process ended by SIGKILL, for one whose pipes are closed: that happens a moment
-    before its end can be seen."""
+def find_signal(child: Child) -> int:
+    """The signal that ended a process, 0 if none, for one whose pipes are closed: that happens a
+    moment before its end can be seen."""
     try:
-        return child.process.wait(timeout=1) == -signal.SIGKILL
+        return max(0, -child.process.wait(timeout=1))
     except subprocess.TimeoutExpired:
-        return False
+        return 0
 
 
 def count_tasks() -> int:

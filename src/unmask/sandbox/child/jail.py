@@ -77,18 +77,20 @@ def lower_limits(limits: dict[str, int]) -> None:
     bounds what one check can add in the moments between two looks of the process that waits; that
     one counts the threads of this process (`unmask.sandbox.check`).
     """
-    for name, value in (
-        ("CPU", limits["cpu"]),
-        ("AS", limits["memory"]),
-        ("FSIZE", limits["file"]),
-        ("NOFILE", 64),
-        ("CORE", 0),
-        ("NPROC", limits["tasks"]),
+    # The first limit on CPU time ends a process by a signal of its own, which tells why it ended; a
+    # process can ignore that, but not the second.
+    for name, value, over in (
+        ("CPU", limits["cpu"], 1),
+        ("AS", limits["memory"], 0),
+        ("FSIZE", limits["file"], 0),
+        ("NOFILE", 64, 0),
+        ("CORE", 0, 0),
+        ("NPROC", limits["tasks"], 0),
     ):
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
-        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(kind, (value, value))
+        most = value + over if hard == resource.RLIM_INFINITY else min(value + over, hard)
+        resource.setrlimit(kind, (min(value, most), most))
 
 
 def drop_privileges(parent: int) -> None:

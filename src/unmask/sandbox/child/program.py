@@ -40,9 +40,9 @@ OPERATORS = (
 
 def base_value(value: Any) -> Any:
     """An instance of a class that derives from a plain one, as the plain value; other objects as
-    they are."""
+    they are. What an object says of its class in `__class__` does not count."""
     for base in BASES:
-        if isinstance(value, base):
+        if issubclass(type(value), base):
             return base(value)  # pyright: ignore[reportCallIssue, reportArgumentType]
     return value
 
@@ -91,15 +91,16 @@ class Program(Wire):
         ):
             return ["named", "builtins", value.__name__]
         owner = self.find_owner(type(value))
-        if isinstance(value, BASES) and not owner:
+        if issubclass(type(value), BASES) and not owner:
             plain = base_value(value)
-            if type(value).__module__ != "solution" or isinstance(value, CHANGEABLE):
+            if type(value).__module__ != "solution" or type(plain) in CHANGEABLE:
                 return self.pack(plain)
             return ["derived", self.number_of(value), self.pack(plain)]
         number = self.number_of(value)
         if isinstance(value, type) and issubclass(value, BaseException):
             return ["exception", number, *list_ancestors(value)]
-        methods = [name for name in SPECIAL_METHODS if hasattr(type(value), f"__{name}__")]
+        defined = {name for kind in type(value).__mro__ for name in vars(kind)}
+        methods = [name for name in SPECIAL_METHODS if f"__{name}__" in defined]
         return ["object", number, owner, *methods]
 
     def number_of(self, value: Any) -> int:

@@ -177,7 +177,9 @@ def get_item(self: Remote, key: Any) -> Any:
 
 
 def count_items(self: Remote) -> int:
-    self._may_decide("its length")
+    if self._standing < Standing.CLAIMED:
+        # Not `refuse`: `list` asks first how long something is, and goes on after a TypeError.
+        raise TypeError("an object of the program's own has no len() here")
     return operator.index(self._ask("len"))
 
 
