@@ -94,7 +94,7 @@ def list_places(directory: str) -> Iterator[dict[str, object]]:
         name = f"unmask-{victim.pid}"
         abstract.bind(f"\0{name}")
         abstract.listen()
-        yield memory | {
+        places = memory | {
             "outside": outside,
             "secret": secret,
             "port": listener.getsockname()[1],
@@ -104,9 +104,12 @@ def list_places(directory: str) -> Iterator[dict[str, object]]:
             "variable": VARIABLE,
             "child": CHILD,
         }
-        lives = victim.poll() is None
-        group = os.getpgid(victim.pid) if lives else None
-        victim.kill()
+        try:
+            yield places
+            lives = victim.poll() is None
+            group = os.getpgid(victim.pid) if lives else None
+        finally:
+            victim.kill()
     assert lives and group == victim.pid
     assert sorted(outside.iterdir()) == [secret]
     assert secret.read_text(encoding="utf-8") == "secret"

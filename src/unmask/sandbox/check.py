@@ -359,16 +359,18 @@ class RunningCheck:
         poll = select.poll()
         for descriptor in (verdict, *self.controls, *self.may_create):
             poll.register(descriptor, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll(1000 * seconds)}
+        events = dict(poll.poll(1000 * seconds))
+        ready = set(events)
         for descriptor in ready & set(self.controls):
             with self.controls.pop(descriptor) as control:
                 # A process that has a file system of its own closes its end and sends nothing.
                 _, sent, _, _ = socket.recv_fds(control, 1, 1)
             self.may_create |= dict.fromkeys(sent, self.limits.files)
         for descriptor in ready & set(self.may_create):
-            if answer_creation(descriptor, self.may_create[descriptor] > 0):
+            if events[descriptor] & select.POLLIN:
+                answer_creation(descriptor, self.may_create[descriptor] > 0)
                 self.may_create[descriptor] -= 1
-            else:
+            else:  # nobody is left who could ask
                 del self.may_create[descriptor]
                 os.close(descriptor)
         return verdict in ready
@@ -395,27 +397,25 @@ class RunningCheck:
             return Outcome(True)
         if not gone:
             return Outcome(False, failure)
-        ends = [find_signal(program)] + ([] if said else [find_signal(checker)])
-        # A process that ignores the signal for its CPU time has used more when it is killed.
+        # A process that ignores the signal for its CPU time has used more when it is killed. What
+        # was used must be read first: whoever waits for the end of a process lets it go.
         limit = self.limits.cpu_seconds
-        if signal.SIGXCPU in ends or any(c.read_use()[1] >= limit for c in self.children):
+        used = max(child.read_use()[1] for child in self.children)
+        ends = [find_signal(program)] + ([] if said else [find_signal(checker)])
+        if signal.SIGXCPU in ends or used >= limit:
             return Outcome(False, f"{limit} s of CPU time used up", Stop.CPU)
         return Outcome(False, failure, Stop.KILLED if signal.SIGKILL in ends else None)
 
 
-def answer_creation(descriptor: int, allowed: bool) -> bool:
+def answer_creation(descriptor: int, allowed: bool) -> None:
     """Answers one question of the kernel whether a file may be made: yes, or that the quota is
-    used up. False if nobody asks any more."""
+    used up."""
     question = bytearray(QUESTION_BYTES)
-    try:
+    with suppress(FileNotFoundError):  # a signal broke the call off before it was answered
         fcntl.ioctl(descriptor, RECEIVE_QUESTION, question)
         number = struct.unpack_from("=Q", question)[0]
         error, flags = (0, GO_ON) if allowed else (-errno.EDQUOT, 0)
         fcntl.ioctl(descriptor, SEND_ANSWER, struct.pack("=QqiI", number, 0, error, flags))
-    except OSError as gone:
-        # A call that a signal broke off is no longer there to be answered; others may follow.
-        return gone.errno == errno.ENOENT
-    return True
 
 
 def remove_directory(directory: Path) -> None:
