@@ -51,17 +51,6 @@ def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list
     return ids
 
 
-def refuses_system(model: Model) -> bool:
-    """Whether a model's chat template writes messages of users but none of the system."""
-    user = [{"role": "user", "content": "a"}]
-    for messages, refused in ((user, False), ([{"role": "system", "content": "b"}, *user], True)):
-        try:
-            model.tokenizer.apply_chat_template(messages, tokenize=False)
-        except Exception:  # templates are programs: they raise errors of any kind
-            return refused
-    return False
-
-
 def prompt_ids(model: Model, prompt: Any) -> list[int]:
     """A prompt's token ids, not checked yet."""
     if isinstance(prompt, Sequence) and prompt and all(isinstance(m, Mapping) for m in prompt):

@@ -8,7 +8,14 @@ import re
 from collections.abc import Callable
 
 from unmask.errors import UnmaskError, short_error
-from unmask.sandbox import Job, check, defined_names, require_sandbox, standard_imports
+from unmask.sandbox import (
+    Job,
+    check,
+    defined_classes,
+    defined_names,
+    require_sandbox,
+    standard_imports,
+)
 from unmask.tasks.base import Task, TimedScore, Verdict
 from unmask.tasks.data import DataAccess, read_rows
 from unmask.tasks.examples import Example
@@ -154,7 +161,14 @@ def humaneval(access: DataAccess) -> Task:
         program = (
             f"{row.prompt}\n    pass\n\n{code}" if whole else row.prompt + code
         )  # a whole function may need the prompt's imports
-        return Job(program, row.test, kind="humaneval", names=(row.entry_point,), setup=row.prompt)
+        return Job(
+            program,
+            row.test,
+            kind="humaneval",
+            names=(row.entry_point,),
+            setup=row.prompt,
+            classes=(),
+        )
 
     return code_task("humaneval", HUMANEVAL_TEMPLATE, data_set(read, train=None), make_job, access)
 
@@ -181,7 +195,13 @@ def mbpp(access: DataAccess) -> Task:
     def make_job(code: str, example: Example) -> Job:
         row = example.data
         setup = standard_imports(row.code) + (row.test_setup_code or "")
-        return Job(code, "\n".join(row.test_list), names=defined_names(row.code), setup=setup)
+        return Job(
+            code,
+            "\n".join(row.test_list),
+            names=defined_names(row.code),
+            setup=setup,
+            classes=defined_classes(row.code),
+        )
 
     return code_task(
         "mbpp", MBPP_TEMPLATE, data_set(read, validation="validation"), make_job, access
@@ -218,6 +238,7 @@ def kodcode(access: DataAccess) -> Task:
             row.test,
             kind="pytest",
             names=tuple(dict.fromkeys([*names, *defined_names(row.solution)])),
+            classes=defined_classes(row.solution),
         )
 
     return code_task("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), make_job, access)
