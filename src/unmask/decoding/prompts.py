@@ -8,6 +8,7 @@ from typing import Any
 
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
+from unmask.models.chat import render_chat
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 
@@ -55,9 +56,7 @@ def prompt_ids(model: Model, prompt: Any) -> list[int]:
     if isinstance(prompt, str):
         return tokenizer(prompt, add_special_tokens=False)["input_ids"]
     if isinstance(prompt, Sequence) and prompt and all(isinstance(m, Mapping) for m in prompt):
-        text = tokenizer.apply_chat_template(
-            list(prompt), tokenize=False, add_generation_prompt=True
-        )
+        text = render_chat(tokenizer, prompt, add_generation_prompt=True)
         return tokenizer(text, add_special_tokens=False)["input_ids"]
     try:
         if isinstance(prompt, Mapping):
