@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # The words of the `unmask` command that runs now; None where unmask is used as a library.
 RUNNING_COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("RUNNING_COMMAND", default=None)
+# What an optimiser keeps of each weight.
+OPTIMIZER_STATE = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum_buffer"}}
 LARGEST_JSON = 2**32  # bytes of a JSON file; results with traces are the largest ones
 LARGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 # Bits of a number of each type that safetensors knows.
@@ -401,15 +403,63 @@ def load_optimizer(
     optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], prefix: str
 ) -> None:
     """Puts back what `optimizer_tensors` took out; the groups keep the settings that the optimiser
-    was made with."""
+    was made with.
+
+    Raises:
+        UnmaskError: if the tensors are not the state of this optimiser.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    names = OPTIMIZER_STATE[type(optimizer).__name__]
     state: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in tensors.items():
         if key.startswith(f"{prefix}/"):
-            _, index, name = key.split("/")
-            state.setdefault(int(index), {})[name] = tensor
+            _, index, name = (*key.split("/"), "", "")[:3]
+            number = int(index) if index.isascii() and index.isdecimal() else len(parameters)
+            shapes = {(), tuple(parameters[number].shape)} if number < len(parameters) else ()
+            if name not in names or tuple(tensor.shape) not in shapes:
+                raise UnmaskError(f"{short_text(key, 60)} is not a part of this optimiser's state")
+            state.setdefault(number, {})[name] = tensor
+    for number, entry in state.items():
+        if set(entry) != names or not all(bool(value.isfinite().all()) for value in entry.values()):
+            raise UnmaskError(
+                f"{prefix}/{number} is not the whole state of a weight, or not finite"
+            )
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
     )
+
+
+def read_whole(tensors: Mapping[str, torch.Tensor], name: str, most: int) -> int:
+    """A whole number from 0 to `most` that a checkpoint holds as a tensor.
+
+    Raises:
+        UnmaskError: if it holds something else.
+    """
+    tensor = tensors.get(name)
+    if tensor is None or tensor.numel() != 1 or tensor.is_floating_point() or tensor.is_complex():
+        raise UnmaskError(f"its {name} is no whole number")
+    if not 0 <= int(tensor) <= most:
+        raise UnmaskError(f"its {name} is {int(tensor)}, and the run has {most}")
+    return int(tensor)
+
+
+def check_weights(tensors: Mapping[str, torch.Tensor], expected: Mapping[str, Any]) -> None:
+    """Refuses weights of a checkpoint that are not those of a network.
+
+    Args:
+        tensors: what was read.
+        expected: the network's own weights, of which the shapes count.
+
+    Raises:
+        UnmaskError: if a name is missing or unknown, or a shape or value cannot be.
+    """
+    found = {name: TensorInfo("", tuple(value.shape)) for name, value in tensors.items()}
+    shapes = {name: tuple(value.shape) for name, value in expected.items()}
+    if reason := describe_misfit(found, shapes):
+        raise UnmaskError(reason)
+    for name, value in tensors.items():
+        if not value.is_floating_point() or not bool(value.isfinite().all()):
+            raise UnmaskError(f"{short_text(name, 60)} holds what is no finite number")
 
 
 @functools.cache

@@ -8,22 +8,26 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, NotRequired, cast
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
     new_directory,
     provenance,
     read_json,
+    read_json_lines,
     read_tensors,
+    read_whole,
     write_json,
     write_tensors,
     write_text,
 )
-from unmask.pretraining.config import PretrainConfig
+from unmask.pretraining.config import MOST_STEPS, PretrainConfig
 from unmask.pretraining.data import Vocabulary, find_vocabulary, fixed_batch, varied_batches
 from unmask.pretraining.learner import (
     Learner,
@@ -137,11 +141,16 @@ def open_run(config: PretrainConfig, learner: Learner) -> tuple[int, list[dict[s
     facts: dict[str, Any] = {"recipe": recipe}
     start, curve = 0, []
     if config.resume:
-        tensors = read_tensors(config.out / "checkpoint.safetensors", config.device)
-        earlier = earlier_schedules(config.out, recipe, int(tensors["step"]))
-        start = load_learner(learner, tensors)
-        lines = (config.out / "loss.jsonl").read_text(encoding="utf-8").splitlines()
-        curve = [entry for entry in map(json.loads, lines) if entry["step"] <= start]
+        path = config.out / "checkpoint.safetensors"
+        tensors = read_tensors(path, config.device)
+        what = f"{path} does not fit the settings in recipe.json"
+        with refuse_errors(what, "start a new run"):
+            step = read_whole(tensors, "step", MOST_STEPS)
+        earlier = earlier_schedules(config.out, recipe, step)
+        with refuse_errors(what, "start a new run"):
+            start = load_learner(learner, tensors)
+        entries = read_json_lines(config.out / "loss.jsonl", LossEntry)
+        curve = [entry for entry in entries if entry["step"] <= start]
         if earlier:
             facts["earlier"] = earlier
     else:
@@ -157,7 +166,7 @@ def earlier_schedules(out: Path, recipe: dict[str, Any], step: int) -> list[dict
     Raises:
         UnmaskError: if anything else differs.
     """
-    before = read_json(out / "recipe.json")
+    before = read_json(out / "recipe.json", RecipeFile)
     saved = asdict(PretrainConfig()) | dict.fromkeys(NO_RECIPE) | before["recipe"]
     changed = [name for name in recipe if saved[name] != recipe[name]]
     if not set(changed) <= set(SCHEDULE):
@@ -183,6 +192,25 @@ def save_run(
     write_text(config.out / "loss.jsonl", lines)
     write_tensors(config.out / "checkpoint.safetensors", learner_tensors(learner, step))
     save_model(learner.model, vocabulary.tokenizer, config.out)
+
+
+class RecipeFile(TypedDict):
+    """recipe.json: the settings of a run, and what they were before it was resumed."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    recipe: dict[str, Any]
+    earlier: NotRequired[list[dict[str, Any]]]
+
+
+class LossEntry(TypedDict):
+    """A line of loss.jsonl."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    step: Annotated[int, Field(ge=1)]
+    loss: Annotated[float, Field(allow_inf_nan=False)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass

@@ -87,7 +87,7 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
         session = prepare_session(config, processes, reward)
         state = new_state(session)
         if resumes:
-            load_state(state, config.run.out, processes.device)
+            load_state(state, config.run.out, processes.device, config.rollout.rounds)
         elif processes.main:
             write_run(session, reward)
     processes.barrier()
