@@ -36,8 +36,9 @@ def read_config(config_class: type[C], path: str) -> tuple[C, frozenset[str]]:
     values = read_mapping(path)
     kinds = option_types(config_class)
     if unknown := sorted(set(values) - set(kinds)):
+        names = short_text(", ".join(unknown))
         raise UnmaskError(
-            f"config file {path} sets unknown options ({short_text(', '.join(unknown))}); known are "
+            f"config file {path} sets unknown options ({names}); known are "
             f"{', '.join(sorted(kinds))}"
         )
     typed = {name: to_type(kinds[name], value, name, path) for name, value in values.items()}

@@ -15,6 +15,7 @@ from unmask.errors import UnmaskError
 from unmask.evaluation.schema import PieceLine, Record, StartedEvaluation, Summary
 from unmask.files import (
     check_data,
+    check_file,
     new_directory,
     read_json,
     read_json_lines,
@@ -227,4 +228,6 @@ def read_records(directory: str | Path) -> list[dict[str, Any]]:
     Raises:
         UnmaskError: if there is none, or it is damaged.
     """
-    return read_json_lines(Path(directory) / RESULTS, Record)
+    path = Path(directory) / RESULTS
+    check_file(path, "give a directory that `unmask evaluate` wrote, for it is not a results file")
+    return read_json_lines(path, Record)

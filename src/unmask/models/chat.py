@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import jinja2
+import jinja2.ext
 from jinja2 import nodes
 
 from unmask.errors import UnmaskError, refuse_errors

@@ -11,7 +11,7 @@ from unmask.memory import check_memory
 
 SMALLEST_VOCABULARY = 300
 LARGEST_NUMBER = 999
-MOST_STEPS = 10**9
+MOST_STEPS = 5_000_000
 MOST = {
     "steps": MOST_STEPS,
     "batch_size": 2**14,
