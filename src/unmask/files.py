@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 RUNNING_COMMAND: ContextVar[tuple[str, ...] | None] = ContextVar("RUNNING_COMMAND", default=None)
 # What an optimiser keeps of each weight.
 OPTIMIZER_STATE = {"AdamW": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum_buffer"}}
+WRITTEN = (".json", ".jsonl", ".safetensors", ".md", ".jinja", ".txt")  # suffixes of files of runs
 LARGEST_JSON = 2**32  # bytes of a JSON file; results with traces are the largest ones
 LARGEST_HEADER = 100_000_000  # bytes, as the safetensors library has it
 # Bits of a number of each type that safetensors knows.
@@ -221,6 +222,20 @@ def check_file(path: Path, advice: str = "check the name") -> None:
         raise UnmaskError(f"{path} cannot be read ({short_error(error)}); {advice}") from None
     if not stat.S_ISREG(kind):
         raise UnmaskError(f"{path} is not a file; {advice}")
+
+
+def check_plain(directory: Path) -> None:
+    """Refuses to go on in a directory that holds what no run writes, before anything in it is
+    changed: pipes, links that lead nowhere, directories in the place of files.
+
+    Raises:
+        UnmaskError: naming the first of these.
+    """
+    for path in sorted(directory.rglob("*")):
+        if not (path.is_file() or (path.is_dir() and path.suffix not in WRITTEN)):
+            raise UnmaskError(
+                f"{path} is not a file, as a run writes it; remove it or copy it again"
+            )
 
 
 def read_json(path: Path, schema: Any = None) -> Any:

@@ -213,7 +213,7 @@ def run_prompts(root: Path, case: Case) -> None:
 def run_yaml(root: Path, case: Case) -> None:
     model = str(root.parent / "good" / "tiny")
     path = root / "case" / "options.yaml"
-    if case.words:
+    if case.words and path.is_file():
         path.write_bytes(path.read_bytes() + case.words[0].encode("utf-8", "surrogatepass"))
     call("generate", "--config", str(path), "--model", model, "--max-new-tokens", "2")
 

@@ -16,6 +16,7 @@ from unmask.evaluation.schema import PieceLine, Record, StartedEvaluation, Summa
 from unmask.files import (
     check_data,
     check_file,
+    check_plain,
     new_directory,
     read_json,
     read_json_lines,
@@ -117,6 +118,8 @@ class Ledger:
                 this evaluation.
         """
         partial = self.directory / PARTIAL
+        if self.resume:
+            check_plain(self.directory)
         if self.resume and (self.directory / SUMMARY).exists():
             self.check(settings, read_summary(self.directory / SUMMARY))
             shutil.rmtree(partial, ignore_errors=True)

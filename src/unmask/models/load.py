@@ -221,8 +221,17 @@ def load_network(
         )
     check_report(report, family, directory)
     check_one_device(getattr(network, "hf_device_map", None) or {})
+    choose_expert_kernel(network)
     network.requires_grad_(False)
     return network.eval()
+
+
+def choose_expert_kernel(network: Any) -> None:
+    """Takes the plain loop over experts where torch's grouped product cannot be used: rows of its
+    matrices must be multiples of 16 bytes."""
+    experts = [value for name, value in network.named_parameters() if ".experts." in name]
+    if any(size * value.itemsize % 16 for value in experts for size in value.shape[-2:]):
+        network.set_experts_implementation("eager")
 
 
 def find_model(name: str, revision: str | None = None) -> Path:

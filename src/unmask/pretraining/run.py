@@ -17,6 +17,7 @@ from typing_extensions import TypedDict
 
 from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
+    check_plain,
     new_directory,
     provenance,
     read_json,
@@ -141,6 +142,7 @@ def open_run(config: PretrainConfig, learner: Learner) -> tuple[int, list[dict[s
     facts: dict[str, Any] = {"recipe": recipe}
     start, curve = 0, []
     if config.resume:
+        check_plain(config.out)
         path = config.out / "checkpoint.safetensors"
         tensors = read_tensors(path, config.device)
         what = f"{path} does not fit the settings in recipe.json"

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
+    check_plain,
     check_weights,
     load_optimizer,
     new_directory,
@@ -181,6 +182,7 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
     """
     directory = config.run.resume
     assert directory is not None, "only a run that is resumed has saved settings"
+    check_plain(directory)
     saved = read_json(directory / "run.json", StartedRun)
     try:
         settings = {
