@@ -35,8 +35,8 @@ class Edit:
     """One thing that is done to a file.
 
     Attributes:
-        how: which: set, delete or add a value of a JSON file; cut, flip, replace, remove, folder,
-            pipe or loop for any file; header for a safetensors file.
+        how: which: set, delete or add a value of a JSON file; cut, flip, append, replace, remove,
+            folder, pipe or loop for any file; header for a safetensors file.
         place: which of the values of the file, or which byte.
         name: of a field that is added.
         value: that is set.
@@ -136,6 +136,8 @@ def apply_edit(path: Path, edit: Edit) -> None:
             path.symlink_to(path.name)
     elif edit.how == "replace":
         path.write_bytes(edit.value)
+    elif edit.how == "append":
+        path.write_bytes(data + edit.value)
     elif edit.how == "cut":
         path.write_bytes(data[: int(edit.place * len(data))])
     elif edit.how == "flip":

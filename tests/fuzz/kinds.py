@@ -212,10 +212,8 @@ def run_prompts(root: Path, case: Case) -> None:
 
 def run_yaml(root: Path, case: Case) -> None:
     model = str(root.parent / "good" / "tiny")
-    path = root / "case" / "options.yaml"
-    if case.words and path.is_file():
-        path.write_bytes(path.read_bytes() + case.words[0].encode("utf-8", "surrogatepass"))
-    call("generate", "--config", str(path), "--model", model, "--max-new-tokens", "2")
+    path = str(root / "case" / "options.yaml")
+    call("generate", "--config", path, "--model", model, "--max-new-tokens", "2")
 
 
 def run_words(root: Path, case: Case) -> None:
@@ -289,13 +287,25 @@ RESULTS = st.sampled_from((
     ("compare", "--first", "confidence:8", "--second", "random:8"), ("analyze",), ("plot",),
     ("plot", "--against", "seconds"),
 ))  # fmt: skip
-YAML_LINES = st.sampled_from((
-    (), ("\nseed: 1e400\n",), ("\ntemperature: .nan\n",), ("\n? [a]\n: 1\n",), ("\na: &a [*a]\n",),
-    ("\nx: !!python/object:os.system {}\n",), ("\nseed: 2020-99-99\n",), ("\n\t- a\n",),
-    ("\na: &a [1,1]\nb: &b [*a,*a]\nseed: [*b,*b]\n",), ("\n\ud800: 1\n",), ("\nseed: null\n",),
-    ("\nmax-new-tokens: 99999999999999999999\n",), ("\npolicy: 3\n",), ("\nprompt: {a: 1}\n",),
-    ("\nstop: [1, 2]\n",), ("\nseed: " + "9" * 5000 + "\n",),
-))  # fmt: skip
+YAML_LINES = (
+    "\nseed: 1e400\n", "\ntemperature: .nan\n", "\n? [a]\n: 1\n", "\na: &a [*a]\n", "\n\t- a\n",
+    "\nx: !!python/object:os.system {}\n", "\nseed: 2020-99-99\n", "\n\ud800: 1\n",
+    "\na: &a [1,1]\nb: &b [*a,*a]\nseed: [*b,*b]\n", "\nseed: null\n", "\npolicy: 3\n",
+    "\nmax-new-tokens: 99999999999999999999\n", "\nprompt: {a: 1}\n", "\nstop: [1, 2]\n",
+    "\nseed: " + "9" * 5000 + "\n", "\n" + "x" * 5000 + ": 1\n", "\n: 1\n", "\n3: 1\n",
+)  # fmt: skip
+
+
+def odd_options(root: Path) -> st.SearchStrategy[Case]:
+    """Option files that are damaged, or have an odd line more."""
+    lines = st.sampled_from([line.encode("utf-8", "surrogatepass") for line in YAML_LINES])
+    flags = [flag.removeprefix("--") for flag, _ in options_of("generate")]
+    value = st.sampled_from(NUMBERS + NAMES) | st.sampled_from(("[]", "[1, 2]", "{}", "null"))
+    pairs = st.tuples(st.sampled_from(flags), value).map(lambda pair: "\n{}: {}\n".format(*pair))
+    lines |= pairs.map(lambda text: text.encode("utf-8", "surrogatepass"))
+    edits = lines.map(lambda line: (("options.yaml", Edit("append", value=line)),))
+    return st.one_of(damaged(root, ["yaml"]), edits.map(lambda edits: Case("yaml", edits)))
+
 
 MODELS = [*checkpoints.MAKERS, "dream-slow", "llada-shards", "tiny"]
 KINDS: dict[str, Kind] = {
@@ -309,7 +319,7 @@ KINDS: dict[str, Kind] = {
     "training runs": Kind(lambda root: damaged(root, ["run"]), run_training),
     "pre-training runs": Kind(lambda root: damaged(root, ["pretraining"]), run_pretraining),
     "prompts": Kind(lambda root: damaged(root, ["prompts"]), run_prompts),
-    "option files": Kind(lambda root: damaged(root, ["yaml"], YAML_LINES), run_yaml),
+    "option files": Kind(odd_options, run_yaml),
     "command lines": Kind(command_words, run_words),
 }
 
