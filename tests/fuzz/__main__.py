@@ -65,9 +65,7 @@ def work(root: Path, name: str, seed: int, examples: int) -> None:
 def processor_seconds(process: int) -> float:
     """What a process has used of the processors."""
     try:
-        fields = (
-            Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        )
+        text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
     except OSError:
         return 0.0
     fields = text.rpartition(")")[2].split()

@@ -41,6 +41,7 @@ def read_config(config_class: type[C], path: str) -> tuple[C, frozenset[str]]:
             f"config file {path} sets unknown options ({names}); known are "
             f"{', '.join(sorted(kinds))}"
         )
+    check_flat(values, path)
     typed = {name: to_type(kinds[name], value, name, path) for name, value in values.items()}
     return unchecked_instance(config_class, typed), frozenset(values)
 
@@ -60,15 +61,26 @@ def read_mapping(path: str) -> dict[str, Any]:
         raise UnmaskError(
             f"config file {path} holds no `option: value` lines; see `--help` for the options"
         )
-    for key, value in values.items():
-        # Also a guard against aliases: a few lines can stand for lists of billions of values.
-        parts = value if isinstance(value, list) else [value]
-        if any(isinstance(part, dict | list | set | tuple) for part in (key, *parts)):
-            raise UnmaskError(
-                f"config file {path}: {short_text(ascii(key)[:80])} is nested; give each option a "
-                "value or a list of values"
-            )
+    for key in values:
+        if isinstance(key, tuple | frozenset):
+            raise UnmaskError(f"config file {path}: an option's name is a list; give a word")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def check_flat(values: Mapping[str, Any], path: str) -> None:
+    """Refuses values that are nested. This is also a guard against aliases, with which a few lines
+    of YAML can stand for lists of billions of values.
+
+    Raises:
+        UnmaskError: naming the option.
+    """
+    for name, value in values.items():
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, dict | list | set | tuple) for part in parts):
+            raise UnmaskError(
+                f"config file {path}: {short_text(name, 80)} is nested; give each option a value "
+                "or a list of values"
+            )
 
 
 def option_types(config_class: type) -> dict[str, Any]:

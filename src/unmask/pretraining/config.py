@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from unmask.errors import UnmaskError
-from unmask.memory import check_memory
 
 SMALLEST_VOCABULARY = 300
 LARGEST_NUMBER = 999
@@ -117,9 +116,6 @@ class PretrainConfig:
                 f"width {self.width} cannot be cut into {self.heads} heads of even size; change "
                 "one of them"
             )
-        # Weights, gradients and what the optimisers keep, in fp32; the vocabulary comes on top.
-        weights = self.layers * 13 * self.width**2 + self.vocabulary * self.width
-        check_memory(16 * weights, "this network", "give a smaller width or fewer layers")
         self.check_tokens()
 
     def check_tokens(self) -> None:

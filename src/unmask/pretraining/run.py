@@ -28,6 +28,7 @@ from unmask.files import (
     write_tensors,
     write_text,
 )
+from unmask.memory import check_memory
 from unmask.pretraining.config import MOST_STEPS, PretrainConfig
 from unmask.pretraining.data import Vocabulary, find_vocabulary, fixed_batch, varied_batches
 from unmask.pretraining.learner import (
@@ -68,6 +69,9 @@ def pretrain(config: PretrainConfig) -> Path:
         UnmaskError: for an output directory in use, a checkpoint of another configuration, or a
             task with too few examples.
     """
+    # Weights, gradients and what the optimisers keep, in fp32.
+    weights = config.layers * 13 * config.width**2 + config.vocabulary * config.width
+    check_memory(16 * weights, "this network", "give a smaller width or fewer layers")
     task = load_task(config.task, data_dir=config.data_dir)
     device = usable_device(config.device)
     vocabulary = find_vocabulary(task, config)
