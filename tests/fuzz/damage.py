@@ -146,7 +146,7 @@ def apply_edit(path: Path, edit: Edit) -> None:
     elif edit.how == "header":
         try:
             path.write_bytes(edit_header(data, edit))
-        except (ValueError, struct.error, TypeError, KeyError, IndexError):
+        except (ValueError, struct.error, TypeError, KeyError, IndexError, RecursionError):
             path.write_bytes(b"")  # damaged by an earlier edit
     else:
         edit_json(path, data, edit)
@@ -163,5 +163,5 @@ def edit_json(path: Path, data: bytes, edit: Edit) -> None:
             at = int(edit.place * len(lines))
             lines[at] = json.dumps(edit_value(json.loads(lines[at]), edit))
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    except ValueError:
+    except (ValueError, RecursionError):
         path.write_bytes(b"{")  # damaged by an earlier edit

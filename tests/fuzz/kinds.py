@@ -165,7 +165,9 @@ def damaged(
             )
         )
         edits = st.lists(edit, min_size=1, max_size=2).map(tuple)
-        strategies.append(st.builds(Case, st.just(base), edits, words or st.just(())))
+        strategies.append(
+            st.builds(Case, st.just(base), edits, st.just(()) if words is None else words)
+        )
     return st.one_of(strategies)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fuzz.kinds import KINDS, make_good_files, run_case
 
-EXAMPLES = {"models": 100, "policies": 80, "results": 15, "prompts": 40, "command lines": 80}
+EXAMPLES = {"models": 100, "policies": 60, "results": 12, "prompts": 30, "command lines": 60}
 LIMIT = 20  # seconds of a case
 
 

@@ -121,7 +121,7 @@ def run_words(arguments: list[str]) -> int:
     for word in arguments:
         if not is_text(word):
             raise UnmaskError(
-                f"the word {shorten_word(word)} of the command line is no UTF-8 text; correct it"
+                f"the word '{shorten_word(word)}' of the command line is no UTF-8 text; correct it"
             )
     try:
         run_command(arguments[0], arguments[1:])
@@ -143,7 +143,7 @@ def is_text(word: str) -> bool:
 
 def shorten_word(word: str) -> str:
     """A word of the command line for use in a sentence."""
-    return word if len(word) <= 80 and is_text(word) else ascii(word[:80])
+    return word if len(word) <= 80 and is_text(word) else ascii(word[:80])[1:-1] + "…"
 
 
 def system_sentence(error: OSError | MemoryError) -> str:

@@ -479,7 +479,9 @@ def assemble(
         raise UnmaskError(
             f"{name} names no end of text; set eos_token in its tokenizer_config.json"
         )
-    if wrong := [token for token in [mask_id, *ends] if not 0 <= token < vocabulary]:
+    padding = tokenizer.pad_token_id
+    used = [mask_id, *ends, *([] if padding is None else [padding])]
+    if wrong := [token for token in used if not 0 <= token < vocabulary]:
         raise UnmaskError(
             f"{name} has the special token id {wrong[0]}, but its embedding has {vocabulary} rows; "
             "copy all its files from one source"
