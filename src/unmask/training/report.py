@@ -21,7 +21,6 @@ class Entry(TypedDict):
     """A line of metrics.jsonl: a round and what was measured in it."""
 
     __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
-    __pydantic_extra__: dict[str, Annotated[float, Field(allow_inf_nan=False)]]
 
     round: Annotated[int, Field(ge=0)]
 
