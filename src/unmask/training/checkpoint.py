@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
+    check_data,
     check_plain,
     check_weights,
     load_optimizer,
@@ -183,7 +184,9 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
     directory = config.run.resume
     assert directory is not None, "only a run that is resumed has saved settings"
     check_plain(directory)
-    saved = read_json(directory / "run.json", StartedRun)
+    saved = read_json(directory / "run.json")
+    where = f"{directory}/run.json, which is not of this version's training runs,"
+    check_data(saved, StartedRun, where)
     try:
         settings = {
             name: tuple(value) if isinstance(value, list) else value
