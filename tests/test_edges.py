@@ -45,7 +45,7 @@ DAMAGE = {
         "cannot be loaded",
     ),
     "silent on causality": (lambda d: edit_config(d, lambda c: c.pop("is_causal")), "causal"),
-    "cut tokenizer": (lambda d: truncate(d / "tokenizer.json", 100), "cannot be loaded"),
+    "cut tokenizer": (lambda d: truncate(d / "tokenizer.json", 100), "tokenizer.json cannot be"),
 }
 
 

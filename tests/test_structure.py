@@ -19,7 +19,18 @@ PUBLIC_FACES = {
 }
 # What a package may import, lowest first; a package imports from lower rows only.
 FLOORS = (
-    {"errors", "lazy", "rng", "files", "transfer", "processes", "sources", "settings", "sandbox"},
+    {
+        "errors",
+        "lazy",
+        "rng",
+        "files",
+        "transfer",
+        "processes",
+        "sources",
+        "settings",
+        "memory",
+        "sandbox",
+    },
     {"models", "policies"},
     {"decoding"},
     {"tasks"},

@@ -10,6 +10,7 @@ runs.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from unmask.errors import UnmaskError
@@ -62,7 +63,9 @@ def run_command(name: str, arguments: list[str]) -> None:
         SystemExit: with the code 0 after `--help`.
     """
     if name not in COMMANDS:
-        raise UnmaskError(f"command {name!r} is not known; use one of {', '.join(COMMANDS)}")
+        raise UnmaskError(
+            f"command {shorten_word(name)!r} is not known; use one of {', '.join(COMMANDS)}"
+        )
 
     import importlib
     import inspect
@@ -84,16 +87,71 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for bad input, after one sentence on standard
     error)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if arguments else 2
-    name, *rest = arguments
+    name = shorten_word(arguments[0]) if arguments else ""
     try:
-        run_command(name, rest)
+        code = print_usage(arguments) if name in ("", "-h", "--help") else run_words(arguments)
+        sys.stdout.flush()  # not at the exit of Python, which would complain of a closed pipe
+        return code
     except UnmaskError as error:
         print(f"unmask {name}: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Whoever reads the output has enough of it; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    # The system's own words: a disk that is full, a name that is too long, no permission.
+    except (OSError, MemoryError) as error:
+        print(f"unmask {name}: {system_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"unmask {name}: interrupted", file=sys.stderr)
         return 130
+
+
+def print_usage(arguments: list[str]) -> int:
+    """Prints the list of commands; returns the exit code."""
+    print(usage())
+    return 0 if arguments else 2
+
+
+def run_words(arguments: list[str]) -> int:
+    """Runs the command of a command line; returns the exit code 0.
+
+    Raises:
+        UnmaskError: for bad input, among it words that are no text.
+    """
+    for word in arguments:
+        if not is_text(word):
+            raise UnmaskError(
+                f"the word '{shorten_word(word)}' of the command line is no UTF-8 text; correct it"
+            )
+    try:
+        run_command(arguments[0], arguments[1:])
+    except SystemExit as stop:  # --help
+        sys.stdout.flush()
+        if stop.code:
+            raise
     return 0
+
+
+def is_text(word: str) -> bool:
+    """Whether a word can be written as UTF-8, and holds no zero byte, which no name can."""
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in word
+
+
+def shorten_word(word: str) -> str:
+    """A word of the command line for use in a sentence."""
+    return word if len(word) <= 80 and is_text(word) else ascii(word[:80])[1:-1] + "…"
+
+
+def system_sentence(error: OSError | MemoryError) -> str:
+    """An error of the operating system as one sentence."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; give smaller values"
+    reason = error.strerror or str(error) or type(error).__name__
+    place = "" if error.filename is None else f"{shorten_word(str(error.filename))}: "
+    return f"{place}{reason}; check names, permissions and free space"

@@ -17,7 +17,7 @@ import tyro
 
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.errors import UnmaskError
-from unmask.files import decode_lines, write_text
+from unmask.files import check_file, decode_lines, write_text
 
 if TYPE_CHECKING:
     from unmask.decoding import Prompt, Result
@@ -119,6 +119,8 @@ def read_prompt_lines(path: Path) -> list[Prompt]:
         UnmaskError: if it cannot be read, or a line holds no prompt.
     """
     name = "standard input" if str(path) == "-" else str(path)
+    if str(path) != "-":
+        check_file(path, "give a JSON-lines file")
     try:
         data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         lines = decode_lines(data)

@@ -63,8 +63,10 @@ class Engine:
     """
 
     def __init__(self, model: Model, slots: int = 64, recorder: Recorder | None = None) -> None:
-        if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
-            raise UnmaskError(f"batch_size is {slots!r}; give a whole number, at least 1")
+        if not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots < 2**31:
+            raise UnmaskError(
+                f"batch_size is {slots!r}; give a whole number, at least 1, at most {2**31 - 1}"
+            )
         self.model, self.recorder = model, recorder
         if not isinstance(model, Model):
             raise UnmaskError(f"model is {model!r}; give one that load_model returned")

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
 
-from unmask.errors import UnmaskError, short_error, short_text
+from unmask.errors import UnmaskError, short_text
 from unmask.models.base import Model
+from unmask.models.chat import render_chat
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, Any]]
 
@@ -120,20 +121,12 @@ def chat_text(model: Model, messages: Sequence[Mapping[str, Any]]) -> str:
     goes_on = last["role"] == "assistant" and bool(last["content"].strip())
     if last["role"] == "assistant" and not goes_on:
         messages = messages[:-1]
-    try:
-        return model.tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=False,
-            add_generation_prompt=not goes_on,
-            continue_final_message=goes_on,
-        )
-    # Templates are programs of the checkpoint's authors: they raise errors of any kind.
-    except Exception as error:
-        roles = ", ".join(message["role"] for message in messages)
-        raise UnmaskError(
-            f"the chat template of model {model.name} cannot write a chat of these messages: "
-            f"{roles} ({short_error(error)}); leave out the role that it does not know"
-        ) from None
+    return render_chat(
+        model.tokenizer,
+        messages,
+        add_generation_prompt=not goes_on,
+        continue_final_message=goes_on,
+    )
 
 
 def refuses_system(model: Model) -> bool:

@@ -13,11 +13,9 @@ from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.models.head import Sampling
+from unmask.models.limits import canvas_limit
 from unmask.policies.base import Needs, PolicyLike, needs_of
 from unmask.policies.learned import LearnedPolicy
-
-# A canvas of more is taken for a mistake.
-MOST_TOKENS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,9 +186,10 @@ def check_request(model: Model, request: Request) -> None:
             f"a prompt and its buffer have {request.size} tokens; this model takes {limit}, so "
             "shorten one of them"
         )
-    if request.size > MOST_TOKENS:
+    most = canvas_limit(model.network.config)
+    if request.size > most:
         raise UnmaskError(
-            f"a prompt and its buffer have {request.size} tokens; give at most {MOST_TOKENS}"
+            f"a prompt and its buffer have {request.size} tokens; give this model at most {most}"
         )
     check_policy(model, request)
     if request.needs.top_k > model.vocabulary:

@@ -53,7 +53,7 @@ def area(points: Iterable[Point], length: int) -> float:
     if length < 2:
         raise UnmaskError(f"L is {length}; the area under a front needs at least 2")
     front = pareto(points)
-    edges = [min(max(math.log(point.nfe), 0.0), math.log(length)) for point in front] + [
+    edges = [min(max(math.log(max(point.nfe, 1.0)), 0.0), math.log(length)) for point in front] + [
         math.log(length)
     ]
     widths = np.diff(edges)

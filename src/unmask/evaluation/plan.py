@@ -20,6 +20,7 @@ from unmask.rng import row_keys
 from unmask.tasks import Example, Split, Task, prompt_tokens
 from unmask.tasks.base import SPLITS
 
+MOST_PROMPTS = 1_000_000
 # Fields of DecodeOptions that belong to a piece, not to the whole plan.
 OF_A_PIECE = ("block_length", "seed")
 
@@ -105,8 +106,8 @@ class EvalPlan:
             replace(self.decode, block_length=block_length)
         for seed in self.seeds:
             replace(self.decode, seed=seed)
-        check_whole("prompts", self.prompts, 1)
-        check_whole("batch_size", self.batch_size, 1)
+        check_whole("prompts", self.prompts, 1, MOST_PROMPTS)
+        check_whole("batch_size", self.batch_size, 1, 2**20)
         if self.split not in SPLITS:
             raise UnmaskError(f"split {self.split!r} is not known; use one of {', '.join(SPLITS)}")
         check_switch("traces", self.traces)

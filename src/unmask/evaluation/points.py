@@ -83,8 +83,9 @@ def summarise_one(sampler: str, block_length: int, group: Sequence[Mapping[str, 
     nfe_low, nfe_high = bootstrap(nfe)
     tokens = [record["answer_tokens"] for record in group if "answer_tokens" in record]
     rate = None
-    if len(tokens) == len(group):
-        rate = sum(tokens) / sum(record["nfe"] for record in group)
+    passes = sum(record["nfe"] for record in group)
+    if len(tokens) == len(group) and passes:
+        rate = sum(tokens) / passes
     return Point(
         sampler=sampler,
         block_length=block_length,

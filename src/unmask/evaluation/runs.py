@@ -169,6 +169,7 @@ def evaluate_plan(
         show(points if progress else ())
         return points
     done = store.pieces()
+    check_pieces(work, done, prompts)
     processes.barrier()  # nobody writes before all have read
     write, shown = store.writer(processes.rank), set()
     missing = CellsMissing(work, done)
@@ -190,6 +191,29 @@ def evaluate_plan(
         show(point for point in points if (point.sampler, point.block_length) not in shown)
         show_time_limits(points)
     return points
+
+
+def check_pieces(
+    work: Sequence[Piece], done: Mapping[int, Mapping[str, Any]], prompts: Prompts
+) -> None:
+    """Refuses pieces that are not of this evaluation, before anything is added to them.
+
+    Raises:
+        UnmaskError: naming the first such piece.
+    """
+    for number, found in done.items():
+        names = ("sampler", "block_length", "seed", "prompt")
+        held = [tuple(record[name] for name in names) for record in found["records"]]
+        wanted: list[tuple[Any, ...]] = []
+        if number < len(work):
+            piece = work[number]
+            cell = (piece.sampler, piece.block_length, piece.seed)
+            wanted = [(*cell, prompts.examples[row].prompt) for row in piece.rows]
+        if not wanted or held != wanted:
+            raise UnmaskError(
+                f"piece {number} of the interrupted evaluation is not what its settings ask for; "
+                "its directory is damaged, so evaluate again in a new one"
+            )
 
 
 def open_store(

@@ -3,9 +3,8 @@ Hub; stock classes, no remote code."""
 
 from __future__ import annotations
 
-import json
+import copy
 import re
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,16 +16,25 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFas
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from unmask.errors import UnmaskError, short_error, short_text
-from unmask.files import read_json
+from unmask.errors import UnmaskError, refuse_errors, short_text
+from unmask.files import TensorInfo, read_header, read_json
+from unmask.memory import check_memory
 from unmask.models.base import Model
+from unmask.models.chat import check_template
 from unmask.models.families import FAMILIES, Family
+from unmask.models.schema import (
+    WeightIndex,
+    check_parts,
+    check_tokenizer_files,
+    read_model_config,
+)
 from unmask.processes import usable_device
 from unmask.sources import find_source
 
 EMBEDDED = Path(__file__).parent / "embedded"
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|role_end|>")
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt")
+KERNELS = ("_attn_implementation", "attn_implementation", "_experts_implementation")
 DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -93,12 +101,12 @@ def load_model(
     target, number = usable_device(device), weight_dtype(dtype)
     check_placement(attn_implementation, device_map)
     directory = find_model(str(name_or_path), revision)
-    config = read_json(directory / "config.json")
-    if not isinstance(config, dict):
-        raise UnmaskError(f"{directory}/config.json describes no model; copy it again")
+    config = read_model_config(directory)
     said = {"block_size": block_size, "mask_token_id": mask_token_id}
     config |= {name: value for name, value in said.items() if value is not None}
-    check_weights(directory)
+    headers = read_weight_headers(directory)
+    check_parts(config, headers, directory / "config.json")
+    check_tokenizer_files(directory)
     placement = {
         "attn_implementation": attn_implementation,
         "device_map": device_map,
@@ -110,8 +118,11 @@ def load_model(
             raise UnmaskError(
                 f"block_size was given, but a {family.name} model has no blocks; leave it out"
             )
+        whole = device_map is None and quantization_config is None
+        if whole and config.get("quantization_config") is None:
+            check_network(family, headers, directory, target, number)
         network = load_network(family, directory, number, placement)
-        if device_map is None and quantization_config is None:
+        if whole:
             network = network.to(target)
         if family.probe and not bidirectional(network):
             raise UnmaskError(
@@ -244,7 +255,8 @@ def load_network(
         UnmaskError: if the weights cannot be loaded, do not fit config.json, or lie on several
             devices.
     """
-    try:
+    # A damaged file makes transformers raise nearly any kind of error.
+    with refuse_errors(f"{directory} cannot be loaded", "check that its files belong together"):
         network, report = family.network.from_pretrained(
             directory,
             config=family.config,
@@ -255,16 +267,19 @@ def load_network(
             output_loading_info=True,
             **{name: value for name, value in placement.items() if value is not None},
         )
-    # A damaged file makes transformers raise nearly any kind of error.
-    except Exception as error:
-        raise UnmaskError(
-            f"{directory} cannot be loaded ({short_error(error)}); check that its files belong "
-            "together"
-        ) from None
     check_report(report, family, directory)
     check_one_device(getattr(network, "hf_device_map", None) or {})
+    choose_expert_kernel(network)
     network.requires_grad_(False)
     return network.eval()
+
+
+def choose_expert_kernel(network: Any) -> None:
+    """Takes the plain loop over experts where torch's grouped product cannot be used: rows of its
+    matrices must be multiples of 16 bytes."""
+    experts = [value for name, value in network.named_parameters() if ".experts." in name]
+    if any(size * value.itemsize % 16 for value in experts for size in value.shape[-2:]):
+        network.set_experts_implementation("eager")
 
 
 def find_model(name: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
@@ -292,18 +307,14 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     Raises:
         UnmaskError: if none does.
     """
-    try:
+    # Absurd values make the configuration classes raise nearly any kind of error.
+    with refuse_errors(
+        f"{directory} cannot be loaded: its config.json is not usable", "copy it from its source"
+    ):
         module = next((module for module in FAMILIES if module.matches(config)), None)
         if module is not None:
-            return module.family(config)
-    except UnmaskError:
-        raise
-    # Absurd values make the configuration classes raise nearly any kind of error.
-    except Exception as error:
-        raise UnmaskError(
-            f"{directory} cannot be loaded: its config.json is not usable ({short_error(error)}); "
-            "copy it from its source"
-        ) from None
+            # A file must not say which attention kernel runs: the name may be one on the Hub.
+            return module.family({k: v for k, v in config.items() if k not in KERNELS})
     kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
     raise UnmaskError(
         f"{directory} holds a causal model or one of an unknown architecture ({short_text(kind)}); "
@@ -312,23 +323,17 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     )
 
 
-def check_weights(directory: Path) -> None:
-    """Looks at every weight file's header and size before anything is built, so that damage is
-    named by file.
+def read_weight_headers(directory: Path) -> dict[str, TensorInfo]:
+    """Name, type and shape of every weight, from the headers of all weight files.
 
     Raises:
-        UnmaskError: if there are no safetensors files, one is missing, or one is shorter than its
-            header says.
+        UnmaskError: if there are no safetensors files, one is missing or damaged, or the index
+            names weights that are not in it.
     """
     index = directory / "model.safetensors.index.json"
     if (directory / "model.safetensors").exists():
-        files = ["model.safetensors"]
-    elif index.exists():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UnmaskError(f"{index} names no weights; copy it again")
-        files = sorted(set(weight_map.values()))
-    else:
+        return read_header(directory / "model.safetensors")
+    if not index.exists():
         pickles = sorted(
             path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern)
         )
@@ -341,34 +346,73 @@ def check_weights(directory: Path) -> None:
             f"{directory}/model.safetensors does not exist; a checkpoint directory holds "
             "config.json and safetensors files"
         )
-    for file in files:
-        path = directory / file
-        if not path.is_file():
+    weight_map = read_json(index, WeightIndex).weight_map
+    found: dict[str, TensorInfo] = {}
+    for file in sorted(set(weight_map.values())):
+        if not (directory / file).is_file():
             raise UnmaskError(
-                f"{path} does not exist, though {index.name} names it; copy the missing shard"
+                f"{directory / file} does not exist, though {index.name} names it; copy the "
+                "missing shard"
             )
-        if not whole(path):
+        header = read_header(directory / file)
+        if lost := [
+            name for name, where in weight_map.items() if where == file and name not in header
+        ]:
             raise UnmaskError(
-                f"{path} cannot be read as safetensors; it is damaged or truncated, so copy it "
-                "again"
+                f"{directory / file} does not hold {short_text(lost[0], 80)}, though {index.name} "
+                "says so; copy both from one source"
             )
+        found |= header
+    return found
 
 
-def whole(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (header_size,) = struct.unpack("<Q", file.read(8))
-            if header_size > size:
-                return False
-            header = json.loads(file.read(header_size))
-        ends = [
-            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
-        ]
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return size == 8 + header_size + max(ends, default=0)
+def check_network(
+    family: Family,
+    headers: Mapping[str, TensorInfo],
+    directory: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Builds the network without memory (on the `meta` device), compares it with what the weight
+    files hold, and lets it read three tokens: sizes that do not fit each other show here.
+
+    Raises:
+        UnmaskError: if it cannot be built, needs other weights, or would not fit into memory.
+    """
+    what = f"{directory} cannot be loaded: the sizes in its config.json do not fit each other"
+    with refuse_errors(what, "copy it from its source"), torch.device("meta"):
+        build = getattr(family.network, "_from_config", None) or family.network.from_config
+        network = build(copy.deepcopy(family.config), dtype=dtype).eval()
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {rename_weight(family, name): info for name, info in headers.items()}
+    for name in sorted(set(expected) & set(found)):
+        if found[name].shape != expected[name]:
+            raise UnmaskError(
+                f"the weights in {directory} do not fit its config.json (mismatched: "
+                f"{short_text(name, 80)} has the shape {list(found[name].shape)}, not "
+                f"{list(expected[name])}); copy both from one source"
+            )
+    wanted = sum(value.numel() for value in network.parameters())
+    held = sum(info.numbers for info in headers.values())
+    if wanted > 2 * held + 2**20:  # twice: tied weights are in the files once
+        raise UnmaskError(
+            f"the weights in {directory} do not fit its config.json ({held} numbers, and it "
+            f"describes a network of {wanted}); copy both from one source"
+        )
+    check_memory(wanted * dtype.itemsize, f"the model in {directory}", "load it elsewhere", device)
+    with refuse_errors(what, "copy it from its source"), torch.inference_mode():
+        if hasattr(network, "set_experts_implementation"):
+            network.set_experts_implementation("batched_mm")  # others look at the data
+        tokens = torch.ones(1, 3, dtype=torch.int64, device="meta")
+        hidden = network.base_model(input_ids=tokens).last_hidden_state
+        family.head(network)(hidden)
+
+
+def rename_weight(family: Family, name: str) -> str:
+    """What a weight of the files is called in the stock class."""
+    for pattern, replacement in family.renames.items():
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def check_report(report: Mapping[str, Any], family: Family, directory: Path) -> None:
@@ -423,19 +467,13 @@ def load_tokenizer(directory: Path, family: Family) -> Any:
             f"{directory} has no tokenizer files; a checkpoint holds tokenizer.json, or vocab.json "
             "and merges.txt, or vocab.txt"
         )
-    try:
-        tokenizer: Any = tokenizer_class.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # the Rust library raises bare Exception
-        raise UnmaskError(
-            f"the tokenizer in {directory} cannot be loaded ({short_error(error)}); copy it again"
-        ) from None
+    with refuse_errors(f"the tokenizer in {directory} cannot be loaded", "copy it again"):
+        tokenizer: Any = tokenizer_class.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
     if not tokenizer.chat_template:
         tokenizer.chat_template = family.chat_template
-    if not isinstance(tokenizer.chat_template, str | dict):
-        raise UnmaskError(
-            f"the chat template in {directory} is no text but {tokenizer.chat_template!r}; copy "
-            "tokenizer_config.json again"
-        )
+    check_template(tokenizer.chat_template, directory)
     if not isinstance(tokenizer.model_max_length, int | float):
         tokenizer.model_max_length = VERY_LARGE_INTEGER  # it only warns of long texts
     return tokenizer
@@ -450,16 +488,11 @@ def assemble_model(
     directory: Path,
 ) -> Model:
     """`assemble`, where errors of a damaged tokenizer become an `UnmaskError`."""
-    try:
-        return assemble(family, network, tokenizer, name, config)
-    except UnmaskError:
-        raise
     # Special tokens of a wrong type make the tokenizer raise nearly any kind of error.
-    except Exception as error:
-        raise UnmaskError(
-            f"the special tokens in {directory} cannot be used ({short_error(error)}); copy its "
-            "tokenizer files again"
-        ) from None
+    with refuse_errors(
+        f"the special tokens in {directory} cannot be used", "copy its tokenizer files again"
+    ):
+        return assemble(family, network, tokenizer, name, config)
 
 
 def assemble(
@@ -493,7 +526,9 @@ def assemble(
         raise UnmaskError(
             f"{name} names no end of text; set eos_token in its tokenizer_config.json"
         )
-    if wrong := [token for token in [mask_id, *ends] if not 0 <= token < vocabulary]:
+    padding = tokenizer.pad_token_id
+    used = [mask_id, *ends, *([] if padding is None else [padding])]
+    if wrong := [token for token in used if not 0 <= token < vocabulary]:
         raise UnmaskError(
             f"{name} has the special token id {wrong[0]}, but its embedding has {vocabulary} rows; "
             "copy all its files from one source"

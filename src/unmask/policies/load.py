@@ -3,7 +3,6 @@ settings: `runs/a/best@beta=0.8`."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from unmask.errors import UnmaskError, short_text
 from unmask.policies.base import Policy
 from unmask.policies.heuristics import HEURISTICS, Pace, SemiAutoregressive
 from unmask.policies.learned import LearnedPolicy
+from unmask.policies.schema import LARGEST, SMALLEST
 from unmask.processes import usable_device
 from unmask.sources import find_source
 
 FILES = ("config.json", "model.safetensors")
-# Numbers in a spec beyond these would overflow in fp32 or int32, where the policies compute.
+# More would overflow in int32, where the policies compute.
 MOST_POSITIONS = 2**31 - 1
-SMALLEST, LARGEST = 1e-30, 1e30
 
 
 def load_policy(
@@ -152,7 +151,7 @@ def number_in_range(text: str) -> float:
         ValueError: if it is no number, or out of range.
     """
     value = float(text)
-    if value > 0 and math.isfinite(value) and not SMALLEST <= value <= LARGEST:
+    if value > 0 and not SMALLEST <= value <= LARGEST:
         raise ValueError(f"{text} is not between {SMALLEST:g} and {LARGEST:g}")
     return value
 

@@ -20,7 +20,7 @@ from torch.nn.functional import (
     silu,
 )
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 from unmask.policies.base import Observation
 
 CHOICES = {
@@ -28,6 +28,10 @@ CHOICES = {
     "time": ("sinusoids", "released"),
     "modulation": ("silu", "linear"),
 }
+
+
+MOST = {"width": 2**14, "heads": 2**10, "mlp": 2**18, "inputs": 2**16, "hidden": 2**20}
+LARGEST_BIAS = 1e6
 
 
 @dataclass(frozen=True)
@@ -70,21 +74,27 @@ class NetworkConfig:
     conditioned: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "mlp", "inputs"):
-            if getattr(self, name) < 1:
+        for name, most in MOST.items():
+            value, least = getattr(self, name), 0 if name == "hidden" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                accepted = f"at least {least} and at most {most}"
+                if name == "hidden":
+                    accepted = f"the model's width (at most {most}), or 0"
                 raise UnmaskError(
-                    f"{name} of the policy network is {getattr(self, name)}; give at least 1"
+                    f"{name} of the policy network is {short_text(ascii(value), 60)}; give "
+                    f"{accepted}"
                 )
+        if not abs(self.initial_bias) <= LARGEST_BIAS:
+            raise UnmaskError(
+                f"initial_bias of the policy network is {self.initial_bias}; give a number from "
+                f"-{LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+            )
         for name, values in CHOICES.items():
             if getattr(self, name) not in values:
                 raise UnmaskError(
                     f"{name} of the policy network is {getattr(self, name)!r}; use "
                     f"{' or '.join(values)}"
                 )
-        if self.hidden < 0:
-            raise UnmaskError(
-                f"hidden of the policy network is {self.hidden}; give the model's width, or 0"
-            )
         if self.width % (2 * self.heads):
             raise UnmaskError(
                 f"policy width {self.width} cannot be cut into {self.heads} heads of even size; "

@@ -9,24 +9,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, NotRequired, cast
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
-    decode_lines,
+    check_plain,
     new_directory,
     provenance,
     read_json,
+    read_json_lines,
     read_tensors,
+    read_whole,
     remove_parts,
     write_json,
     write_tensors,
     write_text,
 )
-from unmask.pretraining.config import PretrainConfig
+from unmask.memory import check_memory
+from unmask.pretraining.config import MOST_STEPS, PretrainConfig
 from unmask.pretraining.data import (
     Vocabulary,
     block_batch,
@@ -72,6 +77,9 @@ def pretrain(config: PretrainConfig) -> Path:
         UnmaskError: for an output directory in use, a checkpoint of another configuration, or a
             task with too few examples.
     """
+    # Weights, gradients and what the optimisers keep, in fp32.
+    weights = config.layers * 13 * config.width**2 + config.vocabulary * config.width
+    check_memory(16 * weights, "this network", "give a smaller width or fewer layers")
     task = load_task(config.task, data_dir=config.data_dir)
     if not task.has_answers:
         raise UnmaskError(
@@ -161,15 +169,21 @@ def open_run(config: PretrainConfig, learner: Learner, progress: Progress) -> in
     start = 0
     if config.resume:
         check_begun(config.out)
+        check_plain(config.out)
         remove_parts(config.out)
+        path = config.out / "checkpoint.safetensors"
         tensors: dict[str, Tensor] = {"step": torch.tensor(0)}
-        if (checkpoint := config.out / "checkpoint.safetensors").exists():
-            tensors = read_tensors(checkpoint, config.device)
-        earlier = earlier_schedules(config.out, recipe, int(tensors["step"]))
+        if path.exists():
+            tensors = read_tensors(path, config.device)
+        what = f"{path} does not fit the settings in recipe.json"
+        with refuse_errors(what, "start a new run"):
+            step = read_whole(tensors, "step", MOST_STEPS)
+        earlier = earlier_schedules(config.out, recipe, step)
         if len(tensors) > 1:  # else the run was killed before its first checkpoint: it starts over
-            start = load_learner(learner, tensors)
-            lines = filter(None, decode_lines((config.out / "loss.jsonl").read_bytes()))
-            progress.curve = [entry for entry in map(json.loads, lines) if entry["step"] <= start]
+            with refuse_errors(what, "start a new run"):
+                start = load_learner(learner, tensors)
+            entries = read_json_lines(config.out / "loss.jsonl", LossEntry)
+            progress.curve = [entry for entry in entries if entry["step"] <= start]
             # Checkpoints of earlier versions do not hold the losses since the last entry.
             progress.total = tensors.get("loss_total", 0.0)
             progress.count = int(tensors.get("loss_count", 0))
@@ -201,7 +215,7 @@ def earlier_schedules(out: Path, recipe: dict[str, Any], step: int) -> list[dict
     Raises:
         UnmaskError: if anything else differs.
     """
-    before = read_json(out / "recipe.json")
+    before = read_json(out / "recipe.json", RecipeFile)
     saved = asdict(PretrainConfig()) | dict.fromkeys(NO_RECIPE) | before["recipe"]
     changed = [name for name in recipe if saved[name] != recipe[name]]
     if not set(changed) <= set(SCHEDULE):
@@ -233,6 +247,25 @@ def save_run(
     }
     tensors = learner_tensors(learner, step) | losses
     write_tensors(config.out / "checkpoint.safetensors", tensors)
+
+
+class RecipeFile(TypedDict):
+    """recipe.json: the settings of a run, and what they were before it was resumed."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    recipe: dict[str, Any]
+    earlier: NotRequired[list[dict[str, Any]]]
+
+
+class LossEntry(TypedDict):
+    """A line of loss.jsonl."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    step: Annotated[int, Field(ge=1)]
+    loss: Annotated[float, Field(allow_inf_nan=False)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass

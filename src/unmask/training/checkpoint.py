@@ -7,18 +7,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
+    check_data,
+    check_plain,
+    check_weights,
     load_optimizer,
     new_directory,
     optimizer_tensors,
     provenance,
     read_json,
     read_tensors,
+    read_whole,
     write_json,
     write_tensors,
 )
@@ -33,6 +39,15 @@ from unmask.training.session import Session, new_network
 # never what it computes. Not micro_batch: gradients are summed in another order then.
 FREE = ("out", "resume", "device", "batch_size", "save_every")
 CHECKPOINT = "checkpoint.safetensors"
+
+
+class StartedRun(TypedDict):
+    """run.json. Runs of older versions did not record their reward function."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    settings: dict[str, Any]
+    reward_function: NotRequired[str | None]
 
 
 @dataclass
@@ -75,9 +90,9 @@ def save_state(state: TrainState, directory: Path) -> None:
     write_tensors(directory / CHECKPOINT, tensors)
 
 
-def load_state(state: TrainState, directory: Path, device: torch.device) -> None:
-    """Takes up the checkpoint in a run directory. Without one, because the run was killed before
-    the first, it starts over.
+def load_state(state: TrainState, directory: Path, device: torch.device, rounds: int) -> None:
+    """Takes up the checkpoint in a run directory, whose run has so many `rounds`. Without one,
+    because the run was killed before the first, it starts over.
 
     Raises:
         UnmaskError: if the file is damaged or of another policy.
@@ -86,19 +101,19 @@ def load_state(state: TrainState, directory: Path, device: torch.device) -> None
     if not path.exists():
         return
     tensors = read_tensors(path, device)
-    try:
-        state.network.load_state_dict(
-            {name[7:]: value for name, value in tensors.items() if name.startswith("policy/")}
-        )
+    weights = {name[7:]: value for name, value in tensors.items() if name.startswith("policy/")}
+    with refuse_errors(f"{path} does not fit the settings in run.json", "start a new run"):
+        check_weights(weights, state.network.state_dict())
+        number = read_whole(tensors, "round", rounds)
+        # Older checkpoints were written after the evaluation of their round.
+        last = "evaluated" if "evaluated" in tensors else "round"
+        evaluated = read_whole(tensors, last, number)
+        best = float(tensors["best"])
+        if math.isnan(best):
+            raise ValueError("its best reward is no number")
         load_optimizer(state.optimizer, tensors, "optimizer")
-        state.round, state.best = int(tensors["round"]), float(tensors["best"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).split("\n")[-1].strip()
-        raise UnmaskError(
-            f"{path} does not fit the settings in run.json ({reason}); start a new run"
-        ) from None
-    # Older checkpoints were written after the evaluation of their round.
-    state.evaluated = int(tensors.get("evaluated", tensors["round"]))
+        state.network.load_state_dict(weights)
+    state.round, state.best, state.evaluated = number, best, evaluated
 
 
 def deployed_policy(
@@ -175,7 +190,10 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
             f"{directory} holds no run.json: it is no training run, or one that was killed before "
             "its start; give the command that starts it again, without --resume"
         )
+    check_plain(directory)
     saved = read_json(directory / "run.json")
+    where = f"{directory}/run.json, which is not of this version's training runs,"
+    check_data(saved, StartedRun, where)
     try:
         settings = {
             name: tuple(value) if isinstance(value, list) else value

@@ -23,6 +23,8 @@ RewardName = Literal["multiplicative", "additive", "accuracy"]
 ActionName = Literal["bernoulli", "plackett-luce"]
 Transform = Literal["probability", "log-odds"]
 
+MOST_ROWS = 2**17  # answers of a round, whose decisions are kept until its update
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -35,7 +37,7 @@ class RunConfig:
     """Go on with the run in this directory, with its own settings."""
     device: str = "cpu"
     """Device: cpu, cuda or, for one process, cuda:N. Each of several processes takes its own."""
-    batch_size: int = at_least(1, 128)
+    batch_size: int = at_least(1, 128, 2**20)
     """Rows decoded side by side."""
     save_every: int = at_least(1, 10)
     """Rounds between checkpoints."""
@@ -68,11 +70,11 @@ class DataConfig:
 class RolloutConfig:
     """What is tried out in each round."""
 
-    rounds: int = at_least(1, 300)
+    rounds: int = at_least(1, 300, 10**6)
     """Rounds of rollouts and updates."""
-    prompts: int = at_least(1, 16)
+    prompts: int = at_least(1, 16, 2**14)
     """Prompts a round (groups), on each process."""
-    rollouts: int = at_least(2, 8)
+    rollouts: int = at_least(2, 8, 2**10)
     """G, rollouts of each prompt."""
     experts: tuple[str, ...] = ()
     """Heuristics that steer (threshold:0.9, or threshold:0.9@block_length=16 in blocks of its own):
@@ -83,6 +85,12 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        rows = self.prompts * (self.rollouts + len(self.experts))
+        if rows > MOST_ROWS:
+            raise UnmaskError(
+                f"prompts {self.prompts} and rollouts {self.rollouts} make {rows} answers in each "
+                f"round; give fewer, so that there are at most {MOST_ROWS}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +100,15 @@ class RewardConfig:
     reward: RewardName = "multiplicative"
     """Reward of a rollout: multiplicative, r·speed^α (the method); additive, r − α·n/L (ablation);
     accuracy, r alone."""
-    alpha: float = at_least(0, 1.0)
+    alpha: float = at_least(0, 1.0, 1e6)
     """α of the reward: larger is faster and less accurate."""
-    alpha_start: float | None = above(0, None)
+    alpha_start: float | None = above(0, None, 1e6)
     """α of the first round; over the first half of the rounds it moves to `alpha` (log scale):
     first speed, then accuracy."""
     alpha_range: tuple[float, float] | None = None
     """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the
     policy is told. Default: `alpha`."""
-    dense: float = at_least(0, 0.0)
+    dense: float = at_least(0, 0.0, 1e6)
     """Weight of the frozen model's own mean log-probability of the tokens it commits, added to the
     reward step by step."""
 
@@ -108,10 +116,10 @@ class RewardConfig:
         check_settings(self)
         if self.alpha_range is not None:
             low, high = self.alpha_range
-            if not 0 < low < high:
+            if not 0 < low < high <= 1e6:
                 raise UnmaskError(
                     f"alpha_range is {low:g} to {high:g}; give two values above 0, the smaller "
-                    "first"
+                    "first, at most 1e6"
                 )
             if not low <= self.alpha <= high:
                 raise UnmaskError(
@@ -136,7 +144,7 @@ class PolicyConfig:
     start: str | None = None
     """Begin with the weights of this trained policy (directory or Hub repository), whose network
     must be of the same shape."""
-    inputs: int = at_least(1, 1)
+    inputs: int = at_least(1, 1, 2**16)
     """k: the policy reads k probabilities at each position: that of the proposed token and the
     largest others."""
     context: bool = True
@@ -147,7 +155,7 @@ class PolicyConfig:
     those that may be revealed."""
     hidden: bool = False
     """The policy reads the frozen model's hidden states too."""
-    width: int = at_least(1, 64)
+    width: int = at_least(1, 64, 2**14)
     """Width of the policy network (the paper's is 128; beside models of a million parameters that
     costs as much as the model)."""
     initial_bias: float = -1.0
@@ -158,6 +166,8 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if not abs(self.initial_bias) <= 1e6:
+            raise UnmaskError(f"initial_bias is {self.initial_bias:g}; give -1e6 to 1e6")
         if self.width % 4:
             raise UnmaskError(
                 f"width is {self.width}; give a multiple of 4, for two attention heads of even size"
@@ -168,13 +178,13 @@ class PolicyConfig:
 class OptimConfig:
     """How the policy's weights follow from a round's decisions."""
 
-    lr: float = at_least(0, 1e-3)
+    lr: float = at_least(0, 1e-3, 1e6)
     """Peak learning rate of AdamW."""
-    warmup: int = at_least(0, 5)
+    warmup: int = at_least(0, 5, 10**9)
     """Rounds of linear warm-up; a cosine to zero follows."""
-    epochs: int = at_least(1, 2)
+    epochs: int = at_least(1, 2, 1000)
     """Optimisation epochs on each round's rollouts."""
-    minibatches: int = at_least(1, 4)
+    minibatches: int = at_least(1, 4, 10_000)
     """Optimiser steps in each epoch."""
     micro_batch: int = at_least(1, 128)
     """Decisions a backward pass takes at once."""
@@ -205,7 +215,7 @@ class ImitationConfig:
     several, of the one whose mean reward at the prompt's α is best."""
     imitation_rounds: int = at_least(1, 8)
     """Rounds of `rounds` that the warm start takes."""
-    imitation_lr: float = at_least(0, 1e-3)
+    imitation_lr: float = at_least(0, 1e-3, 1e6)
     """Learning rate of the warm start."""
 
     def __post_init__(self) -> None:
@@ -218,9 +228,9 @@ class EvalConfig:
 
     eval_every: int = at_least(1, 10)
     """Rounds between evaluations on validation prompts."""
-    eval_prompts: int = at_least(1, 128)
+    eval_prompts: int = at_least(1, 128, 100_000)
     """Validation prompts."""
-    eval_temperature: float = above(0, 1.0)
+    eval_temperature: float = above(0, 1.0, 1e6)
     """Policy temperature τ_π of evaluations, and the default of the saved policies."""
 
     def __post_init__(self) -> None:

@@ -92,7 +92,7 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
         if resumes and processes.main:
             remove_parts(config.run.out)
         if resumes:
-            load_state(state, config.run.out, processes.device)
+            load_state(state, config.run.out, processes.device, config.rollout.rounds)
         elif processes.main:
             write_run(session, reward)
     processes.barrier()

@@ -1,0 +1,54 @@
+"""What a request takes in memory, against what there is: refused before it is allocated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from unmask.errors import UnmaskError
+
+if TYPE_CHECKING:
+    import torch
+
+MEMINFO = Path("/proc/meminfo")
+CGROUP = Path("/sys/fs/cgroup")
+GIB = 2**30
+
+
+def free_memory(device: str | torch.device = "cpu") -> int | None:
+    """Bytes that can still be allocated on a device; None where nothing says it."""
+    if not str(device).startswith("cpu"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0] if str(device).startswith("cuda") else None
+    try:
+        lines = MEMINFO.read_text(encoding="utf-8").splitlines()
+        found = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable:" in line)
+    except (OSError, StopIteration):
+        return None
+    try:  # a container may be given less than the machine has
+        limit = int((CGROUP / "memory.max").read_text(encoding="utf-8"))
+        used = int((CGROUP / "memory.current").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # there is no limit: "max"
+        return found
+    return min(found, max(limit - used, 0))
+
+
+def check_memory(wanted: int, what: str, advice: str, device: str | torch.device = "cpu") -> None:
+    """Refuses what cannot fit.
+
+    Args:
+        wanted: bytes.
+        what: the subject of the sentence, for example "the model in DIR".
+        advice: what to do.
+        device: where it is to be allocated.
+
+    Raises:
+        UnmaskError: if more is wanted than is free.
+    """
+    free = free_memory(device)
+    if free is not None and wanted > free:
+        raise UnmaskError(
+            f"{what} takes about {wanted / GIB:,.1f} GiB of memory and {free / GIB:,.1f} GiB are "
+            f"free on {device}; {advice}"
+        )
