@@ -220,7 +220,7 @@ def read_prose(text: str) -> Finding:
     A number that is only a part of something (5:30, 3 of 4, at least 5) is no answer.
     """
     text = text[-LONGEST_PROSE:].strip()
-    if re.search(r"[A-Za-z]{2}.*!$", text, re.DOTALL):
+    if text.endswith("!") and re.search(r"[A-Za-z]{2}", text):
         text = text.rstrip("!")  # no factorial, but joy
     part = read_answer(text)
     if part is not None:
