@@ -11,6 +11,7 @@ from unmask.tasks.notation import Group, Part, Quantity, read_answer
 
 LONGEST_COMPLETION = 50_000  # characters; what comes before is not looked at
 LONGEST_PROSE = 5000
+LONGEST_BARE = 200  # an answer with nothing around it
 ANSWER_TAG = re.compile(r"<answer>(.*?)(?:</answer>|$)", re.DOTALL | re.IGNORECASE)
 BOX = r"\\(?:boxed|fbox)(?![A-Za-z])\s*"
 FIRST_BOX = re.compile(BOX)
@@ -220,10 +221,9 @@ def read_prose(text: str) -> Finding:
     A number that is only a part of something (5:30, 3 of 4, at least 5) is no answer.
     """
     text = text[-LONGEST_PROSE:].strip()
-    if re.search(r"[A-Za-z]{2}.*!$", text, re.DOTALL):
+    if text.endswith("!") and re.search(r"[A-Za-z]{2}", text):
         text = text.rstrip("!")  # no factorial, but joy
-    part = read_answer(text)
-    if part is not None:
+    if len(text) <= LONGEST_BARE and (part := read_answer(text)) is not None:
         return Finding(text, part)
     first, _, rest = text.partition("\n")
     if EXPLANATION.match(rest) and (part := read_answer(first.strip())) is not None:
