@@ -15,7 +15,7 @@ from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint
 from unmask.decoding.generation import Cost, Result, Step, answer_of, find_stop
 from unmask.decoding.proposer import Proposer
 from unmask.decoding.recorder import Recorder
-from unmask.decoding.request import Request, check_request
+from unmask.decoding.request import Request, check_request, extent_of
 from unmask.decoding.schedule import Schedule
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
@@ -71,10 +71,9 @@ class Engine:
         if not isinstance(model, Model):
             raise UnmaskError(f"model is {model!r}; give one that load_model returned")
         self.schedule = Schedule(slots)
-        self._start_afresh(Cost())
         self.waiting: dict[int, Request] = {}
+        self._start_afresh(Cost())
         self.submitted = 0
-        self.longest = 0  # tokens of the longest canvas of a block-causal model
         self._members: tuple[Tensor, list[Actors]] | None = None  # of the rows in flight
 
     def _start_afresh(self, cost: Cost) -> None:
@@ -84,6 +83,8 @@ class Engine:
         self.proposer = Proposer(self.model, self.canvas, least)
         self.proposer.cost = cost
         self.schedule.free.clear()
+        sizes = [extent_of(self.model, request).size for request in self.waiting.values()]
+        self.longest = max(sizes, default=0)  # tokens of a canvas, where keys and values are kept
 
     @property
     def idle(self) -> bool:

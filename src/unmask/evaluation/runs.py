@@ -63,7 +63,7 @@ def evaluate(
             functions (see `generate`); or a mapping from the names that results use to specs or
             policies.
         block_lengths: each sampler is run at each; L itself is full diffusion. None is the
-            `block_length` of the options, or full diffusion.
+            `block_length` of the options, or full diffusion; a block-causal model has its own.
         prompts: how many of the split's prompts.
         seeds: each sampler is run with each; above temperature 0 each seed is a sample
             (`unmask.evaluation.sampling` gives pass@k). None is the `seed` of the options.
@@ -95,7 +95,7 @@ def evaluate(
     decode = replace(decode, max_new_tokens=answer_length(model, task, decode.max_new_tokens))
     plan = EvalPlan(
         samplers=load_samplers(samplers, model.device),
-        block_lengths=choose_block_lengths(block_lengths, decode),
+        block_lengths=choose_block_lengths(model, block_lengths, decode),
         seeds=choose_seeds(seeds, decode),
         prompts=prompts,
         split=split,
@@ -120,10 +120,14 @@ def check_callers_objects(model: Any, task: Any) -> None:
         raise UnmaskError(f"task is {task!r}; give what load_task returns")
 
 
-def choose_block_lengths(given: Sequence[int] | None, decode: DecodeOptions) -> tuple[int, ...]:
-    """The block lengths of a plan: the list, else the single one of the options, else L."""
+def choose_block_lengths(
+    model: Model, given: Sequence[int] | None, decode: DecodeOptions
+) -> tuple[int, ...]:
+    """The block lengths of a plan: the list, else the single one of the options, else that of a
+    block-causal model, else L."""
+    length = decode.max_new_tokens or 0
     if given is None:
-        return (decode.block_length or decode.max_new_tokens or 0,)
+        return (decode.block_length or min(model.attention_block or length, length),)
     if decode.block_length is not None:
         raise UnmaskError("block_lengths and block_length were both given; give one of them")
     return number_list("block_lengths", given)

@@ -145,6 +145,11 @@ def prepare_session(config: TrainConfig, processes: Processes, reward: Reward | 
         config, task, model, length, processes, reward or REWARDS[config.rewards.reward]
     )
     _ = session.options  # checks the block length against L
+    if model.attention_block is not None and config.rewards.dense:
+        raise UnmaskError(
+            "the dense reward counts what is masked in the whole answer, and a policy of a "
+            "block-causal model sees one block; leave out dense"
+        )
     prompt_tokens(model, example)
     return session
 

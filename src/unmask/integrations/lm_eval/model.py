@@ -202,7 +202,8 @@ class UnmaskLM(LM):
             changes["top_k"] = 0  # some tasks write -1 for "all"
         length = own.max_new_tokens or wishes["max_gen_toks"]
         options = replace(own, **changes).with_length(length)
-        return replace(options, block_length=options.block_length or length)
+        own_blocks = min(self.model.attention_block or length, length)
+        return replace(options, block_length=options.block_length or own_blocks)
 
     def answers(
         self, task: str, options: DecodeOptions, members: list[int], requests: Sequence[Instance]
