@@ -100,6 +100,9 @@ class Model:
         shift: the network's output at position i predicts token i + 1 (Dream); `logits` and
             `propose` undo this.
         head: from hidden states to logits; None takes the network's output embeddings.
+
+    Raises:
+        UnmaskError: if the network is a causal language model.
     """
 
     network: Any
@@ -112,6 +115,15 @@ class Model:
     family: str = "plain"
     shift: bool = False
     head: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        config = getattr(self.network, "config", None)
+        causal = getattr(config, "is_causal", None) is not False
+        if causal and type(self.network).__name__.endswith("ForCausalLM"):
+            raise UnmaskError(
+                f"the network is a {type(self.network).__name__} whose config does not say "
+                "is_causal=False, so it sees no token behind a mask; give a masked diffusion model"
+            )
 
     @property
     def device(self) -> torch.device:
