@@ -1,6 +1,6 @@
 """Commands that are killed at each of their file operations, and then resumed.
 
-    python -m tests.kills --command train [--places 0,5,9] [--every N] [--keep DIR]
+    python -m tests.kills [--command train] [--places 0,5,9] [--every N] [--short] [--keep DIR]
 
 A child process runs the command and kills itself (SIGKILL) right before its n-th file operation; or
 there, after cutting in half what was written since the operation before, as if the kill had come in
@@ -70,6 +70,8 @@ CASES = {
     ),
     "push": Case(("push", "OUT", "somebody/policy"), ("push", "OUT", "somebody/policy")),
 }
+# A few operations of the start, of a write and of the end, for a test of seconds.
+SHORT = {"train": [2, 60], "evaluate": [3], "pretrain": [30], "generate": [0, 1], "push": [0]}
 NEEDS_DIRECTORY = ("generate", "push")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MOVES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
@@ -313,6 +315,7 @@ def main() -> int:
     parser.add_argument("--command", choices=[*CASES, "all"], default="all")
     parser.add_argument("--places", help="numbers of operations, with commas; all if left out")
     parser.add_argument("--every", type=int, default=1, help="try every N-th operation")
+    parser.add_argument("--short", action="store_true", help="try a few places of each command")
     parser.add_argument("--keep", type=Path, help="keep the directories of unequal places here")
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -337,7 +340,8 @@ def main() -> int:
     failed = False
     for command in CASES if given.command == "all" else (given.command,):
         began = time.perf_counter()
-        sweep = sweep_command(command, directory / command, places, given.every)
+        tried_places = SHORT[command] if given.short else places
+        sweep = sweep_command(command, directory / command, tried_places, given.every)
         tried = sum(sweep.verdicts[v] for v in ("equal", "refused", "unequal"))
         counts = ", ".join(f"{sweep.verdicts[v]} {v}" for v in ("equal", "refused", "unequal"))
         seconds = time.perf_counter() - began

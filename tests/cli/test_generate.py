@@ -1,7 +1,7 @@
 """`unmask generate`: the files that it reads and writes, and its decode options."""
 
-import io
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -328,7 +328,7 @@ def test_masks_in_the_prompt_and_new_tokens_behind(tmp_path):
 def test_two_processes_share_the_prompts_and_write_one_file(tmp_path):
     prompts = [f"{n} a +5 b *3 =" for n in range(1, 6)]
     options = ["generate", "--temperature", "1", "--max-new-tokens", "6", *prompts, "--output"]
-    launch = "torch.distributed.run --standalone --nproc-per-node 2 -m unmask.cli".split()
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unmask.cli"]
     done = subprocess.run(
         [sys.executable, "-m", *launch, *options, str(tmp_path / "two")],
         capture_output=True,

@@ -477,3 +477,29 @@ def test_settings_that_cannot_be_used_and_loglikelihoods_are_refused():
             UnmaskLM(**settings)
     with pytest.raises(UnmaskError, match="generate_until"):
         UnmaskLM().loglikelihood([])
+
+
+def test_a_share_of_the_prompts_options_of_the_generation_and_a_cache(tasks, tmp_path):
+    common = ("--include-path", tasks, "--tasks", "chain_short", "--limit", "0.25")
+    common = (*common, "--gen-kwargs", "max_gen_toks=6", "--cache-requests")
+    cached = (*common, "--use-cache", tmp_path / "answers")
+
+    def results(name, *options):
+        assert lm_eval(*options, "--out", tmp_path / name) == 0
+        samples = (tmp_path / name / "samples-chain_short.jsonl").read_text(encoding="utf-8")
+        answers = [json.loads(line)["resps"] for line in samples.splitlines()]
+        return answers, read_json(tmp_path, name, "results.json")["costs"]
+
+    answers, costs = results("first", *cached)
+    assert len(answers) == 3 and costs["chain_short"]["prompts"] == 3
+    assert costs["chain_short"]["nfe"] <= 6
+    assert results("again", *cached) == (answers, {})  # nothing was decoded
+    other, costs = results("other", *cached, "--policy", "random:6")
+    assert costs["chain_short"]["nfe"] == 1 and other != answers
+    assert results("plain", *common)[0] == answers
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1.5", "nan"])
+def test_a_limit_is_a_share_or_a_whole_number(capsys, tmp_path, limit):
+    assert lm_eval("--tasks", "gsm8k", f"--limit={limit}", "--out", tmp_path / "out") == 2
+    assert "give a whole number of prompts, a share between 0 and 1" in capsys.readouterr().err

@@ -138,6 +138,14 @@ def test_ids_beyond_the_tokenizer_are_never_proposed(tmp_path):
     assert set(range(known, known + 3)) <= set(model.never_ids)
 
 
+@pytest.mark.parametrize("width", [10, 12])
+def test_experts_of_odd_width_run_in_bf16(tmp_path, width):
+    """The kernel for all experts at once takes rows of whole 16 bytes only."""
+    directory = write("llada_moe", tmp_path / "model", expert_intermediate_size=width).directory
+    model = unmask.load_model(directory, dtype="bfloat16")
+    assert unmask.generate(model, [[5, 6]], "confidence:2", max_new_tokens=4).nfe.tolist() == [2]
+
+
 @pytest.mark.parametrize("slow", [False, True])
 def test_dreams_tokenizer_loads_from_either_set_of_files(slow, tmp_path):
     model = unmask.load_model(

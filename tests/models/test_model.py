@@ -1,5 +1,6 @@
 """Loading and proposing."""
 
+import copy
 import dataclasses
 import json
 import shutil
@@ -212,3 +213,10 @@ def test_tokens_are_looked_up_in_sets(tiny_model):
     assert tiny_model.never_set == frozenset(tiny_model.never_ids)
     assert tiny_model.end_set == frozenset(tiny_model.eos_ids)
     assert isinstance(tiny_model.never_set, frozenset)
+
+
+def test_a_causal_network_is_no_model(tiny_model):
+    network = copy.deepcopy(tiny_model.network)
+    network.config.is_causal = True
+    with pytest.raises(unmask.UnmaskError, match="whose config does not say is_causal"):
+        dataclasses.replace(tiny_model, network=network)

@@ -103,6 +103,9 @@ class Model:
         attention_block: b of a block-causal model: a position sees its own block of b positions and
             all blocks before it, counted from the first token of the sequence. None is full
             attention: every position sees every other.
+
+    Raises:
+        UnmaskError: if the network is a causal language model.
     """
 
     network: Any
@@ -116,6 +119,15 @@ class Model:
     shift: bool = False
     head: Callable[[Tensor], Tensor] | None = None
     attention_block: int | None = None
+
+    def __post_init__(self) -> None:
+        config = getattr(self.network, "config", None)
+        causal = getattr(config, "is_causal", None) is not False
+        if causal and type(self.network).__name__.endswith("ForCausalLM"):
+            raise UnmaskError(
+                f"the network is a {type(self.network).__name__} whose config does not say "
+                "is_causal=False, so it sees no token behind a mask; give a masked diffusion model"
+            )
 
     @property
     def device(self) -> torch.device:

@@ -225,4 +225,5 @@ def check_action(action: Any, eligible: Bool[Tensor, "B L"], policy: Any) -> Ten
             f"act of policy {name} returned {found}; return a bool or integer "
             f"tensor {list(eligible.shape)} on {eligible.device}"
         )
+    assert isinstance(action, Tensor)
     return action
