@@ -18,7 +18,6 @@ from typing import Any
 from jail import confine_process
 from wire import (
     ARITHMETIC,
-    CONVERSIONS,
     PLAIN_CLASSES,
     SPECIAL_METHODS,
     Broken,
