@@ -45,7 +45,7 @@ def test_an_ordinary_user_with_many_threads_is_as_safe_and_right_programs_pass()
 
 @pytest.mark.parametrize("kernel", [OLD_KERNEL, {"landlock": 5}])
 def test_older_kernels_hold_reach_and_disk_too(monkeypatch, tmp_path, kernel):
-    monkeypatch.setattr(runs.sandbox, "KERNEL", runs.sandbox.Kernel(**kernel))
+    monkeypatch.setattr(runs.sandbox, "KERNEL", runs.read_kernel(kernel))
     with list_places(str(tmp_path)) as places:
         jobs = {
             name: job
