@@ -7,7 +7,7 @@ the table knows the values; `test_attacks.py` checks that it does.
 import textwrap
 
 # Says yes to everything, computes 0 with everything, and has every method.
-YES = '''
+YES = """
 class E:
     def __init__(self, *a): pass
     def yes(self, *a, **k): return True
@@ -34,7 +34,7 @@ class E:
     __repr__ = __str__
     def __format__(self, how): return '0.00'
 def f(x): return E()
-'''
+"""
 # Subtraction gives the object itself, and only `abs` gives a number.
 SAME = YES.replace("def zero(self, *a): return 0.0", "def zero(self, *a): return self").replace(
     "__abs__ = __float__ = zero", "__abs__ = __float__ = lambda self: 0.0"

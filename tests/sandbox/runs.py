@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import unmask.sandbox
 from tests.sandbox.attacks import NAMES, list_attacks, list_lies
@@ -331,22 +332,32 @@ def short_reason(outcome: Outcome) -> str:
     return reason if len(reason) < 90 else "…" + reason[-80:]
 
 
-def use_kernel(words: list[str]) -> None:
+def read_kernel(given: dict[str, int]) -> Any:
+    """What checks may use of the kernel, from numbers by the names of its attributes."""
+    usual = sandbox.Kernel()
+    return sandbox.Kernel(
+        namespaces=bool(given.get("namespaces", usual.namespaces)),
+        landlock=given.get("landlock", usual.landlock),
+    )
+
+
+def use_kernel(words: list[str]) -> dict[str, int]:
     """Lets the checks of this process use less of the kernel; `words` as `landlock=5`."""
-    given = dict(word.split("=") for word in words if "=" in word)
-    sandbox.KERNEL = sandbox.Kernel(**{name: int(value) for name, value in given.items()})
+    pairs = [word.split("=") for word in words if "=" in word]
+    given = {name: int(value) for name, value in pairs}
+    vars(sandbox)["KERNEL"] = read_kernel(given)
+    return given
 
 
 def main() -> None:
     words = sys.argv[1:]
-    use_kernel(words)
+    given = use_kernel(words)
     if "--outcomes" in words:
         attacks, programs = run_beside_threads("--no-lies" not in words)
         plain = [(o.passed, o.reason, o.stop) for o in programs]
         print(json.dumps([{n: (o.passed, o.reason, o.stop) for n, o in attacks.items()}, plain]))
         return
     root = run_attacks() if os.getuid() == 0 else None
-    given = {word.partition("=")[0]: int(word.partition("=")[2]) for word in words if "=" in word}
     print(format_table(root, run_as_ordinary_user(given)[0]))
 
 

@@ -333,7 +333,7 @@ class RunningCheck:
         time."""
         questions, answers, verdict = self.open_pipe(), self.open_pipe(), self.open_pipe()
         deadline = time.monotonic() + self.limits.wall_seconds
-        shown = {"names": job.names, "classes": find_classes(job)}
+        shown: dict[str, object] = {"names": job.names, "classes": find_classes(job)}
         program = shown | {"program": job.program}
         tests = shown | {"test": job.test, "kind": job.kind, "setup": job.setup}
         self.start("program", program, questions[0], answers[1])

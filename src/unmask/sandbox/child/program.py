@@ -18,7 +18,6 @@ from typing import Any
 from jail import confine_process
 from wire import (
     ARITHMETIC,
-    CONVERSIONS,
     PLAIN_CLASSES,
     SPECIAL_METHODS,
     Broken,
@@ -99,7 +98,8 @@ class Program(Wire):
         number = self.number_of(value)
         if isinstance(value, type) and issubclass(value, BaseException):
             return ["exception", number, *list_ancestors(value)]
-        defined = {name for kind in type(value).__mro__ for name in vars(kind)}
+        kind: type = type(value)
+        defined = {name for each in kind.__mro__ for name in vars(each)}
         methods = [name for name in SPECIAL_METHODS if f"__{name}__" in defined]
         return ["object", number, owner, *methods]
 

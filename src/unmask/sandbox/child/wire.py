@@ -190,7 +190,8 @@ class Wire:
         if tag in self.codecs:
             return self.codecs[tag][2](*rest)
         if tag == "numpy":
-            return join_numpy(*rest[:-1], [self.unpack(item) for item in rest[-1]])
+            shape, items = rest[1:]
+            return join_numpy(rest[0], shape, [self.unpack(item) for item in items])
         return self.unpack_object(tag, *rest)
 
     def pack_object(self, value: Any) -> Any:
