@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFas
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from unmask.errors import UnmaskError, refuse_errors, short_text
+from unmask.errors import UnmaskError, refuse_errors, short_error, short_text
 from unmask.files import TensorInfo, read_header, read_json
 from unmask.memory import check_memory
 from unmask.models.base import Model
@@ -64,7 +64,8 @@ def load_model(
 ) -> Model:
     """Loads a frozen masked diffusion language model for inference.
 
-    The family (LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, masked-LM encoders, plain) is decided from
+    The family (LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, masked-LM encoders, plain) is decided
+    from
     `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote code
     are never touched.
 
@@ -318,7 +319,8 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
     raise UnmaskError(
         f"{directory} holds a causal model or one of an unknown architecture ({short_text(kind)}); "
-        "known are LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, BERT-like masked LMs, and stock causal "
+        "known are LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, BERT-like masked LMs, and stock "
+        "causal "
         'classes with "is_causal": false in config.json'
     )
 

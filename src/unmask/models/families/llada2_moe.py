@@ -66,6 +66,24 @@ def family(config: Mapping[str, Any]) -> Family:
         hidden_act=("silu",),
         use_sliding_window=(False, None),
     )
+    stock = stock_config(config)
+    stock.is_causal = False
+    register_conversion()
+    return Family(
+        "LLaDA2",
+        LLaDA2MoeOnGlm4,
+        stock,
+        mask_id=config.get("mask_token_id"),
+        mask_token=MASK,
+        mask_default=MASK_ID,
+        chat_template=CHAT,
+        block_size=block_size(config, BLOCK),
+        turn_ends=False,
+    )
+
+
+def stock_config(config: Mapping[str, Any]) -> Glm4MoeConfig:
+    """The configuration of the stock class that computes the same function."""
     width, layers, heads, vocabulary, dense = required(
         config,
         "hidden_size",
@@ -79,19 +97,25 @@ def family(config: Mapping[str, Any]) -> Family:
     )
     groups, best = required(config, "n_group", "topk_group")
     end = config.get("eos_token_id")
-    stock = Glm4MoeConfig(
+    rotary = config.get("rope_parameters") or {}
+    fields: dict[str, Any] = {  # the stock class takes them, though its types do not say so
+        "head_dim": config.get("head_dim") or width // heads,
+        "num_nextn_predict_layers": 0,
+    }
+    return Glm4MoeConfig(
         vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=dense,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or width // heads,
         rms_norm_eps=config.get("rms_norm_eps", 1e-6),
         rope_parameters={
             "rope_type": "default",
-            "rope_theta": config.get("rope_theta", 600_000.0),
-            "partial_rotary_factor": config.get("partial_rotary_factor", 0.5),
+            "rope_theta": config.get("rope_theta", rotary.get("rope_theta", 600_000.0)),
+            "partial_rotary_factor": config.get(
+                "partial_rotary_factor", rotary.get("partial_rotary_factor", 0.5)
+            ),
         },
         max_position_embeddings=config.get("max_position_embeddings", 32_768),
         moe_intermediate_size=expert_width,
@@ -104,22 +128,9 @@ def family(config: Mapping[str, Any]) -> Family:
         routed_scaling_factor=config.get("routed_scaling_factor", 1.0),
         norm_topk_prob=chosen > 1,  # the authors divide by the sum of several only
         use_qk_norm=True,
-        num_nextn_predict_layers=0,
         tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         eos_token_id=END_ID if end is None and vocabulary > END_ID else end,
         pad_token_id=config.get("pad_token_id"),
         bos_token_id=None,
-    )
-    stock.is_causal = False
-    register_conversion()
-    return Family(
-        "LLaDA2",
-        LLaDA2MoeOnGlm4,
-        stock,
-        mask_id=config.get("mask_token_id"),
-        mask_token=MASK,
-        mask_default=MASK_ID,
-        chat_template=CHAT,
-        block_size=block_size(config, BLOCK),
-        turn_ends=False,
+        **fields,
     )
