@@ -1,5 +1,5 @@
-"""Block-causal models: exact caching against whole forwards (invariant 8), the other invariants, and
-the loops of the families."""
+"""Block-causal models: exact caching against whole forwards (invariant 8), the other invariants,
+and the loops of the families."""
 
 import random
 from dataclasses import replace
@@ -220,7 +220,7 @@ def test_what_a_block_causal_model_cannot_do_is_refused(monkeypatch):
         decode(model, [[5, 2, 6]], load_policy("confidence:1"), holes=[[1]])
     decode(model, [[5, 6]], load_policy("confidence:1"), max_new_tokens=8, block_length=4)
     monkeypatch.setattr("unmask.decoding.caching.free_memory", lambda device: 10_000)
-    with pytest.raises(UnmaskError, match="2 rows of 64 tokens take up to .* smaller batch_size"):
+    with pytest.raises(UnmaskError, match=r"2 rows of 64 tokens take up to .* smaller batch_size"):
         decode(model, [[5, 6]] * 2, load_policy("confidence:1"), max_new_tokens=60)
 
 

@@ -397,7 +397,9 @@ def sdar(experts):
                 "output_router_logits": False,
                 "router_aux_loss_coef": 0.001,
             }
-        config = {k: v for k, v in (qwen_config(ids) | left | own | changes).items() if v != "absent"}
+        config = {
+            k: v for k, v in (qwen_config(ids) | left | own | changes).items() if v != "absent"
+        }
         return config, stock_shapes(config, head_norms=True, experts=experts)
 
     return make

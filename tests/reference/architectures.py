@@ -2,8 +2,8 @@
 head at a time, no `transformers`.
 
 Each takes the checkpoint's own config and weights and gives fp32 logits [B, S, V] for tokens [B, S]
-and mask [B, S] (1 = a token). Every position attends to every position that holds a token; in SDAR and
-LLaDA2 only to those of its own block and of the blocks before it.
+and mask [B, S] (1 = a token). Every position attends to every position that holds a token; in SDAR
+and LLaDA2 only to those of its own block and of the blocks before it.
 """
 
 import math

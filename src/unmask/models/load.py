@@ -56,8 +56,8 @@ def load_model(
 ) -> Model:
     """Loads a frozen masked diffusion language model for inference.
 
-    The family (LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, masked-LM encoders, plain) is decided from
-    `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote code
+    The family (LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, masked-LM encoders, plain) is decided
+    from `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote code
     are never touched.
 
     Args:
@@ -271,8 +271,8 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
     raise UnmaskError(
         f"{directory} holds a causal model or one of an unknown architecture ({short_text(kind)}); "
-        "known are LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, BERT-like masked LMs, and stock causal "
-        'classes with "is_causal": false in config.json'
+        "known are LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, BERT-like masked LMs, and stock "
+        'causal classes with "is_causal": false in config.json'
     )
 
 

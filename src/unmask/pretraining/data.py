@@ -174,7 +174,9 @@ def block_batch(
     tokens[:, : own.shape[1]][own] = fixed.tokens[own]
     generator = torch.Generator().manual_seed(step_seed(config, step))
     masks = draw_masks(n * blocks, size, config.suffix_share, generator).view(n, -1)
-    answer = (where >= fixed.prompt_lengths[:, None]) & (where < ((ends + size - 1) // size * size)[:, None])
+    answer = (where >= fixed.prompt_lengths[:, None]) & (
+        where < ((ends + size - 1) // size * size)[:, None]
+    )
     return BlockBatch(tokens, masks & answer)
 
 

@@ -52,8 +52,8 @@ def matches(config: Mapping[str, Any]) -> bool:
     ]
 
 
-def family(config: Mapping[str, Any]) -> Family:
-    """Raises UnmaskError for a field whose value GLM-4-MoE has no counterpart of."""
+def check_fields(config: Mapping[str, Any]) -> None:
+    """Refuses a field whose value GLM-4-MoE has no counterpart of."""
     supported(
         config,
         use_qkv_bias=(False, None),
@@ -66,6 +66,10 @@ def family(config: Mapping[str, Any]) -> Family:
         hidden_act=("silu",),
         use_sliding_window=(False, None),
     )
+
+
+def family(config: Mapping[str, Any]) -> Family:
+    check_fields(config)
     width, layers, heads, vocabulary, dense = required(
         config,
         "hidden_size",
@@ -79,14 +83,16 @@ def family(config: Mapping[str, Any]) -> Family:
     )
     groups, best = required(config, "n_group", "topk_group")
     end = config.get("eos_token_id")
+    fields: dict[str, Any] = {"head_dim": config.get("head_dim") or width // heads}
+    fields["num_nextn_predict_layers"] = 0
     stock = Glm4MoeConfig(
+        **fields,
         vocab_size=vocabulary,
         hidden_size=width,
         intermediate_size=dense,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=config.get("num_key_value_heads") or heads,
-        head_dim=config.get("head_dim") or width // heads,
         rms_norm_eps=config.get("rms_norm_eps", 1e-6),
         rope_parameters={
             "rope_type": "default",
@@ -104,7 +110,6 @@ def family(config: Mapping[str, Any]) -> Family:
         routed_scaling_factor=config.get("routed_scaling_factor", 1.0),
         norm_topk_prob=chosen > 1,  # the authors divide by the sum of several only
         use_qk_norm=True,
-        num_nextn_predict_layers=0,
         tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
         eos_token_id=END_ID if end is None and vocabulary > END_ID else end,
         pad_token_id=config.get("pad_token_id"),
