@@ -67,7 +67,7 @@ def bare_passes(model: Model, prompts: list[list[int]]) -> dict[str, float]:
                 past_key_values=cache,
                 use_cache=False,
             ).last_hidden_state
-            model.to_logits(hidden[:, -BLOCK + turn * A_PASS :])
+            model.to_logits(hidden[:, -BLOCK + turn * A_PASS :].flatten(0, 1))
             times.append(clock() - began)
     return {"total": sum(times[1:])}
 
@@ -107,7 +107,7 @@ def whole_canvases(model: Model, prompts: list[list[int]]) -> dict[str, float]:
     return {"total": (clock() - began) / (2 * BLOCK * len(prompts))}
 
 
-def blocks(batches: tuple[int, ...] = (1, 4), repeats: int = 3) -> list[dict[str, Any]]:
+def blocks(batches: tuple[int, ...] = (1, 8), repeats: int = 3) -> list[dict[str, Any]]:
     """Workload (b) with a prompt of 1,024, 256 new tokens and blocks of 32."""
     model, results = replace(random_llada(), attention_block=BLOCK), []
     for rows in batches:

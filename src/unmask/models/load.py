@@ -57,8 +57,8 @@ def load_model(
     """Loads a frozen masked diffusion language model for inference.
 
     The family (LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, masked-LM encoders, plain) is decided
-    from `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote code
-    are never touched.
+    from `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote
+    code are never touched.
 
     Args:
         name_or_path: `embedded/NAME` (see `embedded_models`), a directory, or a Hub repository
