@@ -45,8 +45,10 @@ class Canvas:
     they write at buffer positions only: so a prompt cannot change.
 
     The buffer of a block-causal model's row consists of whole blocks; policies see one of them at a
-    time (see `Extent`). Slots, width S and length L grow with the rows that come, up to `most`
-    slots; memory is O(rows in flight · (S + L)). The engine makes a new canvas where no row is in flight.
+    time (see `Extent`).
+
+    Slots, width S and length L grow with the rows that come, up to `most` slots; memory is O(rows
+    in flight · (S + L)). The engine makes a new canvas where no row is in flight.
 
     Attributes:
         tokens: int64 [slots, S].

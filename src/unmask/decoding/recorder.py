@@ -41,9 +41,7 @@ class Recorder:
 
     def number_rows(self, numbers: Int[Tensor, " N"]) -> None:
         """Replaces the engine's tickets by numbers of the caller's, one for each ticket."""
-        self._parts = [
-            (numbers[rows], seen, action, passes) for rows, seen, action, passes in self._parts
-        ]
+        self._parts = [(numbers[rows], seen, a, p) for rows, seen, a, p in self._parts]
 
     def keep_rows(self, kept: Bool[Tensor, " N"]) -> None:
         """Forgets the decisions of all rows but those that `kept` says, by number. So what is not

@@ -1,8 +1,6 @@
-"""Cached keys and values: a step forwards some positions only.
-
-In full attention the others stand as they were at the last full forward, which is an approximation
-(`CacheView`). In block-causal attention finished blocks never change again, so nothing is
-approximated (`BlockView`)."""
+"""Cached keys and values: a step forwards some positions only. In full attention the others stand
+as they were at the last full forward, which is an approximation (`CacheView`); in block-causal
+attention finished blocks never change again, so nothing is approximated (`BlockView`)."""
 
 from __future__ import annotations
 

@@ -65,9 +65,8 @@ def load_model(
     """Loads a frozen masked diffusion language model for inference.
 
     The family (LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, masked-LM encoders, plain) is decided
-    from
-    `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote code
-    are never touched.
+    from `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote
+    code are never touched.
 
     Args:
         name_or_path: `embedded/NAME` (see `embedded_models`), a directory, or a Hub repository
@@ -320,8 +319,7 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     raise UnmaskError(
         f"{directory} holds a causal model or one of an unknown architecture ({short_text(kind)}); "
         "known are LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, BERT-like masked LMs, and stock "
-        "causal "
-        'classes with "is_causal": false in config.json'
+        'causal classes with "is_causal": false in config.json'
     )
 
 
