@@ -123,7 +123,7 @@ REFUSED = {
     "pretrain suffix share of 2": ((*PRETRAIN, "--suffix-share", "2"), "suffix_share"),
     "pretrain heads": ((*PRETRAIN, "--width", "30", "--heads", "4"), "30"),
     "pretrain unknown task": ((*PRETRAIN, "--task", "chess"), "chess"),
-    "pretrain resume of nothing": ((*PRETRAIN, "--resume"), "checkpoint"),
+    "pretrain resume of nothing": ((*PRETRAIN, "--resume"), "recipe.json"),
     "demo unknown task": (("demo", "--task", "chess"), "chess"),
     "compare nothing": (("compare",), "no results"),
     "compare what is missing": (("compare", "--results", "nowhere", "--first", "a"), "nowhere"),
