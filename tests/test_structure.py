@@ -23,7 +23,7 @@ FLOORS = (
     {"tasks"},
     {"evaluation"},
     {"training", "pretraining"},
-    {"analysis", "integrations"},
+    {"analysis", "integrations", "serving"},
     {"cli"},
 )
 

@@ -21,6 +21,8 @@ COMMANDS = {
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "compare": "test whether two samplers differ on the same prompts (paired bootstrap)",
     "lm-eval": "run tasks of lm-evaluation-harness, with NFE beside its metrics",
+    "serve": "serve models with OpenAI's API, and the playground page",
+    "playground": "watch two samplers write side by side, in the browser",
     "plot": "draw the Pareto figure from evaluation files",
     "analyze": "measure and draw in which order samplers reveal, from evaluations with --traces",
     "pretrain": "pre-train a small masked diffusion language model",

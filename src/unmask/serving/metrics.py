@@ -1,0 +1,40 @@
+"""What `/metrics` says, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Metrics:
+    """Counters of one server, in a registry of their own.
+
+    Args:
+        models: the names that the server's models have.
+    """
+
+    def __init__(self, models: Sequence[str]) -> None:
+        self.registry = own = CollectorRegistry()
+        of_model, r = ["model"], {"registry": own}
+        self.requests = Counter(
+            "unmask_requests", "Answers to requests, by route and status", ["route", "status"], **r
+        )
+        self.queue = Gauge("unmask_queue", "Rows that wait for a slot", of_model, **r)
+        self.rows = Gauge("unmask_rows_in_flight", "Rows in flight", of_model, **r)
+        self.passes = Counter("unmask_passes", "Forward passes of rows (NFE)", of_model, **r)
+        self.tokens = Counter("unmask_tokens", "Tokens of finished answers", of_model, **r)
+        self.finished = Counter("unmask_rows_finished", "Rows that were finished", of_model, **r)
+        self.cancelled = Counter("unmask_rows_cancelled", "Rows that were given up", of_model, **r)
+        self.seconds = Histogram(
+            "unmask_step_seconds", "Seconds of one step", of_model, buckets=SECONDS, **r
+        )
+        for model in models:  # so that they are all there from the first scrape on
+            for metric in (self.passes, self.tokens, self.finished, self.cancelled, self.seconds):
+                metric.labels(model)
+
+    def text(self) -> bytes:
+        """All of them, as Prometheus reads them."""
+        return generate_latest(self.registry)
