@@ -28,8 +28,8 @@ from unmask.serving.protocol import (
     ChatBody,
     CompletionBody,
     ErrorAnswer,
-    Strict,
     TextAnswer,
+    WholeBody,
     explain_invalid,
 )
 from unmask.serving.streams import EventStream, Kind, encode_events, stream_parts, whole_answer
@@ -208,7 +208,7 @@ def add_health(app: FastAPI, catalog: Catalog) -> None:
         return Response(catalog.metrics.text(), media_type=media_type)
 
 
-class VerdictBody(Strict):
+class VerdictBody(WholeBody):
     """A question of the playground: is this answer right?"""
 
     model: str = Field(max_length=1000)

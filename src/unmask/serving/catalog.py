@@ -293,8 +293,6 @@ def encode_row(
     length = options.max_new_tokens or 0
     if length > limits.max_row_tokens:
         raise too_long(limits)
-    if not is_encodable(prompt) or not is_encodable(suffix or ""):
-        raise ApiError(400, "a text holds half a character (a lone surrogate); remove it", "prompt")
     ids = encode_prompt(model, prompt)
     if not suffix:
         return ids, None
@@ -311,20 +309,6 @@ def too_long(limits: Limits) -> ApiError:
         "max_tokens",
         "context_length_exceeded",
     )
-
-
-def is_encodable(prompt: Prompt) -> bool:
-    """Whether a prompt's texts are whole characters."""
-    texts: list[Any] = [prompt] if isinstance(prompt, str) else list(prompt)
-    if texts and isinstance(texts[0], Mapping):
-        texts = [message["content"] for message in texts]
-    try:
-        for text in texts:
-            if isinstance(text, str):
-                text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def describe_model(catalog: Catalog, served: ServedModel) -> dict[str, Any]:

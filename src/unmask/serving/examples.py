@@ -25,7 +25,7 @@ def find_task(name: str) -> Task | None:
     if name not in embedded_models():
         return None
     try:
-        return load_task(read_json(find_model(name) / "recipe.json")["task"])
+        return load_task(read_json(find_model(name) / "recipe.json")["recipe"]["task"])
     except UnmaskError:
         return None
 

@@ -74,6 +74,39 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, protected_namespaces=())
 
 
+def check_characters(value: Any) -> None:
+    """Refuses JSON with half a character in it: JSON can write one, and nothing else can read it.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    left = [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            left += [*part.keys(), *part.values()]
+        elif isinstance(part, list):
+            left += part
+        elif isinstance(part, str) and not part.isascii():
+            try:
+                part.encode()
+            except UnicodeEncodeError:
+                raise ValueError(
+                    "a text holds half a character (a lone surrogate); remove it"
+                ) from None
+
+
+class WholeBody(Strict):
+    """The body of a request."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def check_texts(cls, values: Any) -> Any:
+        """Refuses what no tokenizer takes and no answer can repeat."""
+        check_characters(values)
+        return values
+
+
 class UnmaskOptions(Strict):
     """What this server adds to OpenAI's API."""
 
@@ -109,7 +142,7 @@ class StreamOptions(Strict):
     include_obfuscation: Literal[False] | None = None
 
 
-class Body(Strict):
+class Body(WholeBody):
     """What both kinds of request have in common."""
 
     model: str = Field(max_length=1000)
