@@ -366,7 +366,9 @@ def main():
             began = time.perf_counter()
             rows = compare_answers(url, unmask.load_model(MODEL), policies, given.requests, 64)
             took = time.perf_counter() - began
-            report("equal to generate alone", f"{given.requests} requests, {rows} rows, {took:.0f} s")
+            report(
+                "equal to generate alone", f"{given.requests} requests, {rows} rows, {took:.0f} s"
+            )
             before = resident_bytes(process)
             for n in range(2):
                 left = asyncio.run(leave_at_random(url, given.leaving, 64, seed=n))

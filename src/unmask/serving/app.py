@@ -142,9 +142,7 @@ def add_completions(app: FastAPI, catalog: Catalog) -> None:
     async def complete_chat(body: ChatBody, request: Request) -> Response:
         return await answer_plan("chat", catalog, plan_chat(catalog, body), body, request)
 
-    @app.post(
-        "/v1/completions", response_model=TextAnswer, responses={**ERRORS, 200: STREAMED}
-    )
+    @app.post("/v1/completions", response_model=TextAnswer, responses={**ERRORS, 200: STREAMED})
     async def complete_text(body: CompletionBody, request: Request) -> Response:
         return await answer_plan("text", catalog, plan_text(catalog, body), body, request)
 
@@ -164,9 +162,7 @@ async def answer_plan(
         parts = stream_parts(kind, catalog, plan, job, canvas=canvas, usage=usage)
         return EventStream(encode_events(parts), plan, job)
     try:
-        return JSONResponse(
-            await while_connected(request, whole_answer(kind, catalog, plan, job))
-        )
+        return JSONResponse(await while_connected(request, whole_answer(kind, catalog, plan, job)))
     finally:
         if job.left:
             worker.drop(job)

@@ -239,7 +239,5 @@ class Worker:
         self.metrics.finished.labels(self.name).inc()
         tokens, steps = result.tokens.tolist(), result.reveal_step.tolist()
         last = result.nfe - 1
-        update = Update(
-            row, last, tokens, steps=steps, nfe=result.nfe, error=result.error
-        )
+        update = Update(row, last, tokens, steps=steps, nfe=result.nfe, error=result.error)
         return job, update

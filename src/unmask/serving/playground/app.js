@@ -387,9 +387,8 @@ function renderCanvas(list, side, last) {
     const state = `${shown ? shown.pass : 0}/${last}/${run.shown}/${dark.matches}`;
     if (chip.dataset.state === state) return;
     chip.dataset.state = state;
-    const number = make("small", { textContent: shown ? shown.pass : "\u00a0" });
-    number.setAttribute("aria-hidden", "true");
-    chip.replaceChildren(shown ? shownText(shown) : "·", number);
+    chip.textContent = shown ? shownText(shown) : "·";
+    chip.dataset.pass = shown ? shown.pass : "\u00a0"; // the style sheet writes it under the token
     chip.classList.toggle("fresh", Boolean(shown) && shown.pass === run.shown);
     chip.style.background = shown ? cssColour(passColour(shown.pass, last)) : "";
     chip.style.color = shown ? textColour() : "";
