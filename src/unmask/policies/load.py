@@ -44,10 +44,11 @@ def load_policy(
         spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin,
             entropy; without `:value` its default), optionally followed by `@block_length=…`, blocks
             of its own inside the decoder's; or `embedded/NAME` (see `embedded_policies`), a
-            directory that `LearnedPolicy.save_pretrained` wrote, or a repository `owner/name` of the Hugging Face Hub with such files (two files
-            are downloaded, never code; `hf:owner/name` if a directory `owner` exists here); these
-            optionally followed by `@temperature=…,beta=…` and, where one policy serves every
-            trade-off, `alpha=…` or `nfe=…` (a target).
+            directory that `LearnedPolicy.save_pretrained` wrote, or a repository `owner/name` of
+            the Hugging Face Hub with such files (two files are downloaded, never code;
+            `hf:owner/name` if a directory `owner` exists here); these optionally followed by
+            `@temperature=…,beta=…` and, where one policy serves every trade-off, `alpha=…` or
+            `nfe=…` (a target).
         device: for a learned policy's weights.
         revision: branch, tag or commit of a Hub repository.
 

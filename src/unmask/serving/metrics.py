@@ -18,18 +18,27 @@ class Metrics:
 
     def __init__(self, models: Sequence[str]) -> None:
         self.registry = own = CollectorRegistry()
-        of_model, r = ["model"], {"registry": own}
+        of_model = ["model"]
         self.requests = Counter(
-            "unmask_requests", "Answers to requests, by route and status", ["route", "status"], **r
+            "unmask_requests",
+            "Answers to requests, by route and status",
+            ["route", "status"],
+            registry=own,
         )
-        self.queue = Gauge("unmask_queue", "Rows that wait for a slot", of_model, **r)
-        self.rows = Gauge("unmask_rows_in_flight", "Rows in flight", of_model, **r)
-        self.passes = Counter("unmask_passes", "Forward passes of rows (NFE)", of_model, **r)
-        self.tokens = Counter("unmask_tokens", "Tokens of finished answers", of_model, **r)
-        self.finished = Counter("unmask_rows_finished", "Rows that were finished", of_model, **r)
-        self.cancelled = Counter("unmask_rows_cancelled", "Rows that were given up", of_model, **r)
+        self.queue = Gauge("unmask_queue", "Rows that wait for a slot", of_model, registry=own)
+        self.rows = Gauge("unmask_rows_in_flight", "Rows in flight", of_model, registry=own)
+        self.passes = Counter(
+            "unmask_passes", "Forward passes of rows (NFE)", of_model, registry=own
+        )
+        self.tokens = Counter("unmask_tokens", "Tokens of finished answers", of_model, registry=own)
+        self.finished = Counter(
+            "unmask_rows_finished", "Rows that were finished", of_model, registry=own
+        )
+        self.cancelled = Counter(
+            "unmask_rows_cancelled", "Rows that were given up", of_model, registry=own
+        )
         self.seconds = Histogram(
-            "unmask_step_seconds", "Seconds of one step", of_model, buckets=SECONDS, **r
+            "unmask_step_seconds", "Seconds of one step", of_model, buckets=SECONDS, registry=own
         )
         for model in models:  # so that they are all there from the first scrape on
             for metric in (self.passes, self.tokens, self.finished, self.cancelled, self.seconds):
