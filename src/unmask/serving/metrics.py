@@ -17,32 +17,35 @@ class Metrics:
     """
 
     def __init__(self, models: Sequence[str]) -> None:
-        self.registry = own = CollectorRegistry()
-        of_model = ["model"]
+        self.registry = CollectorRegistry()
         self.requests = Counter(
             "unmask_requests",
             "Answers to requests, by route and status",
             ["route", "status"],
-            registry=own,
+            registry=self.registry,
         )
-        self.queue = Gauge("unmask_queue", "Rows that wait for a slot", of_model, registry=own)
-        self.rows = Gauge("unmask_rows_in_flight", "Rows in flight", of_model, registry=own)
-        self.passes = Counter(
-            "unmask_passes", "Forward passes of rows (NFE)", of_model, registry=own
-        )
-        self.tokens = Counter("unmask_tokens", "Tokens of finished answers", of_model, registry=own)
-        self.finished = Counter(
-            "unmask_rows_finished", "Rows that were finished", of_model, registry=own
-        )
-        self.cancelled = Counter(
-            "unmask_rows_cancelled", "Rows that were given up", of_model, registry=own
-        )
+        self.queue = self._gauge("unmask_queue", "Rows that wait for a slot")
+        self.rows = self._gauge("unmask_rows_in_flight", "Rows in flight")
+        self.passes = self._counter("unmask_passes", "Forward passes of rows (NFE)")
+        self.tokens = self._counter("unmask_tokens", "Tokens of finished answers")
+        self.finished = self._counter("unmask_rows_finished", "Rows that were finished")
+        self.cancelled = self._counter("unmask_rows_cancelled", "Rows that were given up")
         self.seconds = Histogram(
-            "unmask_step_seconds", "Seconds of one step", of_model, buckets=SECONDS, registry=own
+            "unmask_step_seconds",
+            "Seconds of one step",
+            ["model"],
+            buckets=SECONDS,
+            registry=self.registry,
         )
         for model in models:  # so that they are all there from the first scrape on
             for metric in (self.passes, self.tokens, self.finished, self.cancelled, self.seconds):
                 metric.labels(model)
+
+    def _gauge(self, name: str, purpose: str) -> Gauge:
+        return Gauge(name, purpose, ["model"], registry=self.registry)
+
+    def _counter(self, name: str, purpose: str) -> Counter:
+        return Counter(name, purpose, ["model"], registry=self.registry)
 
     def text(self) -> bytes:
         """All of them, as Prometheus reads them."""
