@@ -52,7 +52,7 @@ def test_the_playground_serves_all_embedded_models_and_the_key_stays_out_of_sigh
         headers = {"Authorization": "Bearer secret-key"}
         models = httpx.get(f"{url}/v1/models", headers=headers).json()["data"]
         assert [model["id"] for model in models] == unmask.embedded_models()
-        for model in ("embedded/chain", "embedded/sudoku-dream"):
+        for model in ("embedded/chain", "embedded/chain-dream"):
             query = f"{url}/playground/examples?model={model}"
             prompt = httpx.get(query, headers=headers, timeout=60).json()["examples"][0]
             body = {"model": model, "prompt": prompt}

@@ -98,7 +98,7 @@ def test_a_full_queue_refuses_and_recovers(tiny_dir):
 
 
 def test_a_request_that_takes_too_long_is_given_up(tiny_dir):
-    catalog = slow_catalog(tiny_dir, 0.05, timeout=0.3)
+    catalog = slow_catalog(tiny_dir, 0.2, timeout=2.0)  # an answer takes 4.8 s
     with serve_here(catalog) as url:
         late = ask(url, unmask={"policy": "slow"})
         assert late.status_code == 504 and late.json()["error"]["code"] == "timeout"
@@ -133,10 +133,13 @@ def test_a_client_that_leaves_frees_its_slot_at_the_next_step(tiny_dir, stream):
 
     with serve_here(catalog) as url:
         asyncio.run(leave(url))
-        time.sleep(0.3)  # some steps; the answer would take 24
-        assert worker.engine.idle and not worker.owner and not worker.passes
+        wait_until_idle(catalog)
+        assert not worker.passes
         text = httpx.get(f"{url}/metrics").text
         assert 'unmask_rows_cancelled_total{model="tiny"} 1.0' in text
+        assert 'unmask_rows_finished_total{model="tiny"} 0.0' in text
+        steps = next(line for line in text.splitlines() if "step_seconds_count" in line)
+        assert float(steps.split()[-1]) < 24  # the answer would take 24
 
 
 def test_an_engine_that_fails_tells_its_clients_and_goes_on(tiny_dir):
