@@ -73,6 +73,7 @@ def build_app(catalog: Catalog, *, key: str | None = None, cors: Sequence[str] =
     add_completions(app, catalog)
     add_health(app, catalog)
     add_playground(app, catalog)
+    name_models(app, catalog)
     app.add_middleware(Gate, limits=catalog.limits, metrics=catalog.metrics, key=key)
     if cors:
         app.add_middleware(
@@ -82,6 +83,13 @@ def build_app(catalog: Catalog, *, key: str | None = None, cors: Sequence[str] =
             allow_headers=["Authorization", "Content-Type"],
         )
     return app
+
+
+def name_models(app: FastAPI, catalog: Catalog) -> None:
+    """Lets the OpenAPI description name the models that are served."""
+    schemas = app.openapi()["components"]["schemas"]  # FastAPI keeps and serves this description
+    for body in ("ChatBody", "CompletionBody"):
+        schemas[body]["properties"]["model"]["enum"] = list(catalog.models)
 
 
 def add_error_handlers(app: FastAPI) -> None:
