@@ -163,6 +163,7 @@ def test_the_model_of_word_problems_is_small_and_solves_some():
 def test_the_embedded_models_are_named_where_one_is_not_known():
     assert unmask.embedded_models() == [
         "embedded/chain",
+        "embedded/chain-blocks",
         "embedded/chain-dream",
         "embedded/sudoku",
         "embedded/sudoku-dream",
