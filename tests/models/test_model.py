@@ -122,7 +122,8 @@ def test_tokenizer_needs_no_spaces(tiny_model):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in unmask.embedded_models() if name != "embedded/word-problems"]
+    "name",
+    [n for n in unmask.embedded_models() if n.partition("-")[2] not in ("problems", "blocks")],
 )
 def test_embedded_models_are_small_bidirectional_and_solve_their_task(name):
     directory = EMBEDDED / name.removeprefix("embedded/")
@@ -143,6 +144,20 @@ def test_embedded_models_are_small_bidirectional_and_solve_their_task(name):
 
     assert accuracy("threshold:0.95", task.block_length) > 0.75
     assert accuracy("threshold:0", None) < 0.25
+
+
+def test_the_block_causal_model_solves_its_task_and_needs_several_passes_a_block():
+    model, task = unmask.load_model("embedded/chain-blocks"), unmask.load_task("chain")
+    assert model.attention_block == 16
+    examples = task.examples("test", 48)
+    prompts = [example.prompt for example in examples]
+
+    def accuracy(policy):
+        generation = unmask.generate(model, prompts, policy, max_new_tokens=48)
+        return sum(map(task.score, generation.text, examples)) / len(examples)
+
+    assert accuracy("threshold:0.95") > 0.75
+    assert accuracy("threshold:0") < 0.5
 
 
 def test_the_model_of_word_problems_is_small_and_solves_some():
@@ -171,7 +186,7 @@ def test_the_embedded_models_are_named_where_one_is_not_known():
     ]
     with pytest.raises(
         unmask.UnmaskError,
-        match="embedded/chain, embedded/chain-dream, embedded/sudoku, embedded/sudoku-dream",
+        match="embedded/chain, embedded/chain-blocks, embedded/chain-dream, embedded/sudoku, embedded/sudoku-dream",
     ):
         unmask.load_model("embedded/none")
 
