@@ -11,7 +11,11 @@ runs.
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from unmask.errors import UnmaskError
 
@@ -91,7 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = shorten_word(arguments[0]) if arguments else ""
     try:
-        code = print_usage(arguments) if name in ("", "-h", "--help") else run_words(arguments)
+        with interrupts_stay():
+            code = print_usage(arguments) if name in ("", "-h", "--help") else run_words(arguments)
         sys.stdout.flush()  # not at the exit of Python, which would complain of a closed pipe
         return code
     except UnmaskError as error:
@@ -108,6 +113,37 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"unmask {name}: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def interrupts_stay() -> Iterator[None]:
+    """While the body runs, whatever error an interrupt (Ctrl-C) turns into is a KeyboardInterrupt.
+
+    Packages that import their parts at first use may take an interrupt for a missing module.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # not the main thread's own handler: whoever set another one deals with it
+        return
+    noticed: list[int] = []
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        noticed.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGINT, notice)
+    except ValueError:  # in another thread than the main one
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        if noticed:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is notice:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def print_usage(arguments: list[str]) -> int:

@@ -93,6 +93,7 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
             remove_parts(config.run.out)
         if resumes:
             load_state(state, config.run.out, processes.device, config.rollout.rounds)
+            check_policies(state, session)
         elif processes.main:
             write_run(session, reward)
     processes.barrier()
@@ -109,6 +110,20 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
     for name in ("best", "last") if processes.main else ():
         calibrate(session, config.run.out / name)
     return config.run.out
+
+
+def check_policies(state: TrainState, session: Session) -> None:
+    """Reads the policies of a run that is resumed, before anything is written: it ends with them.
+
+    Raises:
+        UnmaskError: if one of them is damaged, or missing where no round is left to write it.
+    """
+    rounds, directory = session.config.rollout.rounds, session.config.run.out
+    every = session.config.evaluation.eval_every
+    over = state.round == rounds and is_due(rounds, every, rounds) <= state.evaluated
+    for name in ("best", "last"):
+        if over or (directory / name / "config.json").exists():
+            LearnedPolicy.from_pretrained(directory / name)
 
 
 def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, float]:
