@@ -141,7 +141,8 @@ def test_embedded_models_are_small_bidirectional_and_solve_their_task(name):
         return sum(map(task.score, generation.text, examples)) / len(examples)
 
     assert accuracy("threshold:0.95", task.block_length) > 0.75
-    assert accuracy("threshold:0", None) < 0.25
+    # In a block-causal model that is each block at once.
+    assert accuracy("threshold:0", None) < (0.25 if model.attention_block is None else 0.5)
 
 
 def test_the_model_of_word_problems_is_small_and_solves_some():
@@ -162,6 +163,7 @@ def test_the_model_of_word_problems_is_small_and_solves_some():
 def test_the_embedded_models_are_named_where_one_is_not_known():
     assert unmask.embedded_models() == [
         "embedded/chain",
+        "embedded/chain-blocks",
         "embedded/chain-dream",
         "embedded/sudoku",
         "embedded/sudoku-dream",
@@ -169,7 +171,7 @@ def test_the_embedded_models_are_named_where_one_is_not_known():
     ]
     with pytest.raises(
         unmask.UnmaskError,
-        match="embedded/chain, embedded/chain-dream, embedded/sudoku, embedded/sudoku-dream",
+        match="embedded/chain, embedded/chain-blocks, embedded/chain-dream, embedded/sudoku",
     ):
         unmask.load_model("embedded/none")
 
