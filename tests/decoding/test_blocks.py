@@ -192,6 +192,27 @@ def test_equal_rows_share_passes_and_part_later():
         assert cost.rows < sum(result.nfe for result in together)
 
 
+def test_a_pass_that_fails_leaves_nothing_that_counts_as_stored(monkeypatch):
+    model = replace(small_model(37, 2, 2, False), attention_block=4)
+    draw_weights(model, 0)
+    request = Request((5, 6, 7, 8, 9), load_policy("confidence:1"), DecodeOptions(max_new_tokens=9))
+    (expected,), _ = run_engine(model, [request], 1)
+    engine = Engine(model, 1)
+    engine.submit(request)
+    with monkeypatch.context() as broken:
+
+        def fail(*arguments):
+            raise MemoryError
+
+        broken.setattr(type(model), "hidden_at", fail)
+        with pytest.raises(MemoryError):
+            engine.step()
+    results = []
+    while (step := engine.step()) is not None:
+        results += step.results
+    assert outcome(results[0]) == outcome(expected)
+
+
 def test_memory_grows_with_the_blocks_that_are_open():
     model = replace(small_model(37, 2, 2, False), attention_block=4)
     draw_weights(model, 3)

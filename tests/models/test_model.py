@@ -143,7 +143,8 @@ def test_embedded_models_are_small_bidirectional_and_solve_their_task(name):
         return sum(map(task.score, generation.text, examples)) / len(examples)
 
     assert accuracy("threshold:0.95", task.block_length) > 0.75
-    assert accuracy("threshold:0", None) < 0.25
+    # In a block-causal model that is each block at once.
+    assert accuracy("threshold:0", None) < (0.25 if model.attention_block is None else 0.5)
 
 
 def test_the_block_causal_model_solves_its_task_and_needs_several_passes_a_block():

@@ -215,18 +215,21 @@ class BlockCaching:
             yield rows, self._view(rows, queries, max(ends), ()), sum(ends) - begin * len(rows)
 
     def share(self, slots: Sequence[int]) -> list[int]:
-        """Of new rows, those whose prefix must be forwarded; the others wait for `fill`."""
+        """Of new rows, those whose prefix must be forwarded; the others take it from a slot that
+        stores it."""
         leading: dict[tuple[int, ...], int] = {}
         for slot in slots:
             row = self.rows[slot]
             if not row.filled and row.prefix not in self.holder:
                 leading.setdefault(row.prefix, slot)
-        for prefix, slot in leading.items():
-            self.holder[prefix], self.held[slot] = slot, prefix
         return list(leading.values())
 
-    def fill(self, slots: Sequence[int]) -> None:
-        """Copies prefixes that another slot stores to new rows; then all of them have theirs."""
+    def fill(self, leading: Sequence[int], slots: Sequence[int]) -> None:
+        """After the prefixes of the leading rows were forwarded: copies prefixes that another slot
+        stores to new rows, so that all of them have theirs."""
+        for slot in leading:
+            prefix = self.rows[slot].prefix
+            self.holder[prefix], self.held[slot] = slot, prefix
         for slot in slots:
             row = self.rows[slot]
             source = self.holder.get(row.prefix, slot)

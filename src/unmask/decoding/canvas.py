@@ -259,17 +259,20 @@ class Canvas:
         """Buffers and reveal steps of some rows, int64 [n, L] each, for good."""
         rows = to_device(slots, self.device)
         tokens, steps = self.tokens[rows[:, None], self.where[rows]], self.reveal_step[rows]
-        return self.answers(slots, tokens), self.answers(slots, steps)
+        return self.answers(slots, tokens, 0), self.answers(slots, steps, 0)
 
-    def answers(self, slots: Sequence[int], values: Shaped[Tensor, "B L"]) -> Tensor:
-        """Values of buffers, without the prompt tokens at their beginning and without what is
-        behind the longest answer: [B, longest answer]."""
+    def answers(self, slots: Sequence[int], values: Shaped[Tensor, "B L"], fill: int) -> Tensor:
+        """Values of buffers, without the prompt tokens at their beginning and, behind each answer,
+        `fill` up to the longest: [B, longest answer]."""
         if self.window is None:
             return values
-        given = to_device([self.extents[slot].given for slot in slots], self.device)
+        given = [self.extents[slot].given for slot in slots]
+        lengths = [self.requests[slot].length for slot in slots]
+        bounds = to_device([given, lengths], self.device)[:, :, None]
         longest = max(request.length for request in self.requests.values())
-        places = given[:, None] + torch.arange(longest, device=self.device)
-        return values.gather(1, places.clamp(max=self.length - 1))
+        place = torch.arange(longest, device=self.device)
+        own = values.gather(1, (bounds[0] + place).clamp(max=self.length - 1))
+        return own.masked_fill(place >= bounds[1], fill)
 
     def _grow(self, slots: int, width: int, length: int) -> None:
         """Makes room for so many slots, canvas positions and buffer positions."""

@@ -335,9 +335,8 @@ class Engine:
             end = self.model.eos_ids[0]
             buffer = buffer.masked_fill(canvas.reveal_step[rows] == OUTSIDE, end)
         active = self.schedule.active
-        buffer, action, proposals, confidence = (
-            canvas.answers(active, values) for values in (buffer, *decided)
-        )
+        buffer = canvas.answers(active, buffer, self.model.eos_ids[0])
+        action, proposals, confidence = (canvas.answers(active, x, 0) for x in decided)
         results = self._results(done, broken)
         tickets = canvas.ticket[rows]
         self.schedule.advance(going, moved)

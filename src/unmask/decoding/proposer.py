@@ -165,7 +165,7 @@ class Proposer:
                 self.model.hidden_at(tokens, inside, view.queries[:, -1:], view)
                 run = view.queries.numel()
                 self.cost += Cost(1, len(slots), run, run - positions)
-        blocks.fill(new)
+        blocks.fill(leading, new)
 
     def _groups(self, stale: Sequence[int]) -> Iterator[Group]:
         """The rows to forward together: of like width, equal canvases once, cached ones apart."""

@@ -121,9 +121,11 @@ def deployed_policy(
 ) -> LearnedPolicy:
     """The policy as it is used: with fallback, at the evaluation temperature, and with what it was
     trained on."""
-    config = session.config
+    config, trained = session.config, session.config.settings()
+    if session.model.attention_block is not None:
+        trained["block_length"] = session.model.attention_block
     metadata = {
-        "trained": config.settings(),
+        "trained": trained,
         "length": session.length,
         "template": session.task.template,
         "metrics": metrics or {},
