@@ -114,3 +114,14 @@ def test_an_interrupt_while_torch_is_imported_is_one_line(seconds):
     finished = process.returncode == 0 and error == ""
     interrupted = process.returncode in (130, -signal.SIGINT)
     assert finished or (interrupted and error == "unmask generate: interrupted\n"), error
+
+
+def test_a_word_that_is_too_long_to_read_is_cut_in_the_sentence(tmp_path, capsys):
+    for words in (
+        ["compare", "--results", "a/" * 2500, "--first", "x", "--second", "y"],
+        ["analyze", "--results", "9" * 5000],
+        ["generate", "x", "--model", "m" * 5000],
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"unmask {words[0]}: ") and len(error) < 1000

@@ -11,6 +11,7 @@ runs.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -98,7 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()  # not at the exit of Python, which would complain of a closed pipe
         return code
     except UnmaskError as error:
-        print(f"unmask {name}: {error}", file=sys.stderr)
+        print(f"unmask {name}: {shorten_words(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Whoever reads the output has enough of it; what is left goes nowhere.
@@ -106,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 128 + 13
     # The system's own words: a disk that is full, a name that is too long, no permission.
     except (OSError, MemoryError) as error:
-        print(f"unmask {name}: {system_sentence(error)}", file=sys.stderr)
+        print(f"unmask {name}: {shorten_words(system_sentence(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"unmask {name}: interrupted", file=sys.stderr)
@@ -168,6 +169,11 @@ def run_words(arguments: list[str]) -> int:
         if stop.code:
             raise
     return 0
+
+
+def shorten_words(text: str) -> str:
+    """A sentence whose words of more than 300 characters, which a user gave, are cut."""
+    return re.sub(r"\S{300,}", lambda match: f"{match.group()[:100]}…", text)
 
 
 def is_text(word: str) -> bool:
