@@ -16,15 +16,16 @@ ROOT = Path(__file__).parents[2]
 
 def read_url(process, seconds=90):
     """The URL that a starting server prints."""
-    said = ""
+    said, pipe = "", process.stdout.fileno()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if select.select([process.stdout], [], [], 1)[0]:
-            line = process.stdout.readline()
-            said += line
-            if found := re.search(r"API (http://\S+)/v1", line):
+        # Read from the pipe itself: a line that Python had buffered would not wake `select`.
+        if select.select([pipe], [], [], 1)[0]:
+            data = os.read(pipe, 65536).decode()
+            said += data
+            if found := re.search(r"API (http://[^\s,]+)/v1", said):
                 return found[1]
-            if not line and process.poll() is not None:
+            if not data:
                 break
     raise AssertionError(f"no server came up: {said}{process.stderr.read()}")
 
