@@ -194,7 +194,7 @@ def read_metric(url, name):
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
 
-def wait_until_empty(url, seconds=30):
+def wait_until_empty(url, seconds=120):
     """Waits until no row waits or is in flight."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -19,7 +19,7 @@ def test_mixed_requests_side_by_side_are_answered_as_alone(server, chain, policy
 
 def test_clients_that_leave_free_their_slots_and_a_stop_answers_all(chain):
     with start_server("--batch-size", "8") as (url, process):
-        assert asyncio.run(leave_at_random(url, 20, 20)) > 10
+        assert asyncio.run(leave_at_random(url, 16, 16)) > 8
         wait_until_empty(url)
         assert resident_bytes(process) < 3 * 2**30
-        assert asyncio.run(stop_under_load(url, process, 16)) == 16
+        assert asyncio.run(stop_under_load(url, process, 8)) == 8

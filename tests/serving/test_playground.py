@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from unmask.policies.heuristics import HEURISTICS
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install)")
 CACHE = Path.home() / ".cache" / "unmask-tests"
@@ -30,6 +32,7 @@ def open_page(browser, server):
 
     def open_it(query="", expected="nothing", **options):
         context = browser.new_context(reduced_motion="reduce", **options)
+        context.set_default_timeout(120_000)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda m: complaints.append(m.text) if expected not in m.text else None)
@@ -92,12 +95,22 @@ def test_two_samplers_write_side_by_side_and_the_slider_goes_back(open_page):
     assert page.locator("#pass-out").text_content() == "48 of 48"
     facts = page.locator('.panel[data-side="a"] .facts').text_content()
     assert "passes 48" in facts and "tokens per pass" in facts and "correct" in facts
+    assert page.locator("#said").text_content().count("correct") == 2
     page.locator("#pass").fill("10")
     assert masked(page, "a") == 38
     page.click("#back")
     assert masked(page, "a") == 39 and page.locator("#pass-out").text_content() == "9 of 48"
     page.click("#replay")
     page.locator("#pass-out", has_text="48 of 48").wait_for()
+
+
+def test_every_heuristic_can_be_chosen(open_page):
+    page = open_page("?a=low-entropy%3A3")
+    offered = page.locator('#sampler-a optgroup[label="Heuristics"] option')
+    values = [offered.nth(i).get_attribute("value") for i in range(offered.count())]
+    assert sorted(values) == sorted(HEURISTICS)
+    page.locator("#value-out-a", has_text="3").wait_for()
+    assert page.input_value("#sampler-a") == "low-entropy"
 
 
 def test_tokens_say_their_pass_and_confidence_by_keyboard(open_page):

@@ -9,6 +9,7 @@ const HEURISTICS = {
   factor: { label: "factor f", min: 0, max: 4, step: 0.05, value: 1 },
   entropy: { label: "entropy γ", min: 0, max: 3, step: 0.05, value: 0.1 },
   confidence: { label: "confidence K", min: 1, max: 16, step: 1, value: 1 },
+  "low-entropy": { label: "low entropy K", min: 1, max: 16, step: 1, value: 1 },
   margin: { label: "margin K", min: 1, max: 16, step: 1, value: 1 },
   random: { label: "random K", min: 1, max: 16, step: 1, value: 1 },
 };
@@ -160,7 +161,7 @@ function samplerSpec(side) {
 
 function takeSpec(side, spec) {
   const [, learned, steer, number] = spec.match(/^(.*)@(alpha|nfe)=([\d.e+-]+)$/) || [];
-  const [, heuristic, value] = spec.match(/^([a-z]+):([\d.]+)$/) || [];
+  const [, heuristic, value] = spec.match(/^([a-z-]+):([\d.]+)$/) || [];
   const name = learned || heuristic || spec;
   const select = $(`sampler-${side}`);
   if (![...select.options].some((option) => option.value === name)) return;
@@ -242,7 +243,7 @@ async function runBoth() {
   showError(""); say("");
   const settings = readSettings(), specs = SIDES.map(samplerSpec);
   history.replaceState(null, "", pageLink(settings, specs));
-  run = { settings, shown: 0, follow: true, sides: specs.map((spec) => ({ spec, passes: [], canvas: [], text: "", done: false, correct: null, error: null })) };
+  run = { settings, shown: 0, follow: true, sides: specs.map((spec) => ({ spec, passes: [], canvas: [], text: "", done: false, judged: false, correct: null, error: null })) };
   buildPanels();
   $("result").hidden = false;
   $("run").disabled = true; $("stop").disabled = false;
@@ -269,6 +270,7 @@ async function runSide(own, side, signal) {
     side.done = side.nfe !== undefined;
     const asked = { model: settings.model, prompt: settings.prompt, text: side.text };
     side.correct = (await (await ask("/playground/verdict", asked, signal)).json()).correct;
+    side.judged = true;
   } catch (error) {
     if (error.name !== "AbortError") side.error = `Sampler ${SIDES[own.sides.indexOf(side)].toUpperCase()}: ${error.message}.`;
   }
@@ -438,7 +440,7 @@ function render() {
     renderFacts(panel.querySelector(".facts"), run.sides[i]);
   });
   renderLegend(last);
-  if (run.sides.every((side) => side.done) && run.shown >= last && !run.told) {
+  if (run.sides.every((side) => side.judged) && run.shown >= last && !run.told) {
     run.told = true;
     const verdict = (side) => (side.correct === null ? "" : side.correct ? ", correct" : ", not correct");
     say(run.sides.map((side, i) => `Sampler ${SIDES[i].toUpperCase()}: ${side.nfe} passes${verdict(side)}.`).join(" "));
