@@ -62,7 +62,8 @@ def serve_here(catalog, **options):
     from unmask.serving.run import open_socket
 
     bound = open_socket("127.0.0.1", 0)
-    config = uvicorn.Config(build_app(catalog, **options), log_level="error", access_log=False)
+    app = build_app(catalog, **options)
+    config = uvicorn.Config(app, log_level="error", access_log=False, timeout_keep_alive=120)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()

@@ -6,7 +6,8 @@ import pytest
 
 import unmask
 from unmask.decoding import DecodeOptions, Request
-from unmask.serving.answers import answer_text, settled_text
+from unmask.decoding.generation import answer_text
+from unmask.serving.answers import settled_text
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_what_is_sent_only_grows_and_ends_as_the_answer(bytes_model, text, stop)
     final = model.tokenizer(text)["input_ids"] + [model.eos_ids[0]] * 4
     options = DecodeOptions(max_new_tokens=len(final), stop=stop)
     request = Request((5,), unmask.load_policy("threshold:0.9"), options)
-    wanted = answer_text(model, request, final)
+    wanted = answer_text(model, final, stop)
     for _ in range(20):
         tokens, sent, grew = [model.mask_id] * len(final), "", 0
         for position in rng.sample(range(len(final)), len(final)):

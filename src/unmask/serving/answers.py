@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any, Literal
 
-from unmask.decoding.generation import answer_of, buffer_tokens, count_answer, find_stop, row_text
+from unmask.decoding.generation import (
+    answer_of,
+    answer_text,
+    buffer_tokens,
+    count_answer,
+    find_stop,
+)
 from unmask.decoding.request import Request
 from unmask.models.base import Model
 
@@ -64,22 +69,16 @@ def finished_answer(model: Model, request: Request, update: Update) -> Answer:
     stopped = find_stop(model, answer_of(model, tokens), request.options.stop) is not None
     ended = any(token in model.end_set for token in tokens)
     return Answer(
-        answer_text(model, request, tokens),
+        answer_text(model, tokens, request.options.stop),
         "stop" if stopped or ended else "length",
         count_answer(model, request, tokens, steps),
         update.nfe,
     )
 
 
-def answer_text(model: Model, request: Request, tokens: Sequence[int]) -> str:
-    """The text of the generated positions alone, also where they lie inside a text."""
-    return row_text(model, request if request.holes is None else without_holes(request), tokens)
-
-
-def without_holes(request: Request) -> Request:
-    """A request whose buffer stands behind its prompt, for functions that read the buffer alone."""
-    options = request.options.with_length(request.length)
-    return Request(request.prompt, request.policy, options, request.key, request.alpha)
+def count_settled(model: Model, tokens: Sequence[int]) -> int:
+    """How many tokens of a buffer stand before its first mask."""
+    return next((i for i, token in enumerate(tokens) if token == model.mask_id), len(tokens))
 
 
 def settled_text(model: Model, request: Request, tokens: Sequence[int]) -> str:
@@ -91,10 +90,10 @@ def settled_text(model: Model, request: Request, tokens: Sequence[int]) -> str:
         request: the row.
         tokens: its buffer, masks where nothing is revealed.
     """
-    prefix = answer_of(model, list(takewhile(lambda token: token != model.mask_id, tokens)))
+    prefix = answer_of(model, tokens[: count_settled(model, tokens)])
     stop = request.options.stop
     if stop and find_stop(model, prefix, stop) is not None:
-        return answer_text(model, request, prefix)
+        return answer_text(model, prefix, stop)
     if stop:
         prefix = prefix[: free_of_stops(model, prefix, stop)]
     tokenizer = model.tokenizer

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 import socket
+import sys
 from collections.abc import Callable, Sequence
 
 import uvicorn
@@ -11,6 +13,14 @@ import uvicorn
 from unmask.errors import UnmaskError, short_error
 from unmask.serving.app import build_app
 from unmask.serving.catalog import Catalog
+
+# Seconds after which a thread that computes in Python lets another one in. PyTorch gives Python's
+# lock up in every operation; with Python's own 5 ms the engine then often waited that long for
+# what answers requests.
+SWITCH_INTERVAL = 0.0005
+# Seconds that an idle connection stays open: more than clients and proxies usually keep theirs, as
+# a request that is sent while the server closes is lost.
+KEEP_ALIVE = 120
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -56,12 +66,18 @@ def serve(
         log_level="warning",
         server_header=False,
         backlog=2048,
+        timeout_keep_alive=KEEP_ALIVE,
     )
     server = AnnouncingServer(config, started)
     # uvicorn finishes what runs and then raises the signal once more for the handler that was
     # there before; that the server was stopped is no failure, so that one does nothing.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    # What is loaded by now stays; a full collection would look at all of it, which takes some
+    # hundred milliseconds in which nothing is answered.
+    gc.collect()
+    gc.freeze()
     server.run(sockets=[bound])
 
 

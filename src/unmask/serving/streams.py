@@ -12,7 +12,13 @@ from typing import Any, Literal
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from unmask.serving.answers import Answer, canvas_event, finished_answer, settled_text
+from unmask.serving.answers import (
+    Answer,
+    canvas_event,
+    count_settled,
+    finished_answer,
+    settled_text,
+)
 from unmask.serving.catalog import Catalog, Plan
 from unmask.serving.protocol import ApiError
 from unmask.serving.worker import Job
@@ -146,15 +152,18 @@ async def stream_parts(
     heading, model = Heading(kind, plan), plan.served.model
     more = {"usage": None} if usage else {}
     rows = range(len(job.requests))
-    sent, answers = [""] * len(rows), {}
+    sent, settled, answers = [""] * len(rows), [0] * len(rows), {}
     if kind == "chat":
         for row in rows:
             yield heading.chunk([choice_part(kind, row, "", role=True)], **more)
     async for update in job.updates(catalog.limits.timeout):
         row, request = update.row, job.requests[update.row]
         if update.steps is None:
-            text = settled_text(model, request, update.tokens)
-            new = text[len(sent[row]) :] if text.startswith(sent[row]) else ""
+            new, count = "", count_settled(model, update.tokens)
+            if count > settled[row]:
+                settled[row] = count
+                text = settled_text(model, request, update.tokens)
+                new = text[len(sent[row]) :] if text.startswith(sent[row]) else ""
             sent[row] += new
             shown = {"unmask": {"canvas": canvas_event(model, row, update)}} if canvas else {}
             if new or canvas:

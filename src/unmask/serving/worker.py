@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Literal
 
 from unmask.decoding.engine import Engine
@@ -66,6 +66,12 @@ class Job:
                     raise ApiError(500, update.error, None, "model_failed")
                 self.left -= update.steps is not None
                 yield update
+
+
+def put_all(found: Sequence[tuple[Job, list[Update] | ApiError]]) -> None:
+    """Puts what the worker says into the jobs' inboxes; runs on the event loop."""
+    for job, said in found:
+        job.inbox.put_nowait(said)
 
 
 class Worker:
@@ -170,7 +176,7 @@ class Worker:
                 self.owner[ticket], self.passes[ticket] = (job, row), 0
         except UnmaskError as error:  # whoever made the rows has checked them; so this is rare
             self._cancel(job)
-            self._tell(job, ApiError(400, str(error)))
+            self._tell({job: ApiError(400, str(error))})
 
     def _cancel(self, job: Job) -> None:
         """Takes what is left of a job out of the engine."""
@@ -182,18 +188,20 @@ class Worker:
 
     def _fail(self) -> None:
         """After an error that is the engine's own: every job is told, and a new engine begins."""
-        jobs = {id(job): job for job, _ in self.owner.values()}
+        jobs = {job for job, _ in self.owner.values()}
         self.engine = Engine(self.model, self.slots)
         self.owner.clear()
         self.passes.clear()
         error = ApiError(500, "the engine failed; the server's log says why", None, "engine_failed")
-        for job in jobs.values():
+        for job in jobs:
             job.tickets.clear()
-            self._tell(job, error)
+        self._tell(dict.fromkeys(jobs, error))
 
-    def _tell(self, job: Job, found: list[Update] | ApiError) -> None:
-        """Wakes whoever reads the job."""
-        job.loop.call_soon_threadsafe(job.inbox.put_nowait, found)
+    def _tell(self, found: Mapping[Job, list[Update] | ApiError]) -> None:
+        """Wakes whoever reads the jobs: each event loop once, whatever the number of jobs."""
+        for loop in {job.loop for job in found}:
+            own = [(job, said) for job, said in found.items() if job.loop is loop]
+            loop.call_soon_threadsafe(put_all, own)
 
     def _step(self) -> None:
         """One step, and what it did told to those who wait for it."""
@@ -203,13 +211,10 @@ class Worker:
             return
         self.metrics.seconds.labels(self.name).observe(time.perf_counter() - began)
         self.metrics.passes.labels(self.name).inc(len(step.rows))
-        found: dict[int, list[Update]] = {}
-        jobs: dict[int, Job] = {}
+        found: dict[Job, list[Update]] = {}
         for job, update in [*self._watched(step), *map(self._result, step.results)]:
-            jobs[id(job)] = job
-            found.setdefault(id(job), []).append(update)
-        for key, updates in found.items():
-            self._tell(jobs[key], updates)
+            found.setdefault(job, []).append(update)
+        self._tell(found)
 
     def _watched(self, step: Step) -> list[tuple[Job, Update]]:
         """The updates of rows whose steps are wanted."""
