@@ -52,6 +52,9 @@ def test_the_playground_serves_all_embedded_models_and_the_key_stays_out_of_sigh
         headers = {"Authorization": "Bearer secret-key"}
         models = httpx.get(f"{url}/v1/models", headers=headers).json()["data"]
         assert [model["id"] for model in models] == unmask.embedded_models()
+        for model in models:
+            offered = {policy["name"] for policy in model["unmask"]["policies"]}
+            assert {model["id"]} & set(unmask.embedded_policies()) <= offered
         for model in ("embedded/chain", "embedded/chain-dream"):
             query = f"{url}/playground/examples?model={model}"
             prompt = httpx.get(query, headers=headers, timeout=60).json()["examples"][0]

@@ -10,7 +10,6 @@ from unmask.errors import UnmaskError
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, load
 
 ROOT = Path(__file__).parents[2]
-MOST_BYTES = 500_000
 
 
 @pytest.fixture
@@ -29,19 +28,25 @@ def test_an_embedded_policy_is_loaded_by_name_with_settings(shipped):
 
 
 def test_unknown_names_and_revisions_are_refused(shipped):
-    with pytest.raises(UnmaskError, match="embedded are embedded/chain"):
-        unmask.load_policy("embedded/other")
+    with pytest.raises(UnmaskError, match=r"those that do: embedded/chain\. Give one"):
+        unmask.load_policy("embedded/sudoku")
     with pytest.raises(UnmaskError, match="ships with this package"):
         unmask.load_policy("embedded/chain", revision="main")
 
 
-def test_every_shipped_policy_loads_is_small_and_has_a_card():
-    for name in unmask.embedded_policies():
-        directory = load.find_policy(name)
-        policy = unmask.load_policy(name)
-        assert isinstance(policy, LearnedPolicy) and name in unmask.embedded_models()
-        assert sum(file.stat().st_size for file in directory.iterdir()) <= MOST_BYTES
-        assert (directory / "README.md").exists()
+@pytest.mark.parametrize("name", unmask.embedded_policies())
+def test_a_shipped_policy_is_small_and_does_what_its_card_says(name):
+    directory, policy = load.find_policy(name), unmask.load_policy(name)
+    assert isinstance(policy, LearnedPolicy) and policy.metadata["trained"]["model"] == name
+    assert sum(file.stat().st_size for file in directory.iterdir()) <= load.MOST_BYTES
+    card, measured = (directory / "README.md").read_text("utf-8"), policy.metadata["measured"]
+    assert f'"{name}"' in card and measured["command"] in card
+    model, trained = unmask.load_model(name), policy.metadata["trained"]
+    found = next(p for p in measured["points"] if p["sampler"].startswith(name))
+    prompts = [e.prompt for e in unmask.load_task(trained["task"]).examples("test", 24)]
+    length = policy.metadata["length"]
+    nfe = unmask.generate(model, prompts, found["sampler"], max_new_tokens=length).nfe
+    assert float(nfe.double().mean()) == pytest.approx(found["nfe"], rel=0.35)
 
 
 def test_the_package_carries_policies_and_the_page():

@@ -18,6 +18,7 @@ from unmask.processes import usable_device
 from unmask.sources import find_source
 
 EMBEDDED = Path(__file__).parent / "embedded"
+MOST_BYTES = 500_000  # of one policy that ships
 FILES = ("config.json", "model.safetensors")
 # More would overflow in int32, where the policies compute.
 MOST_POSITIONS = 2**31 - 1
@@ -91,7 +92,10 @@ def find_policy(name: str, revision: str | None = None) -> Path:
         others = f"nor one of {', '.join(HEURISTICS)} (as in threshold:0.9)"
         return find_source("policy", name, FILES, others=others, revision=revision)
     if name not in embedded_policies():
-        raise UnmaskError(f"policy {short_text(name)!r} is not known; embedded are {known}")
+        raise UnmaskError(
+            f"no policy {short_text(name)!r} ships with this package; those that do: {known}. Give "
+            "one of them, a policy directory or a heuristic such as threshold:0.9"
+        )
     if revision is not None:
         raise UnmaskError(
             f"revision {revision!r} was given, but {name} ships with this package; leave it out"
