@@ -36,7 +36,7 @@ FLOORS = (
     {"tasks"},
     {"evaluation"},
     {"training", "pretraining"},
-    {"analysis", "integrations"},
+    {"analysis", "integrations", "serving"},
     {"cli"},
 )
 

@@ -28,6 +28,8 @@ COMMANDS = {
     "compare": "test whether two samplers differ on the same prompts (paired bootstrap)",
     "compare-fronts": "test whether one front is above another, over which range of passes",
     "lm-eval": "run tasks of lm-evaluation-harness, with NFE beside its metrics",
+    "serve": "serve models with OpenAI's API, and the playground page",
+    "playground": "watch two samplers write side by side, in the browser",
     "plot": "draw the Pareto figure from evaluation files",
     "analyze": "measure and draw in which order samplers reveal, from evaluations with --traces",
     "pretrain": "pre-train a small masked diffusion language model",

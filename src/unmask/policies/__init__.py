@@ -25,6 +25,7 @@ __getattr__, __dir__, _ = lazy_names(
         "SemiAutoregressive": "heuristics",
         "Threshold": "heuristics",
         "current_block": "base",
+        "embedded_policies": "load",
         "load_policy": "load",
         "needs_of": "base",
         "steps_spec": "load",
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
         Threshold,
     )
     from unmask.policies.learned import LearnedPolicy
-    from unmask.policies.load import load_policy, steps_spec
+    from unmask.policies.load import embedded_policies, load_policy, steps_spec
     from unmask.policies.network import NetworkConfig, PolicyNetwork
     from unmask.policies.plackett_luce import PlackettLuce
 
@@ -69,6 +70,7 @@ __all__ = [
     "SemiAutoregressive",
     "Threshold",
     "current_block",
+    "embedded_policies",
     "load_policy",
     "needs_of",
     "steps_spec",

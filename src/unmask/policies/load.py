@@ -17,9 +17,19 @@ from unmask.policies.schema import LARGEST, SMALLEST
 from unmask.processes import usable_device
 from unmask.sources import find_source
 
+EMBEDDED = Path(__file__).parent / "embedded"
+MOST_BYTES = 500_000  # of one policy that ships
 FILES = ("config.json", "model.safetensors")
 # More would overflow in int32, where the policies compute.
 MOST_POSITIONS = 2**31 - 1
+
+
+def embedded_policies() -> list[str]:
+    """The names of the learned policies that ship with the package, as `load_policy` takes them:
+    each is called as the embedded model that it was trained for."""
+    return sorted(
+        f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json")
+    )
 
 
 def load_policy(
@@ -34,11 +44,12 @@ def load_policy(
         spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin,
             low-entropy, entropy; without `:value` its default; K of random, confidence, margin and
             low-entropy may be `100/60`: 100 positions in 60 passes), optionally followed by
-            `@block_length=…`, blocks of its own inside the decoder's; or a directory that
-            `LearnedPolicy.save_pretrained` wrote, or a repository `owner/name` of the Hugging Face
-            Hub with such files (two files are downloaded, never code; `hf:owner/name` if a
-            directory `owner` exists here); both optionally followed by `@temperature=…,beta=…` and,
-            where one policy serves every trade-off, `alpha=…` or `nfe=…` (a target).
+            `@block_length=…`, blocks of its own inside the decoder's; or `embedded/NAME` (see
+            `embedded_policies`), a directory that `LearnedPolicy.save_pretrained` wrote, or a
+            repository `owner/name` of the Hugging Face Hub with such files (two files are
+            downloaded, never code; `hf:owner/name` if a directory `owner` exists here); these
+            optionally followed by `@temperature=…,beta=…` and, where one policy serves every
+            trade-off, `alpha=…` or `nfe=…` (a target).
         device: for a learned policy's weights.
         revision: branch, tag or commit of a Hub repository.
 
@@ -65,9 +76,31 @@ def load_policy(
             )
         return heuristic(name, value, settings, spec)
     target = usable_device(device)
-    others = f"nor one of {', '.join(HEURISTICS)} (as in threshold:0.9)"
-    found = find_source("policy", directory, FILES, others=others, revision=revision)
+    found = find_policy(directory, revision)
     return with_settings(LearnedPolicy.from_pretrained(found, device=target), settings, spec)
+
+
+def find_policy(name: str, revision: str | None = None) -> Path:
+    """The directory of an embedded policy, a local one, or the local copy of a Hub repository
+    (downloaded if need be).
+
+    Raises:
+        UnmaskError: if there is none.
+    """
+    known = ", ".join(embedded_policies()) or "none"
+    if not name.startswith("embedded/"):
+        others = f"nor one of {', '.join(HEURISTICS)} (as in threshold:0.9)"
+        return find_source("policy", name, FILES, others=others, revision=revision)
+    if name not in embedded_policies():
+        raise UnmaskError(
+            f"no policy {short_text(name)!r} ships with this package; those that do: {known}. Give "
+            "one of them, a policy directory or a heuristic such as threshold:0.9"
+        )
+    if revision is not None:
+        raise UnmaskError(
+            f"revision {revision!r} was given, but {name} ships with this package; leave it out"
+        )
+    return EMBEDDED / name.removeprefix("embedded/")
 
 
 def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
