@@ -38,13 +38,15 @@ def against(point: Point, heuristics: list[Point]) -> str:
 
 def main(directory: Path) -> None:
     settings = [
-        setting for setting in ("full", "semi") if (directory / f"heuristics-{setting}").is_dir()
+        setting
+        for setting in ("full", "semi", "blocks")
+        if (directory / f"heuristics-{setting}").is_dir()
     ]
     heuristics = {
         setting: read_points([directory / f"heuristics-{setting}"])[0] for setting in settings
     }
     for setting in settings:
-        rivals = ("full", "semi") if setting == "full" else ("semi",)
+        rivals = ("full", "semi") if setting == "full" else (setting,)
         header = [
             "policy",
             "decoded with",
@@ -53,7 +55,8 @@ def main(directory: Path) -> None:
         ]
         print("|", " | ".join(header), "|")
         print("|", " | ".join("---" for _ in header), "|")
-        for path in sorted(directory.glob(f"policy-{setting}-*/")):
+        pattern = f"policy-{setting}-*/" if len(settings) > 1 else "policy-*/"
+        for path in sorted(directory.glob(pattern)):
             for point in sorted(read_points([path])[0], key=lambda p: p.nfe):
                 run, _, settings = point.sampler.partition("/last@")
                 cells = [Path(run).name, settings, shown(point)]
