@@ -185,7 +185,7 @@ def test_given_logits_are_treated_as_a_head_treats_hidden_states(temperature):
     given = model_of_logits(5000, 2, (7,), ())
     terms = {"needs": {"entropy", "margin"}, "k": 3, "generator": RowGenerator(torch.arange(2))}
     with torch.no_grad():
-        logits = torch.cat([x for _, x in tiles(head, hidden.flatten(0, 1), 2048)], 1)
+        logits = torch.cat([x.flatten(1) for _, x in tiles(head, hidden.flatten(0, 1), 2048)], 1)
         logits = logits.view(2, 9, 5000)
     before, sampling = logits.clone(), Sampling(temperature)
     expected = replace(given, head=head).proposal(hidden, sampling, **terms)

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import unmask
 from unmask.models import Forward, Sampling
-from unmask.models.head import HeadPlan
+from unmask.models.head import HeadPlan, TokenRules, best_tokens, tiles
 from unmask.models.load import EMBEDDED
 
 
@@ -223,6 +223,34 @@ def test_how_much_is_done_at_once_depends_on_the_device_and_changes_nothing(
     pieces = unmask.generate(few, prompts, "entropy:0.5", max_new_tokens=9)
     assert torch.equal(plain.tokens, pieces.tokens)
     assert torch.equal(plain.reveal_step, pieces.reveal_step)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("vocabulary", [48, 50, 7])
+def test_slices_that_are_computed_together_keep_their_bits(monkeypatch, dtype, vocabulary):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(24, vocabulary).to(dtype)
+    noise = torch.rand(5, vocabulary)
+    rules = TokenRules(never=(3, vocabulary - 1), last=(5,))
+    for m in (1, 5):
+        hidden = torch.randn(m, 24).to(dtype)
+        alone = dict(tiles(head, hidden, 16))
+        together = [x for _, x in tiles(head, hidden, 16, 3 * 16 * m)]
+        assert sum(len(x[0]) for x in together) == len(alone) == -(-vocabulary // 16)
+        assert len(together) < len(alone) or vocabulary < 16
+        joined = torch.cat([x.flatten(1) for x in together], 1)
+        assert joined.equal(torch.cat([x.flatten(1) for x in alone.values()], 1))
+        for sampling in (Sampling(), Sampling(0.7), Sampling(0.7, top_p=0.9, top_k=5)):
+            draw = (lambda a, n, m=m: noise[:m, a : a + n]) if sampling.temperature else None
+            choices = []
+            for most in (0, 2 * 16 * m, 2**20):
+                plan = HeadPlan(16, most, most)
+                monkeypatch.setattr(HeadPlan, "for_device", staticmethod(lambda kind, p=plan: p))
+                options = {"sampling": sampling, "rules": rules, "k": 3, "noise": draw}
+                choices.append(best_tokens(head, hidden, entropy=True, **options))
+            for other in choices[1:]:
+                for name in ("token", "own", "largest", "entropy"):
+                    assert getattr(choices[0], name).equal(getattr(other, name)), name
 
 
 def test_tokens_are_looked_up_in_sets(tiny_model):

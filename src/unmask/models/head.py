@@ -3,6 +3,7 @@ so that logits over all of it are never held for many positions at once."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -114,49 +115,66 @@ def ids_on_device(ids: tuple[int, ...], start: int, stop: int, device: torch.dev
 
 
 def tiles(
-    head: Any, hidden: Float[Tensor, "m width"], tile: int
-) -> Iterator[tuple[int, Float[Tensor, "m v"]]]:
-    """fp32 logits of one slice of the vocabulary after the other, with the id of its first token.
+    head: Any, hidden: Float[Tensor, "m width"], tile: int, most: int = 0
+) -> Iterator[tuple[int, Float[Tensor, "m t v"]]]:
+    """fp32 logits of some slices of the vocabulary after the other, with the id of the first token.
 
-    The slices depend on the head alone, so a row's bits do not depend on m. Heads of several layers
+    The slices depend on the head alone, and all that is done later is done within a slice, so a
+    row's bits do not depend on m. With few positions a slice is little work, and its operations
+    cost more to call than to do; so t slices are computed together. Heads of several layers
     (BERT's) are run whole. Given logits (fp32) are sliced without a copy, and the caller may change
     them.
+
+    Args:
+        head: from hidden states to logits.
+        hidden: what it reads.
+        tile: tokens in a slice; the last slice may be smaller.
+        most: logits in the slices of one yield, unless a single slice has more.
     """
-    if isinstance(head, GivenLogits):
-        for start in range(0, head.vocabulary, tile):
-            yield start, hidden[:, start : start + tile].float()
+    given = isinstance(head, GivenLogits)
+    if not given and type(head) is not nn.Linear:
+        yield 0, head(hidden).float()[:, None]
         return
-    if type(head) is not nn.Linear:
-        yield 0, head(hidden).float()
-        return
-    for start in range(0, head.out_features, tile):
-        bias = None if head.bias is None else head.bias[start : start + tile]
-        yield start, linear(hidden, head.weight[start : start + tile], bias).float()
+    vocabulary = head.vocabulary if given else head.out_features
+    whole = vocabulary // tile * tile
+    together = tile * max(1, most // (len(hidden) * tile))
+    starts = [*range(0, whole, together), whole]
+    spans = list(itertools.pairwise(starts))
+    for start, stop in [*spans, (whole, vocabulary)] if whole < vocabulary else spans:
+        if given:
+            x = hidden[:, start:stop]
+        else:
+            bias = None if head.bias is None else head.bias[start:stop]
+            x = linear(hidden, head.weight[start:stop], bias)
+        yield start, x.float().unflatten(1, (-1, min(tile, stop - start)))
 
 
-def first_largest(x: Float[Tensor, "m v"]) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"]]:
-    """The largest value of each row and its first index.
+def first_largest(
+    x: Float[Tensor, "m t v"],
+) -> tuple[Float[Tensor, "m t"], Int[Tensor, "m t"]]:
+    """The largest value of each slice and its first index.
 
     Groups compete first: CPUs have a fast `amax`, and an `argmax` that is 20 times slower.
     """
-    if x.shape[1] % GROUP:
+    if x.shape[-1] % GROUP:
         top, index = x.max(-1)
         return top, index
-    groups = x.view(len(x), -1, GROUP)
+    groups = x.unflatten(-1, (-1, GROUP))
     top, group = groups.amax(-1).max(-1)
-    own = groups[torch.arange(len(x), device=x.device), group]
+    own = groups.take_along_dim(group[..., None, None], 2)[..., 0, :]
     return top, group * GROUP + own.argmax(-1)
 
 
-def forbid(logits: Float[Tensor, "m v"], start: int, tokens: tuple[int, ...]) -> bool:
-    """Sets the logits of tokens to −∞, in a slice whose first token is `start`.
+def forbid(logits: Float[Tensor, "m t v"], start: int, tokens: tuple[int, ...]) -> bool:
+    """Sets the logits of tokens to −∞, in slices the first token of which is `start`.
 
     Returns:
-        Whether the slice holds any of them.
+        Whether the slices hold any of them.
     """
-    inside = ids_on_device(tokens, start, start + logits.shape[1], logits.device)
+    flat = logits.flatten(1)
+    inside = ids_on_device(tokens, start, start + flat.shape[1], logits.device)
     if len(inside):
-        logits.index_fill_(1, inside, -torch.inf)
+        flat.index_fill_(1, inside, -torch.inf)
     return len(inside) > 0
 
 
@@ -190,16 +208,16 @@ def guided_tiles(
     without: Float[Tensor, "m width"] | None,
     sampling: Sampling,
     never: tuple[int, ...],
-) -> Iterator[tuple[int, Float[Tensor, "m v"]]]:
-    """`tiles` after guidance, without the tokens that are never proposed.
+) -> Iterator[tuple[int, Float[Tensor, "m t v"]]]:
+    """`tiles` after guidance, without the tokens that are never proposed; t of them at once.
 
     One slice of the whole vocabulary where draws are among some tokens only.
     """
     plan = HeadPlan.for_device(hidden.device.type)
     both = hidden if without is None else torch.cat([hidden, without])
-    pieces: Any = tiles(head, both, plan.tile)
+    pieces: Any = tiles(head, both, plan.tile, plan.logits)
     if sampling.restricted:
-        pieces = [(0, torch.cat([x for _, x in pieces], 1))]
+        pieces = [(0, torch.cat([x.flatten(1) for _, x in pieces], 1)[:, None])]
     for start, x in pieces:
         if without is not None:
             x, other = x.chunk(2)
@@ -263,41 +281,46 @@ def best_tokens(
     """
     tops, picks, owns, bests, log_zs, entropies = [], [], [], [], [], []
     for start, x in guided_tiles(head, hidden, without, sampling, rules.never):
+        slices, width = x.shape[1:]
+        first = start + width * torch.arange(slices, device=x.device)
         drawn = x
         if noise is not None:
-            scaled = restrict(x, sampling) if sampling.restricted else x / sampling.temperature
-            drawn = scaled + gumbel(noise(start, x.shape[1]))
+            if sampling.restricted:
+                scaled = restrict(x[:, 0], sampling)[:, None]
+            else:
+                scaled = x / sampling.temperature
+            drawn = scaled + gumbel(noise(start, slices * width)).view_as(x)
         top, pick = first_largest(drawn)
         tops.append(top)
-        picks.append(start + pick)
+        picks.append(first + pick)
         if noise is not None:  # the draw's own logit, which τ and noise have not touched
-            owns.append(x.gather(1, pick[:, None])[:, 0])
+            owns.append(x.gather(2, pick[..., None])[..., 0])
         changed = forbid(x, start, rules.last)
         if k > 1:
-            best = x.topk(min(k, x.shape[1])).values
+            best = x.topk(min(k, width)).values
         elif changed or noise is not None:
             best = x.amax(-1, keepdim=True)
         else:
-            best = top[:, None]
+            best = top[..., None]
         # The largest probability is 1 / Σ exp(x − max): one fast kernel where logsumexp is three.
         p = x.softmax(-1)
-        log_z = best[:, 0] - p.amax(-1).log()
+        log_z = best[..., 0] - p.amax(-1).log()
         # A slice may hold nothing but −∞; NaN (a broken model) must stay NaN, so that it is found.
-        log_zs.append(torch.where(best[:, 0] == -torch.inf, -torch.inf, log_z))
-        bests.append(best)
+        log_zs.append(torch.where(best[..., 0] == -torch.inf, -torch.inf, log_z))
+        bests.append(best.flatten(1))
         if entropy:
             entropies.append(torch.special.entr(p).sum(-1).nan_to_num())
-    winner = torch.stack(tops, 1).argmax(1, keepdim=True)
-    token = torch.stack(picks, 1).gather(1, winner)[:, 0]
-    each = torch.stack(log_zs, 1)
+    winner = torch.cat(tops, 1).argmax(1, keepdim=True)
+    token = torch.cat(picks, 1).gather(1, winner)[:, 0]
+    each = torch.cat(log_zs, 1)
     log_z = each.logsumexp(1, keepdim=True)
     largest = (torch.cat(bests, 1).topk(k).values - log_z).exp()
     own = largest[:, 0]
     if noise is not None:
-        own = (torch.stack(owns, 1).gather(1, winner) - log_z).exp()[:, 0]
+        own = (torch.cat(owns, 1).gather(1, winner) - log_z).exp()[:, 0]
     if not entropy:
         return Choice(token, own, largest, None)
     # Of a mixture of slices: the mean of their entropies, and the entropy of which slice it is.
     share = (each - log_z).exp()
-    whole = (share * torch.stack(entropies, 1)).sum(1) + torch.special.entr(share).sum(1)
+    whole = (share * torch.cat(entropies, 1)).sum(1) + torch.special.entr(share).sum(1)
     return Choice(token, own, largest, whole)
