@@ -16,11 +16,18 @@ GIB = 2**30
 
 
 def free_memory(device: str | torch.device = "cpu") -> int | None:
-    """Bytes that can still be allocated on a device; None where nothing says it."""
+    """Bytes that can still be allocated on a device; None where nothing says it.
+
+    On a CPU what the system could take back counts, within the limit of a container; on a GPU also
+    what PyTorch holds and nothing uses.
+    """
     if not str(device).startswith("cpu"):
+        if not str(device).startswith("cuda"):
+            return None
         import torch
 
-        return torch.cuda.mem_get_info(device)[0] if str(device).startswith("cuda") else None
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + held
     try:
         lines = MEMINFO.read_text(encoding="utf-8").splitlines()
         found = next(int(line.split()[1]) * 1024 for line in lines if "MemAvailable:" in line)
@@ -34,7 +41,9 @@ def free_memory(device: str | torch.device = "cpu") -> int | None:
     return min(found, max(limit - used, 0))
 
 
-def check_memory(wanted: int, what: str, advice: str, device: str | torch.device = "cpu") -> None:
+def check_memory(
+    wanted: int, what: str, advice: str, device: str | torch.device = "cpu"
+) -> int | None:
     """Refuses what cannot fit.
 
     Args:
@@ -42,6 +51,9 @@ def check_memory(wanted: int, what: str, advice: str, device: str | torch.device
         what: the subject of the sentence, for example "the model in DIR".
         advice: what to do.
         device: where it is to be allocated.
+
+    Returns:
+        Bytes that are free; None where nothing says it.
 
     Raises:
         UnmaskError: if more is wanted than is free.
@@ -52,3 +64,4 @@ def check_memory(wanted: int, what: str, advice: str, device: str | torch.device
             f"{what} takes about {wanted / GIB:,.1f} GiB of memory and {free / GIB:,.1f} GiB are "
             f"free on {device}; {advice}"
         )
+    return free

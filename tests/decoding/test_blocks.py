@@ -240,8 +240,8 @@ def test_what_a_block_causal_model_cannot_do_is_refused(monkeypatch):
     with pytest.raises(UnmaskError, match="full attention"):
         decode(model, [[5, 2, 6]], load_policy("confidence:1"), holes=[[1]])
     decode(model, [[5, 6]], load_policy("confidence:1"), max_new_tokens=8, block_length=4)
-    monkeypatch.setattr("unmask.decoding.caching.free_memory", lambda device: 10_000)
-    with pytest.raises(UnmaskError, match=r"2 rows of 64 tokens take up to .* smaller batch_size"):
+    monkeypatch.setattr("unmask.memory.free_memory", lambda device: 10_000)
+    with pytest.raises(UnmaskError, match=r"2 at a time, with canvases of 64 .* batch_size"):
         decode(model, [[5, 6]] * 2, load_policy("confidence:1"), max_new_tokens=60)
 
 

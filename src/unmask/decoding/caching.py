@@ -3,16 +3,12 @@ approximation of Fast-dLLM (Wu et al. 2025), and the exact cache of block-causal
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from unmask.decoding.request import Request, extent_of
-from unmask.errors import UnmaskError
-from unmask.models.base import Model
+from unmask.decoding.request import Request
 from unmask.models.cache import BlockView, CacheView, KeyValues
 from unmask.transfer import to_device
 
@@ -258,54 +254,3 @@ class BlockCaching:
 def padded_keys(end: int) -> int:
     """How many keys a pass takes for positions up to `end`: a multiple of 16, for equal bits."""
     return -(-end // 16) * 16
-
-
-def check_memory(model: Model, request: Request, rows: int, longest: int) -> int:
-    """Refuses a request of a block-causal model beside which the keys and values of all rows in
-    flight cannot fit: rows · longest canvas · bytes a position is the most that they ever take.
-
-    Args:
-        model: the frozen model.
-        request: the new one.
-        rows: how many rows may then be in flight.
-        longest: tokens of the longest canvas so far.
-
-    Returns:
-        Tokens of the longest canvas now.
-
-    Raises:
-        UnmaskError: if there is too little free memory.
-    """
-    longest = max(longest, extent_of(model, request).size)
-    free, whole = free_memory(model.device), rows * padded_keys(longest) * position_bytes(model)
-    if free is not None and whole > free:
-        raise UnmaskError(
-            f"the keys and values of {rows} rows of {longest} tokens take up to "
-            f"{whole / 2**30:.1f} GB and {free / 2**30:.1f} GB are free; give a smaller batch_size "
-            "or max_new_tokens"
-        )
-    return longest
-
-
-def position_bytes(model: Model) -> int:
-    """Bytes of the keys and values of one position, in all layers."""
-    config = model.network.config
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or model.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * width * model.dtype.itemsize
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None if that cannot be said."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    if device.type != "cpu":
-        return None
-    known = Path("/proc/meminfo")
-    if known.exists():  # what the system could free counts too
-        for line in known.read_text(encoding="utf-8").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    if "SC_AVPHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None

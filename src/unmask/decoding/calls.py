@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unmask.decoding.canvas import padded_width
 from unmask.decoding.engine import Engine
+from unmask.decoding.footprint import check_decode, footprint_of, join_footprints
 from unmask.decoding.generation import Generation, Step, count_answer, row_text
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
@@ -260,16 +261,21 @@ def decode_steps(
             None if holes is None else as_tuple("holes", holes[row]),
         )
 
-    sizes = []
+    engine = Engine(model, batch_size, recorder)
+    sizes, footprints = [], {}
     for row in range(n):  # everything is checked before anything runs
         made = request(row)
         check_request(model, made)
         sizes.append((padded_width(model, made.size), made.length, made.size))
+        if sizes[-1] not in footprints:  # rows differ in nothing else
+            footprints[sizes[-1]] = footprint_of(model, made, engine.least)
     # Longest rows first: those side by side are of like length, so little is padded.
     order = sorted(range(n), key=lambda row: -sizes[row][0])
     longest = max(length for _, length, _ in sizes)
+    footprint = join_footprints(list(footprints.values()))
+    check_decode(model, footprint, batch_size, n, recorder is not None)
     warn_of_length(model, max(size for _, _, size in sizes))
-    return run_requests(Engine(model, batch_size, recorder), request, order, longest)
+    return run_requests(engine, request, order, longest)
 
 
 def warn_of_length(model: Model, size: int) -> None:
@@ -317,8 +323,9 @@ def run_requests(
     if engine.recorder is not None:
         engine.recorder.number_rows(numbers)
     text, answer_tokens, left = [], [], 0
-    for row, (buffer, steps) in enumerate(zip(tokens.tolist(), reveal_step.tolist(), strict=True)):
-        asked = request(row)
+    # Row by row: as lists, all at once would take many times the memory of the tensors.
+    for row, (buffer, steps) in enumerate(zip(tokens.cpu(), reveal_step.cpu(), strict=True)):
+        asked, buffer, steps = request(row), buffer.tolist(), steps.tolist()
         text.append(row_text(model, asked, buffer))
         answer_tokens.append(count_answer(model, asked, buffer, steps))
         left += asked.options.max_passes is None and model.mask_id in buffer

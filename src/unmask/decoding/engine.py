@@ -10,14 +10,21 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from unmask.decoding.caching import check_memory
 from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint
+from unmask.decoding.footprint import (
+    ADVICE,
+    decode_bytes,
+    footprint_of,
+    held_bytes,
+    join_footprints,
+)
 from unmask.decoding.generation import Cost, Result, Step, answer_of, find_stop
 from unmask.decoding.proposer import Proposer
 from unmask.decoding.recorder import Recorder
-from unmask.decoding.request import Request, check_request, extent_of
+from unmask.decoding.request import Request, check_request
 from unmask.decoding.schedule import Schedule
 from unmask.errors import UnmaskError
+from unmask.memory import check_memory
 from unmask.models.base import Model
 from unmask.policies.base import Needs, Observation, PolicyLike, decide
 from unmask.rng import RowGenerator
@@ -71,20 +78,23 @@ class Engine:
         if not isinstance(model, Model):
             raise UnmaskError(f"model is {model!r}; give one that load_model returned")
         self.schedule = Schedule(slots)
+        self.least = recorder.needs if recorder else Needs(everywhere=False)
         self.waiting: dict[int, Request] = {}
+        self.granted = 0  # bytes that there was room for when somebody looked
         self._start_afresh(Cost())
         self.submitted = 0
         self._members: tuple[Tensor, list[Actors]] | None = None  # of the rows in flight
 
     def _start_afresh(self, cost: Cost) -> None:
         """A canvas and proposals for no rows yet, so that a long row leaves nothing behind."""
-        least = self.recorder.needs if self.recorder else Needs(everywhere=False)
         self.canvas = Canvas(self.model, self.schedule.slots)
-        self.proposer = Proposer(self.model, self.canvas, least)
+        self.proposer = Proposer(self.model, self.canvas, self.least)
         self.proposer.cost = cost
         self.schedule.free.clear()
-        sizes = [extent_of(self.model, request).size for request in self.waiting.values()]
-        self.longest = max(sizes, default=0)  # tokens of a canvas, where keys and values are kept
+        waiting = self.waiting.values()
+        self.footprint = join_footprints(
+            [footprint_of(self.model, request, self.least) for request in waiting]
+        )
 
     @property
     def idle(self) -> bool:
@@ -109,18 +119,36 @@ class Engine:
             Its ticket: a number, from 0, in the order of submission.
 
         Raises:
-            UnmaskError: if this model cannot answer it, or the keys and values of a block-causal
-                model would take more memory than there is.
+            UnmaskError: if this model cannot answer it, or the rows that may then be in flight
+                would take more memory than there is.
         """
         check_request(self.model, request)
-        if self.model.attention_block is not None:
-            others = len(self.schedule.active) + len(self.schedule.waiting)
-            rows = min(others + 1, self.schedule.slots)
-            self.longest = check_memory(self.model, request, rows, self.longest)
+        self._check_memory(request)
         ticket, self.submitted = self.submitted, self.submitted + 1
         self.waiting[ticket] = request
         self.schedule.submit(ticket)
         return ticket
+
+    def _check_memory(self, request: Request) -> None:
+        """Refuses a request beside which the rows in flight would not fit. What is free is looked
+        up where more may be taken than there was room for at the last look.
+
+        Raises:
+            UnmaskError: as `submit`.
+        """
+        if self.idle:
+            self.granted = 0
+        footprint = self.footprint | footprint_of(self.model, request, self.least)
+        others = len(self.schedule.active) + len(self.schedule.waiting)
+        rows = min(others + 1, self.schedule.slots)
+        wanted = decode_bytes(self.model, footprint, rows)
+        if wanted > self.granted:
+            what = f"decoding {rows} rows side by side, with canvases of {footprint.size} tokens,"
+            held = held_bytes(self.canvas, self.proposer)
+            free = check_memory(max(0, wanted - held), what, ADVICE, self.model.device)
+            # The next look is due when twice as much may be taken, if there is so much.
+            self.granted = 2 * wanted if free is None else min(2 * wanted, free + held)
+        self.footprint = footprint
 
     def cancel(self, ticket: int) -> None:
         """Takes a request out, whether it waits or is in flight; it gives no result.

@@ -9,7 +9,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unmask.decoding.generation import Transitions
-from unmask.policies.base import Needs, Observation, Policy, needs_of
+from unmask.memory import check_memory
+from unmask.policies.base import TENSORS, Needs, Observation, Policy, needs_of
+
+LOOK = 2**26  # bytes: so much more is kept before somebody looks whether there is room
 
 
 @dataclass
@@ -23,6 +26,8 @@ class Recorder:
 
     observer: Policy | None = None
     _parts: list[tuple[Tensor, Observation, Tensor, Tensor]] = field(default_factory=list)
+    _kept: int = 0  # bytes
+    _looked: int = 0  # what they were when somebody looked
 
     @property
     def needs(self) -> Needs:
@@ -36,8 +41,25 @@ class Recorder:
         action: Int[Tensor, "B L"],
         passes: Int[Tensor, " B"],
     ) -> None:
-        """Keeps one step of some rows, which have so many passes behind them."""
+        """Keeps one step of some rows, which have so many passes behind them.
+
+        How many passes rows take is known only when they are done. So the room is looked at again
+        whenever 64 MiB more are kept: putting them together (`transitions`) takes as much again as
+        is kept.
+
+        Raises:
+            UnmaskError: if there is too little.
+        """
         self._parts.append((rows, observation, action, passes))
+        self._kept += observation_bytes(observation) + action.nbytes + 2 * rows.nbytes
+        if self._kept - self._looked >= LOOK:
+            self._looked = self._kept
+            check_memory(
+                self._kept,
+                "putting together the decisions that were recorded so far",
+                "give fewer prompts or rollouts, or a smaller max_new_tokens or max_passes",
+                rows.device,
+            )
 
     def number_rows(self, numbers: Int[Tensor, " N"]) -> None:
         """Replaces the engine's tickets by numbers of the caller's, one for each ticket."""
@@ -57,9 +79,16 @@ class Recorder:
 
     def transitions(self) -> Transitions | None:
         """The decisions in the order taken; None if there are none. The recorder is empty then."""
-        parts, self._parts = self._parts, []
+        parts, self._parts, self._kept, self._looked = self._parts, [], 0, 0
         if not parts:
             return None
         rows, observations, actions, passes = zip(*parts, strict=True)
         observed = Observation.cat(observations)
         return Transitions(torch.cat(rows), observed, torch.cat(actions), torch.cat(passes))
+
+
+def observation_bytes(observation: Observation) -> int:
+    """What the tensors of an observation take."""
+    found = [getattr(observation, name) for name in (*TENSORS, "length")]
+    tensors = [x for x in (*found, *observation.features.values()) if isinstance(x, Tensor)]
+    return sum(tensor.nbytes for tensor in tensors)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions, check_whole
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
@@ -200,12 +201,15 @@ def check_requests(model: Model, plan: EvalPlan, prompts: Prompts) -> None:
     """Refuses what this model cannot be asked, before anything is decoded or written.
 
     Raises:
-        UnmaskError: if the longest prompt is too long, a policy reads more than there is, or the
-            model cannot be decoded with a cache.
+        UnmaskError: if the longest prompt is too long, a policy reads more than there is, the model
+            cannot be decoded with a cache, or a piece would not fit into memory.
     """
     longest = tuple(max(prompts.ids, key=len))
+    answers = min(4 * plan.batch_size, len(prompts.ids))
     for policy in plan.samplers.values():
-        check_request(model, Request(longest, policy, plan.decode))
+        request = Request(longest, policy, plan.decode)
+        check_request(model, request)
+        check_decode(model, footprint_of(model, request), plan.batch_size, answers)
 
 
 def number_list(name: str, values: Any) -> tuple[int, ...]:

@@ -227,6 +227,23 @@ class PolicyNetwork(nn.Module):
         return embedding(row, table.flatten(1)).unflatten(1, (2, 6 * width))
 
 
+def activation_bytes(config: NetworkConfig, trained: bool = False) -> int:
+    """Bytes that the network takes at one moment for each position of a row, in fp32.
+
+    Without gradients these are the residual, queries, keys and values and their rotated copies, the
+    modulators and what they make of the residual (16 width together), the feed-forward layer twice,
+    what is read three times, and hidden states as numbers and normalised. In training all of it is
+    kept (40 width, 4 times the feed-forward layer).
+
+    Args:
+        config: of the network.
+        trained: whether gradients are taken.
+    """
+    width, inner = config.width, config.mlp
+    read = 3 * (config.inputs + 2 * config.context + config.joint) + 2 * config.hidden
+    return 4 * ((40 * width + 4 * inner if trained else 16 * width + 2 * inner) + read)
+
+
 def pick_by_bit(
     bit: Bool[Tensor, "B n"], by_bit: Float[Tensor, "B 2 modulators"]
 ) -> Float[Tensor, "B n modulators"]:

@@ -55,7 +55,7 @@ from unmask.training.front import calibrate
 from unmask.training.phases import Phase, load_phases, phase_of_round
 from unmask.training.report import MetricsLog
 from unmask.training.rewards import Reward
-from unmask.training.session import Session, prepare_session
+from unmask.training.session import Session, check_room, prepare_session
 from unmask.training.update import check_update, update
 
 
@@ -89,6 +89,7 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
         phases = load_phases(config, processes.device)
         session = prepare_session(config, processes, reward)
         state = new_state(session)
+        check_room(session, state.network)
         if resumes and processes.main:
             remove_parts(config.run.out)
         if resumes:
