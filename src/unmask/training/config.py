@@ -22,6 +22,7 @@ from unmask.settings import (
 RewardName = Literal["multiplicative", "additive", "accuracy"]
 ActionName = Literal["bernoulli", "plackett-luce"]
 Transform = Literal["probability", "log-odds"]
+LabelName = Literal["survives", "rejoins", "truth-margin"]
 
 MOST_ROWS = 2**17  # answers of a round, whose decisions are kept until its update
 
@@ -71,7 +72,8 @@ class RolloutConfig:
     """What is tried out in each round."""
 
     rounds: int = at_least(1, 300, 10**6)
-    """Rounds of rollouts and updates."""
+    """Rounds of rollouts and updates; with `from_traces` the most passes over the traces (then 20
+    by default)."""
     prompts: int = at_least(1, 16, 2**14)
     """Prompts a round (groups), on each process."""
     rollouts: int = at_least(2, 8, 2**10)
@@ -223,6 +225,30 @@ class ImitationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceConfig:
+    """Learning from stored traces instead of rollouts."""
+
+    from_traces: str | None = None
+    """Learn from the traces that `unmask record` stored in this directory, without rollouts; model,
+    task and decode options are those of the traces."""
+    label: LabelName = "survives"
+    """Which reveals are called good: survives, the proposal is the final token; rejoins, the decode
+    that follows is right; truth-margin, the worked answer's token wins, learnt as an order."""
+    wrong_weight: float = above(0, 4.0, 1e6)
+    """What a wrong reveal weighs against a good one: larger is slower and more accurate. With
+    `alpha_range` it is divided by α."""
+    trace_batch: int = at_least(1, 256, 2**20)
+    """Steps of the traces in each optimiser step."""
+    held_out: float = above(0, 0.1, 0.9)
+    """Share of the problems that is kept for the held-out loss."""
+    patience: int = at_least(1, 3, 10**6)
+    """Passes over the traces without a smaller held-out loss, after which the run ends."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """How the policy is measured while it learns."""
 
@@ -239,7 +265,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, init=False)
 class TrainConfig:
-    """Train an unmasking policy with GRPO on a frozen model."""
+    """Train an unmasking policy on a frozen model, with GRPO or from stored traces."""
 
     run: RunConfig
     """Where and on what the run takes place. None of it changes the result, and a resumed run may
@@ -258,6 +284,8 @@ class TrainConfig:
     """How the policy's weights follow from a round's decisions."""
     imitation: ImitationConfig
     """The warm start: the first rounds may imitate heuristics."""
+    traces: TraceConfig
+    """Learning from stored traces instead of rollouts."""
     evaluation: EvalConfig
     """How the policy is measured while it learns."""
 
@@ -321,6 +349,7 @@ GROUPS: dict[str, type] = {
     "policy": PolicyConfig,
     "optim": OptimConfig,
     "imitation": ImitationConfig,
+    "traces": TraceConfig,
     "evaluation": EvalConfig,
 }
 DEFAULTS = {name: group_class() for name, group_class in GROUPS.items()}

@@ -17,10 +17,10 @@ from unmask.models import Forward, Model, Sampling
 from unmask.policies.base import Observation, PolicyLike
 from unmask.rng import RowGenerator
 from unmask.tasks import Example, Task
+from unmask.training.traces import RIGHT
 
 LARGEST_TABLE = 2**25  # logits that are held at once where a token's probability is looked up
 JUDGED, PLACE = 101, 102  # streams of random numbers: which steps are judged, and which position
-RIGHT = 0.5  # an answer whose correctness is above this counts as right
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def lay_out(model: Model, prompts: Sequence[list[int]], buffers: Int[Tensor, "B 
         row[len(prompt) : len(prompt) + length] = buffer
     positions = starts[:, None] + torch.arange(length)
     inside = torch.arange(width) < (starts + length)[:, None]
-    return Forward(*(x.to(model.device) for x in (tokens, inside, positions)))
+    device = model.device
+    return Forward(tokens.to(device), inside.to(device), positions.to(device))
 
 
 def probability_of(

@@ -29,6 +29,7 @@ FORMAT = "unmask traces 1"
 MANIFEST = "manifest.json"
 # Log-odds are cut to ±16: fp32 confidences hardly get closer to 0 and 1.
 MOST_LOG_ODDS = 16.0
+RIGHT = 0.5  # an answer whose correctness is above this counts as right
 MOST = 2**31 - 1
 STRICT = ConfigDict(extra="allow", strict=True)
 Whole = Annotated[int, Field(ge=0, le=MOST)]
