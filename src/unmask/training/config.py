@@ -24,6 +24,7 @@ ActionName = Literal["bernoulli", "plackett-luce"]
 Transform = Literal["probability", "log-odds"]
 LabelName = Literal["survives", "rejoins", "truth-margin"]
 
+PAPER_ROUNDS = 936  # of the paper's single epoch over 14,973 prompts, 16 at a time
 MOST_ROWS = 2**17  # answers of a round, whose decisions are kept until its update
 
 
@@ -143,6 +144,9 @@ class PolicyConfig:
     action: ActionName = "bernoulli"
     """Distribution of actions: independent reveals, or positions drawn in order until STOP
     (DPLS)."""
+    preset: Literal["paper"] | None = None
+    """Take what is not given from the paper's own configuration instead of our defaults: network,
+    optimiser and rollouts, with its learning rate scaled to `rounds` (docs/paper-map.md)."""
     start: str | None = None
     """Begin with the weights of this trained policy (directory or Hub repository), whose network
     must be of the same shape."""
@@ -316,7 +320,7 @@ class TrainConfig:
             object.__setattr__(self, name, change_settings(group, inside))
         if self.decode.seed >= 2**32:
             raise UnmaskError(f"seed is {self.decode.seed}; give 0 to {2**32 - 1}")
-        object.__setattr__(self, "_given", frozenset(given))
+        self._take_given(given)
 
     @property
     def given(self) -> frozenset[str]:
@@ -328,8 +332,20 @@ class TrainConfig:
         """The same settings, of which these count as given. For the command line, which makes every
         group whole and knows which options its words named."""
         copy = TrainConfig(**{f.name: getattr(self, f.name) for f in fields(self)})
-        object.__setattr__(copy, "_given", frozenset(names))
+        copy._take_given(names)
         return copy
+
+    def _take_given(self, names: Collection[str]) -> None:
+        """Notes which options were given; the others take the values of the preset, if there is
+        one."""
+        object.__setattr__(self, "_given", frozenset(names))
+        if self.policy.preset is None:
+            return
+        values = paper_settings(self.rollout.rounds, self.decode.block_length)
+        for name in GROUPS:
+            group = getattr(self, name)
+            own = {k: values[k] for k in flat_settings(group) if k in values and k not in names}
+            object.__setattr__(self, name, change_settings(group, own))
 
     def settings(self) -> dict[str, Any]:
         """Every option by its name but where the run is written, as JSON has it."""
@@ -338,6 +354,41 @@ class TrainConfig:
             for name, value in flat_settings(self).items()
             if name not in ("out", "resume")
         }
+
+
+def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
+    """The paper's configuration (§3, App. H) for a run of so many rounds.
+
+    The paper takes ⌈14,973 / 16⌉ = 936 rounds of two optimiser steps at a peak learning rate of
+    3e-5, with 100 steps of warm-up and a cosine. Here the peak is 3e-5 · 936 / rounds, so that the
+    learning rates of all steps have the same sum, and the warm-up is the same share of the run.
+    The evaluation temperature is 0.5 in blocks and 1 in full diffusion.
+    """
+    return {
+        "action": "bernoulli",
+        "transform": "probability",
+        "initial_bias": -2.0,
+        "width": 128,
+        "inputs": 1,
+        "context": False,
+        "joint": False,
+        "hidden": False,
+        "prompts": 16,
+        "rollouts": 8,
+        "fallback": False,
+        "reward": "multiplicative",
+        "dense": 0.0,
+        "lr": 3e-5 * PAPER_ROUNDS / rounds,
+        "warmup": round(50 / PAPER_ROUNDS * rounds),
+        "epochs": 2,
+        "minibatches": 1,
+        "epsilon": 0.5,
+        "scaled": False,
+        "entropy_bonus": 0.0,
+        "weight_decay": 0.1,
+        "max_grad_norm": 0.2,
+        "eval_temperature": 1.0 if block_length is None else 0.5,
+    }
 
 
 GROUPS: dict[str, type] = {

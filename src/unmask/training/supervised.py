@@ -55,7 +55,7 @@ ROUNDS = 20  # passes over the traces at most, where `rounds` is not given
 UNUSED = (
     *("prompts", "rollouts", "experts", "fallback", "reward", "alpha_start", "dense", "warmup"),
     *("epochs", "minibatches", "epsilon", "scaled", "entropy_bonus", "eval_every"),
-    *("imitate", "imitation_rounds", "imitation_lr"),
+    *("imitate", "imitation_rounds", "imitation_lr", "preset"),
 )
 HELD_OUT_STEPS = 8192  # that the held-out loss is measured on at most
 
