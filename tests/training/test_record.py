@@ -14,6 +14,7 @@ from unmask import DecodeOptions, UnmaskError
 from unmask.cli import main
 from unmask.decoding import Recorder, decode
 from unmask.evaluation.plan import EvalPlan
+from unmask.files import read_tensors, write_tensors
 from unmask.policies import load_policy
 from unmask.policies.base import Needs
 from unmask.processes import Processes
@@ -217,8 +218,6 @@ def test_damaged_traces_are_refused(recorded, tmp_path):
     assert "does not exist" in damaged(os.unlink, shard)
 
     def with_row(path):
-        from unmask.files import read_tensors, write_tensors
-
         tensors = {name: value.clone() for name, value in read_tensors(path).items()}
         tensors["row"][0] = 10_000
         write_tensors(path, tensors)
@@ -246,14 +245,39 @@ def test_a_recording_goes_on_with_its_own_settings_only(tiny_dir, tmp_path, caps
     assert len(list((tmp_path / "cut").iterdir())) == 7
 
 
-def test_two_processes_record_what_one_does(tiny_dir, tmp_path):
-    words = ["record", "--model", str(tiny_dir), "--prompts", "9", "--batch-size", "1"]
-    words += ["--max-new-tokens", "6", "--samplers", "threshold:0.5", "--out"]
-    assert main([*words, str(tmp_path / "one")]) == 0
-    launch = "accelerate.commands.launch --cpu --num_processes 2 --num_machines 1"
+RECORD_AND_TRAIN = """
+import sys
+from unmask.cli import main
+model, out = sys.argv[1:]
+words = ["--model", model, "--prompts", "9", "--batch-size", "1", "--max-new-tokens", "6"]
+assert main(["record", *words, "--samplers", "threshold:0.5", "--out", f"{out}/traces"]) == 0
+words = ["--from-traces", f"{out}/traces", "--model", model, "--rounds", "2", "--width", "16"]
+words += ["--trace-batch", "7", "--eval-prompts", "2", "--max-grad-norm", "100"]
+assert main(["train", *words, "--out", f"{out}/run"]) == 0
+"""
+
+
+def test_two_processes_record_and_learn_what_one_does(tiny_dir, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(RECORD_AND_TRAIN)
+    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
     launch += " --main_process_port 0 --mixed_precision no --dynamo_backend no"
-    command = [sys.executable, "-m", *launch.split(), "-m", "unmask.cli", *words]
-    done = subprocess.run([*command, str(tmp_path / "two")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    for path in (tmp_path / "one").glob("shard-*"):
-        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    for name, words in (("one", []), ("two", launch.split())):
+        (tmp_path / name).mkdir()
+        command = [sys.executable, *words, str(script), str(tiny_dir), str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+    shards = sorted((tmp_path / "one" / "traces").glob("shard-*"))
+    assert len(shards) == 6
+    for path in shards:
+        assert path.read_bytes() == (tmp_path / "two" / "traces" / path.name).read_bytes()
+    one, two = (read_tensors(tmp_path / n / "run/last/model.safetensors") for n in ("one", "two"))
+    for name, value in one.items():  # sums over processes are in another order
+        assert (value - two[name]).abs().max() < 2e-3, name
+    rows = [
+        [json.loads(line) for line in (tmp_path / n / "run/metrics.jsonl").read_text().splitlines()]
+        for n in ("one", "two")
+    ]
+    for a, b in zip(*rows, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-3)
+        assert a["held_out_loss"] == pytest.approx(b["held_out_loss"], abs=1e-3)

@@ -208,9 +208,10 @@ def train_from_traces(config: TrainConfig, label: Label | None = None) -> Path:
             remove_parts(out)
         if resumes:
             load_state(state, out, processes.device, config.rollout.rounds)
-        elif processes.main:
+        else:
             measure_loss(lesson, state)  # so that a label that cannot be used leaves nothing
-            write_run(session, None, label)
+            if processes.main:
+                write_run(session, None, label)
     processes.barrier()
     rounds = config.rollout.rounds
     with MetricsLog(out, state.round, rounds, processes.main) as log:
