@@ -132,6 +132,9 @@ def test_a_policy_learns_its_label(traces, tiny_dir, tmp_path):
     right = (policy.logits(steps.observation) > 0) == (only_certain(steps).good > 0.5)
     assert right[eligible].float().mean() > 0.95
     assert policy.metadata["trained"]["from_traces"] == str(traces) and policy.metadata["pareto"]
+    card = (out / "best" / "README.md").read_text(encoding="utf-8")
+    assert f"| traces | {traces} |" in card and "| α |" not in card
+    assert policy.metadata["trained"]["label"].endswith("test_supervised.only_certain")
 
 
 @pytest.mark.parametrize("changes", [{"label": "rejoins"}, {"alpha_range": (0.3, 3.0)}])

@@ -224,7 +224,7 @@ def train_from_traces(config: TrainConfig, label: Label | None = None) -> Path:
             seconds = time.perf_counter() - began
             entry = {"round": state.round, "loss": loss, "held_out_loss": held_out}
             log.write({**entry, "update_seconds": round(seconds, 3)})
-            finish_round(session, state, entry)
+            finish_round(lesson, state, entry)
             log.show({**entry, "update_seconds": seconds})
     for name in ("best", "last") if processes.main else ():
         calibrate(session, out / name)
@@ -236,15 +236,18 @@ def is_exhausted(state: TrainState, patience: int) -> bool:
     return state.round - state.evaluated >= patience
 
 
-def finish_round(session: Session, state: TrainState, entry: dict[str, Any]) -> None:
+def finish_round(lesson: Lesson, state: TrainState, entry: dict[str, Any]) -> None:
     """Saves the policy, as `best` too where its held-out loss is the smallest so far, and the
     checkpoint. Its `evaluated` is the round of the smallest."""
     better = -entry["held_out_loss"] > state.best
     if better:
         state.best, state.evaluated = -entry["held_out_loss"], state.round
+    session = lesson.session
     if session.processes.main:
         out = session.config.run.out
         policy = deployed_policy(session, state.network, entry)
+        trained = {**policy.metadata["trained"], "label": lesson.name}  # perhaps the caller's own
+        policy = replace(policy, metadata={**policy.metadata, "trained": trained})
         for name in ("best", "last") if better else ("last",):
             policy.save_pretrained(out / name)
         save_state(state, out)
