@@ -33,6 +33,8 @@ TRAIN = ("--rounds", "3", "--prompts", "2", "--rollouts", "2", "--width", "16", 
 TRAIN = (*TRAIN, "--dense", "1", "--eval-every", "2", "--save-every", "1", "--eval-prompts", "2")
 EVALUATE = ("--samplers", "threshold:0.9", "random:4", "--prompts", "24", "--batch-size", "1")
 EVALUATE = (*EVALUATE, "--pass-k", "1", *SMALL)
+RECORD = ("--samplers", "threshold:0.9", "--prompts", "6", "--batch-size", "1", "--judge", "1")
+RECORD = (*RECORD, "--max-new-tokens", "6")
 PRETRAIN = ("--steps", "4", "--save-every", "2", "--layers", "1", "--width", "32", "--heads", "2")
 PRETRAIN = (*PRETRAIN, "--batch-size", "4")
 GENERATE = ("7 a +5 b *3 =", "3 a *3 b -1 =", *SMALL)
@@ -60,6 +62,10 @@ CASES = {
         ("evaluate", "--out", "OUT", *EVALUATE),
         ("evaluate", "--out", "OUT", *EVALUATE, "--resume"),
     ),
+    "record": Case(
+        ("record", "--out", "OUT", *RECORD),
+        ("record", "--out", "OUT", *RECORD, "--resume"),
+    ),
     "pretrain": Case(
         ("pretrain", "--out", "OUT", *PRETRAIN),
         ("pretrain", "--out", "OUT", *PRETRAIN, "--resume"),
@@ -71,7 +77,14 @@ CASES = {
     "push": Case(("push", "OUT", "somebody/policy"), ("push", "OUT", "somebody/policy")),
 }
 # A few operations of the start, of a write and of the end, for a test of seconds.
-SHORT = {"train": [2, 60], "evaluate": [3], "pretrain": [30], "generate": [0, 1], "push": [0]}
+SHORT = {
+    "train": [2, 60],
+    "evaluate": [3],
+    "record": [1, 5],
+    "pretrain": [30],
+    "generate": [0, 1],
+    "push": [0],
+}
 NEEDS_DIRECTORY = ("generate", "push")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MOVES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
@@ -327,11 +340,13 @@ def main() -> int:
     import unmask.cli.evaluate
     import unmask.cli.generate
     import unmask.cli.pretrain
+    import unmask.cli.record
     import unmask.cli.train
     import unmask.evaluation
     import unmask.models.load
     import unmask.pretraining.run
     import unmask.tasks
+    import unmask.training.record
     import unmask.training.trainer  # noqa: F401
 
     torch.set_num_threads(1)

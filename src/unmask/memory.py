@@ -1,7 +1,9 @@
-"""What a request takes in memory, against what there is: refused before it is allocated."""
+"""What a request takes in memory or on disk, against what there is: refused before it is
+allocated or written."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,3 +67,37 @@ def check_memory(
             f"free on {device}; {advice}"
         )
     return free
+
+
+def free_disk(path: Path) -> int:
+    """Bytes that can still be written where a path is, or will be."""
+    there = next(each for each in (path.absolute(), *path.absolute().parents) if each.exists())
+    return shutil.disk_usage(there).free
+
+
+def check_disk(wanted: int, what: str, advice: str, path: Path) -> None:
+    """Refuses what the disk cannot hold.
+
+    Args:
+        wanted: bytes.
+        what: the subject of the sentence, for example "the traces in DIR".
+        advice: what to do.
+        path: where it is to be written; it need not exist yet.
+
+    Raises:
+        UnmaskError: if more is wanted than is free.
+    """
+    free = free_disk(path)
+    if wanted > free:
+        raise UnmaskError(
+            f"{what} may take {describe_size(wanted)} and {describe_size(free)} are free there; "
+            f"{advice}"
+        )
+
+
+def describe_size(size: int) -> str:
+    """A number of bytes in words."""
+    for unit, name in ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size >= unit / 10:
+            return f"{size / unit:,.1f} {name}"
+    return f"{size} bytes"

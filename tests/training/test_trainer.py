@@ -16,7 +16,8 @@ from tests.training.runs import (
     read_metrics,
     tiny_run,
 )
-from unmask import TrainConfig, UnmaskError, train
+from unmask import TrainConfig, UnmaskError, load_policy, train
+from unmask.cli import main
 from unmask.files import read_tensors
 
 
@@ -280,3 +281,18 @@ def test_rounds_without_signal_leave_every_weight_alone(tmp_path, tiny_dir):
     )
     assert {entry["silent"] for entry in read_metrics(run)} == {1.0}
     assert not [name for name in read_tensors(run / "checkpoint.safetensors") if "/step" in name]
+
+
+def test_the_preset_on_the_command_line_is_written_down(tiny_dir, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "--preset", "paper", "--width", "16", "--rounds", "2", "--out", str(out)]
+    words += ["--model", str(tiny_dir), "--max-new-tokens", "6", "--prompts", "2"]
+    assert main([*words, "--rollouts", "2", "--eval-prompts", "2"]) == 0
+    started = json.loads((out / "run.json").read_text())
+    settings = started["settings"]
+    assert settings["preset"] == "paper" and "--preset paper" in started["provenance"]["command"]
+    assert (settings["width"], settings["epsilon"], settings["minibatches"]) == (16, 0.5, 1)
+    assert settings["lr"] == pytest.approx(3e-5 * 936 / 2)
+    assert load_policy(out / "last").network.config.transform == "probability"
+    assert main(["train", "--resume", str(out)]) == 0
+    assert json.loads((out / "run.json").read_text()) == started

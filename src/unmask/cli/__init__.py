@@ -23,7 +23,8 @@ from unmask.errors import UnmaskError
 COMMANDS = {
     "demo": "train policies on an embedded model, compare them with heuristics (the main job)",
     "generate": "answer prompts; with --show, watch the canvas fill",
-    "train": "train an unmasking policy with GRPO",
+    "train": "train an unmasking policy, with GRPO or from stored traces",
+    "record": "store every step of decodes of training problems, to train policies from",
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "compare": "test whether two samplers differ on the same prompts (paired bootstrap)",
     "compare-fronts": "test whether one front is above another, over which range of passes",

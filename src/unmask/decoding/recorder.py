@@ -20,11 +20,12 @@ class Recorder:
     """Keeps every decision: what was seen and what was revealed.
 
     Attributes:
-        observer: what this policy reads is recorded too, although another one decides; used when an
-            expert's rollout trains it. None records what the deciding policy reads.
+        observer: what this policy reads, or what such needs name, is recorded too, although another
+            one decides; used when an expert's rollout trains it. None records what the deciding
+            policy reads.
     """
 
-    observer: Policy | None = None
+    observer: Policy | Needs | None = None
     _parts: list[tuple[Tensor, Observation, Tensor, Tensor]] = field(default_factory=list)
     _kept: int = 0  # bytes
     _looked: int = 0  # what they were when somebody looked
@@ -32,6 +33,8 @@ class Recorder:
     @property
     def needs(self) -> Needs:
         """Observations are recorded at all positions, whatever the policy that decides reads."""
+        if isinstance(self.observer, Needs):
+            return self.observer
         return needs_of(self.observer) if self.observer is not None else Needs()
 
     def record(

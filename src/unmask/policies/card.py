@@ -46,12 +46,15 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     """
     trained, metrics = metadata.get("trained") or {}, metadata.get("metrics") or {}
     block_length = trained.get("block_length") or ("full diffusion" if trained else None)
+    from_traces = trained.get("from_traces")  # then there was no reward, and so no α
     facts = {
         "model": trained.get("model"),
         "task": trained.get("task"),
         "L": metadata.get("length"),
         "block length": block_length,
-        "α": trained.get("alpha"),
+        "α": None if from_traces and not trained.get("alpha_range") else trained.get("alpha"),
+        "traces": from_traces,
+        "label": trained.get("label") if from_traces else None,
         "seed": trained.get("seed"),
         "rounds": f"{metrics.get('round', '?')} of {trained['rounds']}"
         if "rounds" in trained

@@ -32,7 +32,8 @@ from unmask.models.head import CONFIDENCE_RULE
 from unmask.policies import LearnedPolicy, PolicyNetwork
 from unmask.settings import change_settings, flat_settings
 from unmask.training.config import TrainConfig
-from unmask.training.rewards import Reward, name_reward
+from unmask.training.labels import Label
+from unmask.training.rewards import Reward, name_function
 from unmask.training.session import Session, new_network
 
 # What may differ when a run is resumed: it changes where, on what and how fast a run takes place,
@@ -48,6 +49,7 @@ class StartedRun(TypedDict):
 
     settings: dict[str, Any]
     reward_function: NotRequired[str | None]
+    label_function: NotRequired[str | None]
 
 
 @dataclass
@@ -162,28 +164,31 @@ def claim_directory(path: Path | None) -> Iterator[None]:
         raise
 
 
-def write_run(session: Session, custom: Reward | None) -> None:
-    """Writes run.json: settings, the name of a custom reward function, and provenance. A resumed
-    run keeps the file that it was started with."""
+def write_run(session: Session, custom: Reward | None, label: Label | None = None) -> None:
+    """Writes run.json: settings, the names of custom reward and label functions, and provenance. A
+    resumed run keeps the file that it was started with."""
     config = session.config
     write_json(
         config.run.out / "run.json",
         {
             "settings": config.settings(),
-            "reward_function": None if custom is None else name_reward(custom),
+            "reward_function": None if custom is None else name_function(custom),
+            "label_function": None if label is None else name_function(label),
             "confidence": CONFIDENCE_RULE,
             "provenance": provenance(session.processes.device, session.model.dtype),
         },
     )
 
 
-def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainConfig:
+def resume_config(
+    config: TrainConfig, custom: Reward | None = None, label: Label | None = None
+) -> TrainConfig:
     """The settings of the run directory `config.run.resume`, with those of the given options that a
     resumed run may change.
 
     Raises:
-        UnmaskError: if it is not a run directory, or an option or reward function was given that
-            contradicts the run.
+        UnmaskError: if it is not a run directory, or an option, reward or label function was given
+            that contradicts the run.
     """
     directory = config.run.resume
     assert directory is not None, "only a run that is resumed has saved settings"
@@ -221,7 +226,8 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
             f"out is {config.run.out}, but a resumed run goes on in its own directory "
             f"({directory}); leave out the option"
         )
-    check_reward(saved, custom, directory)
+    check_function(saved, "reward", custom, directory)
+    check_function(saved, "label", label, directory)
     if loaded.decode.temperature > 0 and saved.get("confidence") != CONFIDENCE_RULE:
         raise UnmaskError(
             f"{directory} was started by a version whose confidences above temperature 0 were the "
@@ -231,18 +237,20 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
     return change_settings(loaded, changed | {"out": directory, "resume": directory})
 
 
-def check_reward(saved: dict[str, Any], custom: Reward | None, directory: Path) -> None:
-    """Refuses another reward function than the one a run was started with. Runs of older versions
-    did not record it, so they take any.
+def check_function(
+    saved: dict[str, Any], what: str, custom: Reward | Label | None, directory: Path
+) -> None:
+    """Refuses another reward or label function than the one a run was started with. Runs of older
+    versions did not record it, so they take any.
 
     Raises:
         UnmaskError: naming both.
     """
-    if "reward_function" not in saved:
+    if f"{what}_function" not in saved:
         return
-    before, now = saved["reward_function"], None if custom is None else name_reward(custom)
+    before, now = saved[f"{what}_function"], None if custom is None else name_function(custom)
     if before != now:
-        was = f"the reward function {before}" if before else "no reward function of its own"
+        was = f"the {what} function {before}" if before else f"no {what} function of its own"
         given = f"{now} was given" if now else "none was given"
-        do = f"give train() reward={before.split('.')[-1]}" if before else "leave reward out"
+        do = f"give train() {what}={before.split('.')[-1]}" if before else f"leave {what} out"
         raise UnmaskError(f"{directory} was started with {was}, and {given}; {do}")

@@ -22,7 +22,9 @@ from unmask.settings import (
 RewardName = Literal["multiplicative", "additive", "accuracy"]
 ActionName = Literal["bernoulli", "plackett-luce"]
 Transform = Literal["probability", "log-odds"]
+LabelName = Literal["survives", "rejoins", "truth-margin"]
 
+PAPER_ROUNDS = 936  # of the paper's single epoch over 14,973 prompts, 16 at a time
 MOST_ROWS = 2**17  # answers of a round, whose decisions are kept until its update
 
 
@@ -71,7 +73,8 @@ class RolloutConfig:
     """What is tried out in each round."""
 
     rounds: int = at_least(1, 300, 10**6)
-    """Rounds of rollouts and updates."""
+    """Rounds of rollouts and updates; with `from_traces` the most passes over the traces (then 20
+    by default)."""
     prompts: int = at_least(1, 16, 2**14)
     """Prompts a round (groups), on each process."""
     rollouts: int = at_least(2, 8, 2**10)
@@ -141,6 +144,9 @@ class PolicyConfig:
     action: ActionName = "bernoulli"
     """Distribution of actions: independent reveals, or positions drawn in order until STOP
     (DPLS)."""
+    preset: Literal["paper"] | None = None
+    """Take what is not given from the paper's own configuration instead of our defaults: network,
+    optimiser and rollouts, with its learning rate scaled to `rounds` (docs/paper-map.md)."""
     start: str | None = None
     """Begin with the weights of this trained policy (directory or Hub repository), whose network
     must be of the same shape."""
@@ -223,6 +229,30 @@ class ImitationConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceConfig:
+    """Learning from stored traces instead of rollouts."""
+
+    from_traces: str | None = None
+    """Learn from the traces that `unmask record` stored in this directory, without rollouts; model,
+    task and decode options are those of the traces."""
+    label: LabelName = "survives"
+    """Which reveals are called good: survives, the proposal is the final token; rejoins, the decode
+    that follows is right; truth-margin, the worked answer's token wins, learnt as an order."""
+    wrong_weight: float = above(0, 4.0, 1e6)
+    """What a wrong reveal weighs against a good one: larger is slower and more accurate. With
+    `alpha_range` it is divided by α."""
+    trace_batch: int = at_least(1, 256, 2**20)
+    """Steps of the traces in each optimiser step."""
+    held_out: float = above(0, 0.1, 0.9)
+    """Share of the problems that is kept for the held-out loss."""
+    patience: int = at_least(1, 3, 10**6)
+    """Passes over the traces without a smaller held-out loss, after which the run ends."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalConfig:
     """How the policy is measured while it learns."""
 
@@ -239,7 +269,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, init=False)
 class TrainConfig:
-    """Train an unmasking policy with GRPO on a frozen model."""
+    """Train an unmasking policy on a frozen model, with GRPO or from stored traces."""
 
     run: RunConfig
     """Where and on what the run takes place. None of it changes the result, and a resumed run may
@@ -258,6 +288,8 @@ class TrainConfig:
     """How the policy's weights follow from a round's decisions."""
     imitation: ImitationConfig
     """The warm start: the first rounds may imitate heuristics."""
+    traces: TraceConfig
+    """Learning from stored traces instead of rollouts."""
     evaluation: EvalConfig
     """How the policy is measured while it learns."""
 
@@ -288,7 +320,7 @@ class TrainConfig:
             object.__setattr__(self, name, change_settings(group, inside))
         if self.decode.seed >= 2**32:
             raise UnmaskError(f"seed is {self.decode.seed}; give 0 to {2**32 - 1}")
-        object.__setattr__(self, "_given", frozenset(given))
+        self._take_given(given)
 
     @property
     def given(self) -> frozenset[str]:
@@ -300,8 +332,20 @@ class TrainConfig:
         """The same settings, of which these count as given. For the command line, which makes every
         group whole and knows which options its words named."""
         copy = TrainConfig(**{f.name: getattr(self, f.name) for f in fields(self)})
-        object.__setattr__(copy, "_given", frozenset(names))
+        copy._take_given(names)
         return copy
+
+    def _take_given(self, names: Collection[str]) -> None:
+        """Notes which options were given; the others take the values of the preset, if there is
+        one."""
+        object.__setattr__(self, "_given", frozenset(names))
+        if self.policy.preset is None:
+            return
+        values = paper_settings(self.rollout.rounds, self.decode.block_length)
+        for name in GROUPS:
+            group = getattr(self, name)
+            own = {k: values[k] for k in flat_settings(group) if k in values and k not in names}
+            object.__setattr__(self, name, change_settings(group, own))
 
     def settings(self) -> dict[str, Any]:
         """Every option by its name but where the run is written, as JSON has it."""
@@ -310,6 +354,41 @@ class TrainConfig:
             for name, value in flat_settings(self).items()
             if name not in ("out", "resume")
         }
+
+
+def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
+    """The paper's configuration (§3, App. H) for a run of so many rounds.
+
+    The paper takes ⌈14,973 / 16⌉ = 936 rounds of two optimiser steps at a peak learning rate of
+    3e-5, with 100 steps of warm-up and a cosine. Here the peak is 3e-5 · 936 / rounds, so that the
+    learning rates of all steps have the same sum, and the warm-up is the same share of the run.
+    The evaluation temperature is 0.5 in blocks and 1 in full diffusion.
+    """
+    return {
+        "action": "bernoulli",
+        "transform": "probability",
+        "initial_bias": -2.0,
+        "width": 128,
+        "inputs": 1,
+        "context": False,
+        "joint": False,
+        "hidden": False,
+        "prompts": 16,
+        "rollouts": 8,
+        "fallback": False,
+        "reward": "multiplicative",
+        "dense": 0.0,
+        "lr": 3e-5 * PAPER_ROUNDS / rounds,
+        "warmup": round(50 / PAPER_ROUNDS * rounds),
+        "epochs": 2,
+        "minibatches": 1,
+        "epsilon": 0.5,
+        "scaled": False,
+        "entropy_bonus": 0.0,
+        "weight_decay": 0.1,
+        "max_grad_norm": 0.2,
+        "eval_temperature": 1.0 if block_length is None else 0.5,
+    }
 
 
 GROUPS: dict[str, type] = {
@@ -321,6 +400,7 @@ GROUPS: dict[str, type] = {
     "policy": PolicyConfig,
     "optim": OptimConfig,
     "imitation": ImitationConfig,
+    "traces": TraceConfig,
     "evaluation": EvalConfig,
 }
 DEFAULTS = {name: group_class() for name, group_class in GROUPS.items()}

@@ -114,6 +114,8 @@ class MetricsLog:
                 ("NFE", "nfe", "4.1f"),
                 ("entropy", "entropy", "4.1f"),
                 ("no signal", "silent", ".2f"),
+                ("loss", "loss", ".4f"),
+                ("held out", "held_out_loss", ".4f"),
             )
             if name in entry
         )

@@ -36,9 +36,11 @@ from typing import Any
 
 import torch
 
+from unmask.errors import UnmaskError
 from unmask.files import remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
+from unmask.settings import flat_settings
 from unmask.training.alpha import alpha_grid
 from unmask.training.checkpoint import (
     TrainState,
@@ -52,14 +54,16 @@ from unmask.training.checkpoint import (
 )
 from unmask.training.config import TrainConfig
 from unmask.training.front import calibrate
+from unmask.training.labels import Label
 from unmask.training.phases import Phase, load_phases, phase_of_round
 from unmask.training.report import MetricsLog
 from unmask.training.rewards import Reward
 from unmask.training.session import Session, check_room, prepare_session
+from unmask.training.supervised import train_from_traces
 from unmask.training.update import check_update, update
 
 
-def train(config: TrainConfig, reward: Reward | None = None) -> Path:
+def train(config: TrainConfig, reward: Reward | None = None, label: Label | None = None) -> Path:
     """Trains a policy; also what `unmask train` runs.
 
     All that is random is drawn from (seed, round, process), and the checkpoint is one file that is
@@ -70,6 +74,8 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
         config: the settings.
         reward: your own function of (correctness [N], NFE [N], L, α) instead of the setting
             `reward`. The run records its name, and resuming asks for it again.
+        label: with `from_traces`, your own function of `TraceSteps` that says which reveals are
+            good (unmask.training.labels), instead of the setting `label`.
 
     Returns:
         The run directory: `best` and `last` (policy directories), `metrics.jsonl`, `run.json`,
@@ -83,7 +89,12 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
         >>> train(TrainConfig(out=Path("runs/first"), alpha=3.0))
     """
     resumes = config.run.resume is not None
-    config = resume_config(config, reward) if resumes else config
+    config = resume_config(config, reward, label) if resumes else config
+    if config.traces.from_traces is not None:
+        if reward is not None:
+            raise UnmaskError("a reward was given with from_traces, which has none; leave it out")
+        return train_from_traces(config, label)
+    check_trace_options(config, label)
     processes = Processes.join(config.run.device)
     with claim_directory(config.run.out if processes.main and not resumes else None):
         phases = load_phases(config, processes.device)
@@ -111,6 +122,20 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
     for name in ("best", "last") if processes.main else ():
         calibrate(session, config.run.out / name)
     return config.run.out
+
+
+def check_trace_options(config: TrainConfig, label: Label | None) -> None:
+    """Refuses what is for learning from traces only.
+
+    Raises:
+        UnmaskError: naming the options.
+    """
+    given = config.given & flat_settings(config.traces).keys() - {"from_traces"}
+    if config.run.resume is None and (given or label is not None):
+        raise UnmaskError(
+            f"{', '.join(sorted(given)) or 'label'} was given without from_traces; name a "
+            "directory that `unmask record` wrote, or leave it out"
+        )
 
 
 def check_policies(state: TrainState, session: Session) -> None:
