@@ -33,6 +33,7 @@ FLOORS = (
     },
     {"models", "policies"},
     {"decoding"},
+    {"scoring"},
     {"tasks"},
     {"evaluation"},
     {"training", "pretraining"},

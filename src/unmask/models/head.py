@@ -301,3 +301,33 @@ def best_tokens(
     share = (each - log_z).exp()
     whole = (share * torch.stack(entropies, 1)).sum(1) + torch.special.entr(share).sum(1)
     return Choice(token, own, largest, whole)
+
+
+def log_probs_of(
+    head: Any,
+    hidden: Float[Tensor, "m width"],
+    targets: Int[Tensor, " m"],
+    never: tuple[int, ...] = (),
+) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"]]:
+    """The log-probability (fp32, nats, at τ = 1) of a given token at each of m positions, and the
+    most probable token; in slices of the vocabulary, as `best_tokens`.
+
+    Args:
+        head: from hidden states to logits.
+        hidden: what it reads.
+        targets: the tokens.
+        never: tokens without probability.
+    """
+    own, log_zs, tops, picks = torch.full_like(hidden[:, 0], -torch.inf).float(), [], [], []
+    for start, x in guided_tiles(head, hidden, None, GREEDY, never):
+        place = targets - start
+        within = (place >= 0) & (place < x.shape[1])
+        found = x.gather(1, place.clamp(0, x.shape[1] - 1)[:, None])[:, 0]
+        own = torch.where(within, found, own)
+        log_zs.append(x.logsumexp(1))
+        top, pick = first_largest(x)
+        tops.append(top)
+        picks.append(start + pick)
+    winner = torch.stack(tops, 1).argmax(1, keepdim=True)
+    best = torch.stack(picks, 1).gather(1, winner)[:, 0]
+    return own - torch.stack(log_zs, 1).logsumexp(1), best
