@@ -23,6 +23,7 @@ from unmask.errors import UnmaskError
 COMMANDS = {
     "demo": "train policies on an embedded model, compare them with heuristics (the main job)",
     "generate": "answer prompts; with --show, watch the canvas fill",
+    "score": "measure how likely a model finds continuations of prompts (log-likelihoods)",
     "train": "train an unmasking policy with GRPO",
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "compare": "test whether two samplers differ on the same prompts (paired bootstrap)",
