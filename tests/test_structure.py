@@ -13,6 +13,7 @@ PUBLIC_FACES = {
     "decode_steps",
     "evaluate",
     "load_model",
+    "Model.proposal",
     "reveal",
     "UnmaskScheduler.step",
     "UnmaskLM.__init__",

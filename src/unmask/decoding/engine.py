@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unmask.decoding.caching import check_memory
 from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint
+from unmask.decoding.constraints import check_limits
 from unmask.decoding.generation import Cost, Result, Step, answer_of, find_stop
 from unmask.decoding.proposer import Proposer
 from unmask.decoding.recorder import Recorder
@@ -113,6 +114,7 @@ class Engine:
                 model would take more memory than there is.
         """
         check_request(self.model, request)
+        check_limits(self.model, request)
         if self.model.attention_block is not None:
             others = len(self.schedule.active) + len(self.schedule.waiting)
             rows = min(others + 1, self.schedule.slots)
@@ -164,6 +166,9 @@ class Engine:
         early = any(self.canvas.requests[s].options.stop_at_eos for s in self.schedule.active)
         action, proposals = self.canvas.spread(rows, action), self.canvas.spread(rows, proposals)
         confidence = self.canvas.spread(rows, self.proposer.confidence[rows][..., 0])
+        if self.proposer.constraints is not None:
+            shown = (proposals, confidence)
+            action = self.proposer.constraints.settle(self.canvas, rows, action, shown)
         revealed = self.canvas.reveal(rows, action, proposals, early)
         revealed = replace(revealed, going=revealed.going & finite)
         going, moved, broken = self._look(rows, revealed, finite)

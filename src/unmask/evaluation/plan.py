@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from unmask.decoding.constraints import check_limits
 from unmask.decoding.options import DecodeOptions, check_whole
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
@@ -205,7 +206,9 @@ def check_requests(model: Model, plan: EvalPlan, prompts: Prompts) -> None:
     """
     longest = tuple(max(prompts.ids, key=len))
     for policy in plan.samplers.values():
-        check_request(model, Request(longest, policy, plan.decode))
+        request = Request(longest, policy, plan.decode)
+        check_request(model, request)
+        check_limits(model, request)
 
 
 def number_list(name: str, values: Any) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from unmask.models.head import (
     GREEDY,
     HeadPlan,
     Sampling,
+    TokenMask,
     TokenRules,
     best_tokens,
     ids_on_device,
@@ -361,6 +362,7 @@ class Model:
         needed: Bool[Tensor, "B n"] | None = None,
         count: int | None = None,
         generator: Uniform | None = None,
+        allowed: Callable[[Tensor, Tensor], TokenMask] | None = None,
     ) -> Proposal:
         """Tokens and confidences from hidden states; the head runs on the needed positions only,
         and probabilities are fp32.
@@ -378,6 +380,8 @@ class Model:
                 is the mask token, and confidence and features are 0.
             count: how many are needed, where the host knows it; else it waits to see.
             generator: draws for τ > 0, one key a row.
+            allowed: which tokens may stand where: a function of rows and positions, int64 [m] each.
+                Probabilities are among these tokens. None allows all.
 
         Returns:
             A `Proposal`; confidence and features are those of the model at τ = 1.
@@ -397,7 +401,6 @@ class Model:
         }
         ends = self.eos_ids if sampling.eos == "last" else ()
         never = self.never_ids + (self.eos_ids if sampling.eos == "never" else ())
-        rules = TokenRules(never, ends)
         plan = HeadPlan.for_device(hidden.device.type)
         tile = self.vocabulary if sampling.restricted else min(plan.tile, self.vocabulary)
         most = plan.drawn if sampling.temperature > 0 else plan.logits
@@ -409,7 +412,7 @@ class Model:
                 hidden[at],
                 without=None if without is None else without[at],
                 sampling=sampling,
-                rules=rules,
+                rules=TokenRules(never, ends, None if allowed is None else allowed(*at)),
                 k=max(k, 2 if "margin" in needs else 1),
                 entropy="entropy" in needs,
                 noise=None if generator is None else self.noise(generator, at, sampling),

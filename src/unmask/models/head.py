@@ -18,6 +18,9 @@ from unmask.transfer import to_device
 # What confidences are above temperature 0. Results and runs record it: until this rule they were
 # the largest probability, whatever token was drawn.
 CONFIDENCE_RULE = "probability of the drawn token"
+# Which tokens of a slice of the vocabulary may stand at each of m positions: a function of the
+# slice's first token and how many it has, which gives bool [m, that many].
+TokenMask = Callable[[int, int], Tensor]
 GROUP = 64  # tokens among which the largest logit is looked for first
 
 
@@ -56,10 +59,12 @@ class TokenRules:
     Attributes:
         never: they have no probability and are not proposed.
         last: they may be proposed, but are left out of the probabilities.
+        allowed: the tokens that have probability at each position; None is every token.
     """
 
     never: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
+    allowed: TokenMask | None = None
 
 
 @dataclass(frozen=True)
@@ -189,9 +194,9 @@ def guided_tiles(
     hidden: Float[Tensor, "m width"],
     without: Float[Tensor, "m width"] | None,
     sampling: Sampling,
-    never: tuple[int, ...],
+    rules: TokenRules,
 ) -> Iterator[tuple[int, Float[Tensor, "m v"]]]:
-    """`tiles` after guidance, without the tokens that are never proposed.
+    """`tiles` after guidance, without the tokens that are never proposed or not allowed.
 
     One slice of the whole vocabulary where draws are among some tokens only.
     """
@@ -204,7 +209,9 @@ def guided_tiles(
         if without is not None:
             x, other = x.chunk(2)
             x = other + (sampling.cfg_scale + 1) * (x - other)
-        forbid(x, start, never)
+        forbid(x, start, rules.never)
+        if rules.allowed is not None:
+            x.masked_fill_(~rules.allowed(start, x.shape[1]), -torch.inf)
         yield start, x
 
 
@@ -262,7 +269,7 @@ def best_tokens(
         noise: for τ > 0, uniform numbers [m, n] for the tokens from an id on: `noise(id, n)`.
     """
     tops, picks, owns, bests, log_zs, entropies = [], [], [], [], [], []
-    for start, x in guided_tiles(head, hidden, without, sampling, rules.never):
+    for start, x in guided_tiles(head, hidden, without, sampling, rules):
         drawn = x
         if noise is not None:
             scaled = restrict(x, sampling) if sampling.restricted else x / sampling.temperature
@@ -319,7 +326,7 @@ def log_probs_of(
         never: tokens without probability.
     """
     own, log_zs, tops, picks = torch.full_like(hidden[:, 0], -torch.inf).float(), [], [], []
-    for start, x in guided_tiles(head, hidden, None, GREEDY, never):
+    for start, x in guided_tiles(head, hidden, None, GREEDY, TokenRules(never)):
         place = targets - start
         within = (place >= 0) & (place < x.shape[1])
         found = x.gather(1, place.clamp(0, x.shape[1] - 1)[:, None])[:, 0]

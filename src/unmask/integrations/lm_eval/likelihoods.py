@@ -53,7 +53,7 @@ def score_texts(lm: UnmaskLM, texts: Sequence[Text]) -> list[Likelihood]:
 def decodes_as(lm: UnmaskLM, texts: Sequence[Text]) -> tuple[list[bool], int]:
     """Whether the policy, greedily, writes just the scored tokens; and the passes that took."""
     engine = Engine(lm.model, lm.batch_size)
-    options = replace(lm.options, temperature=0.0, stop=(), max_new_tokens=None)
+    options = replace(lm.options, temperature=0.0, stop=(), choices=(), max_new_tokens=None)
     for text in texts:
         own = options.with_length(len(text.places))
         if lm.model.attention_block is not None:

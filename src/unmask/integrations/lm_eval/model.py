@@ -106,7 +106,10 @@ class UnmaskLM(LM):
         self.model = load_model(model, device=self._device, dtype=getattr(torch, dtype))
         self.policy = load_policy(policy, device=self.model.device)
         shortest = (self.model.eos_ids[0],)  # the tasks' prompts are not known yet
-        check_request(self.model, Request(shortest, self.policy, self.options.with_length(1)))
+        check_request(
+            self.model,
+            Request(shortest, self.policy, replace(self.options, choices=()).with_length(1)),
+        )
         self.batch_size = int(batch_size)
         self.described = {
             "unmask_model": str(model),
