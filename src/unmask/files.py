@@ -52,8 +52,13 @@ BITS = {
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 file so that a kill at any moment leaves the old one or the new one, never a
     part."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """`write_text` of bytes."""
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(data)
     os.replace(part, path)
 
 

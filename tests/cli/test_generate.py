@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -301,7 +302,7 @@ def test_several_samples_of_each_prompt(tmp_path):
     assert [{**record, "sample": 0} for record in ones] == [four[0], four[4]]
 
 
-def test_a_name_that_ends_in_csv_is_a_table(tmp_path):
+def test_a_name_that_ends_in_csv_or_parquet_is_a_table(tmp_path):
     (tmp_path / "in.jsonl").write_text(
         '"7 a +5 ="\n{"messages": [{"role": "user", "content": "3 a *3 ="}]}\n'
     )
@@ -314,6 +315,10 @@ def test_a_name_that_ends_in_csv_is_a_table(tmp_path):
     assert [json.loads(row["prompt"]) for row in rows[1:]] == [records[1]["prompt"]]
     for row, record in zip(rows, records, strict=True):
         assert (row["text"], int(row["nfe"])) == (record["text"], record["nfe"])
+    assert main([*ask, "--output", str(tmp_path / "out.parquet")]) == 0
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    chat = json.dumps(records[1]["prompt"])
+    assert table == [records[0], {**records[1], "prompt": chat}]
 
 
 def test_masks_in_the_prompt_and_new_tokens_behind(tmp_path):

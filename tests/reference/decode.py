@@ -6,12 +6,15 @@ import torch
 MASKED = None
 
 
-def decode_row(model, prompt, choose, length, block_length, temperature=0.0, uniform=None):
+def decode_row(
+    model, prompt, choose, length, block_length, temperature=0.0, uniform=None, allowed=()
+):
     """One row. `choose(c, margin, entropy, eligible, step) -> positions to reveal`.
     Returns tokens, NFE, reveal steps.
 
     Above temperature 0 tokens are drawn, with `uniform` [L, V], one number for each position and
     token; the confidence of a position is then the probability of the token that was drawn.
+    `allowed` holds for the first positions the tokens that may stand there, or None.
     """
     y, revealed = [MASKED] * length, [-1] * length
     step = 0
@@ -21,6 +24,11 @@ def decode_row(model, prompt, choose, length, block_length, temperature=0.0, uni
         )
         logits = model.logits(tokens, torch.ones_like(tokens))[0, len(prompt) :].double()
         logits[:, list(model.never_ids)] = -torch.inf
+        for k, ids in enumerate(allowed):
+            if ids is not None:
+                own = logits[k, ids].clone()
+                logits[k] = -torch.inf
+                logits[k, ids] = own
         p = logits.softmax(-1)
         top = p.sort(-1, descending=True).values
         token = p.argmax(-1)

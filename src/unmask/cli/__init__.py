@@ -23,6 +23,7 @@ from unmask.errors import UnmaskError
 COMMANDS = {
     "demo": "train policies on an embedded model, compare them with heuristics (the main job)",
     "generate": "answer prompts; with --show, watch the canvas fill",
+    "score": "measure how likely a model finds continuations of prompts (log-likelihoods)",
     "train": "train an unmasking policy, with GRPO or from stored traces",
     "record": "store every step of decodes of training problems, to train policies from",
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from unmask.cli.records import check_output, read_values, write_records
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.errors import UnmaskError
-from unmask.files import check_file, decode_lines, write_text
 
 if TYPE_CHECKING:
     from unmask.decoding import Prompt, Result
@@ -76,8 +72,8 @@ class Config:
     append: int = 0
     """With --infill, put so many mask tokens behind each prompt, to be filled too."""
     output: Path | None = None
-    """File for the answers, as JSON lines or, if its name ends in .csv, as a table: prompt, text,
-    nfe, tokens; an existing file is refused."""
+    """File for the answers, as JSON lines or, if its name ends in .csv or .parquet, as a table:
+    prompt, text, nfe, tokens; an existing file is refused."""
     show: bool = False
     """Watch the canvas fill."""
     delay: float = 0.2
@@ -118,35 +114,16 @@ def read_prompt_lines(path: Path) -> list[Prompt]:
     Raises:
         UnmaskError: if it cannot be read, or a line holds no prompt.
     """
-    name = "standard input" if str(path) == "-" else str(path)
-    if str(path) != "-":
-        check_file(path, "give a JSON-lines file")
-    try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        lines = decode_lines(data)
-    except (OSError, ValueError) as error:
-        raise UnmaskError(
-            f"prompts file {name} cannot be read ({error}); give a JSON-lines file"
-        ) from None
-    numbered = enumerate(lines, 1)
-    return [read_line(line, f"line {n} of {name}") for n, line in numbered if line.strip()]
+    forms = 'write a string, {"prompt": …} or {"messages": […]}'
+    return [prompt_of(value, where) for where, value in read_values(path, forms, "prompts file")]
 
 
-def read_line(line: str, where: str) -> Prompt:
-    """One prompt from a line of JSON.
+def prompt_of(value: Any, where: str) -> Prompt:
+    """The prompt of a line's value.
 
     Raises:
-        UnmaskError: if the line is not JSON, or holds no prompt.
+        UnmaskError: if it holds none.
     """
-    try:
-        value = json.loads(line)
-        line.encode()  # a lone surrogate is no character, and no tokenizer takes it
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise UnmaskError(
-            f'{where} is not JSON of whole characters; write a string, {{"prompt": …}} or '
-            '{"messages": […]}'
-        ) from None
     if isinstance(value, Mapping):
         value = value.get("messages", value.get("prompt"))
     chat = (
@@ -204,22 +181,6 @@ def policy_spec(config: Config, length: int | None) -> str:
         )
     settings = ",".join(f"{name}={value}" for name, value in chosen.items() if value is not None)
     return spec + ("" if not settings else "," if "@" in spec else "@") + settings
-
-
-def check_output(path: Path | None) -> None:
-    """Refuses an output file that exists, or has no directory.
-
-    Raises:
-        UnmaskError: if so.
-    """
-    if path is None:
-        return
-    if path.exists():
-        raise UnmaskError(f"output file {path} already exists; name a new one or remove it")
-    if not path.parent.is_dir():
-        raise UnmaskError(
-            f"output file {path} is in no existing directory; make {path.parent} first"
-        )
 
 
 def end_of_text_options(config: Config) -> DecodeOptions:
@@ -392,23 +353,6 @@ def answer_record(
     """One line of the output file; with several samples it says which one it is, from 0."""
     which = {"sample": number % samples} if samples > 1 else {}
     return {"prompt": prompt, "text": text, "nfe": nfe, "tokens": tokens, **which}
-
-
-def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Writes JSON lines, or a table where the file's name ends in .csv; chats are JSON there."""
-    if path.suffix.lower() != ".csv":
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        write_text(path, "".join(lines))
-        return
-    table = io.StringIO()
-    # A record ends with \n, as every other file here; cells with line breaks are in quotes.
-    writer = csv.DictWriter(table, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        prompt = record["prompt"]
-        text = prompt if isinstance(prompt, str) else json.dumps(prompt, ensure_ascii=False)
-        writer.writerow({**record, "prompt": text})
-    write_text(path, table.getvalue())
 
 
 def answer_line(record: Mapping[str, Any]) -> str:

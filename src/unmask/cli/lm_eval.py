@@ -22,7 +22,7 @@ class Config:
     metrics."""
 
     tasks: tuple[str, ...] = ()
-    """Tasks of type generate_until, apart or with commas: gsm8k,minerva_math500,humaneval,mbpp."""
+    """Tasks, apart or with commas: gsm8k,minerva_math500,humaneval,mbpp,arc_easy,wikitext."""
     out: Path = Path("runs/lm-eval")
     """New directory for results.json and samples-TASK.jsonl."""
     model: str = "embedded/chain"
@@ -52,6 +52,11 @@ class Config:
     """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp."""
     batch_size: int = 8
     """Rows decoded side by side."""
+    likelihood: Literal["bound", "left-to-right", "policy"] = "bound"
+    """For tasks that ask for log-likelihoods (multiple choice, perplexity): LLaDA's bound, or the
+    exact one of decoding one token a pass in an order, from left to right or the policy's."""
+    mc_samples: int = 128
+    """Masks that the bound of each text is estimated with, an even number."""
     device: str = "cpu"
     """Device; under `accelerate launch` on GPUs, each process takes its own."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -88,6 +93,8 @@ def run(config: Config) -> None:
             device=config.device,
             dtype=config.dtype,
             processes=processes,
+            likelihood=config.likelihood,
+            mc_samples=config.mc_samples,
         )
         results = run_harness(config, lm, manager, names)
     if results is not None:  # the first of several processes has them
@@ -207,6 +214,11 @@ def cache_path(path: Path, lm: Any) -> str:
         policy_contents(lm.policy),
         vars(lm.options),
         str(lm.model.dtype),
+        *(
+            ()
+            if (lm.likelihood, lm.mc_samples) == ("bound", 128)
+            else (lm.likelihood, lm.mc_samples)
+        ),
     )
     return f"{path}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 

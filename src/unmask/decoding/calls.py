@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from unmask.decoding.canvas import padded_width
+from unmask.decoding.constraints import allowed_ids, check_limits, longest_choice
 from unmask.decoding.engine import Engine
 from unmask.decoding.footprint import check_decode, footprint_of, join_footprints
 from unmask.decoding.generation import Generation, Step, count_answer, row_text
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.recorder import Recorder
-from unmask.decoding.request import Request, as_tuple, check_request
+from unmask.decoding.request import Request, as_token_sets, as_tuple, check_request
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.policies.base import PolicyLike
@@ -49,10 +50,10 @@ def generate(
             array [B, L].
         options: lengths, temperature and the like; None takes the defaults.
         settings: the keywords of `stream`: `batch_size` (64 by default), `infill`, `append`,
-            `record`, and any field of `DecodeOptions`, which wins over `options`: max_new_tokens,
-            block_length, temperature, top_p, top_k, cfg_scale, eos, stop_at_eos, stop, max_passes,
-            cache, cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never", its
-            `confidence_eos_eot_inf` is eos="last".
+            `record`, `allowed`, and any field of `DecodeOptions`, which wins over `options`:
+            max_new_tokens, block_length, temperature, top_p, top_k, cfg_scale, eos, stop_at_eos,
+            stop, choices, max_passes, cache, cache_refresh, seed. LLaDA's `logits_eos_inf` is
+            eos="never", its `confidence_eos_eot_inf` is eos="last".
 
     Raises:
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
@@ -102,6 +103,7 @@ def stream(
     append: int = 0,
     record: bool = False,
     keys: Sequence[int] | None = None,
+    allowed: Any = None,
     **settings: Any,
 ) -> Steps:
     """`generate`, step by step: yields a `Step` after each pass, and may be closed at any time.
@@ -117,6 +119,9 @@ def stream(
         record: keep every decision in `Generation.transitions`.
         keys: what each prompt's random numbers depend on, one each; None takes those of
             `unmask.rng.row_keys`. For a part of the prompts of a whole.
+        allowed: for each position of the answers from the first on, the tokens that may stand there
+            (token ids, or texts of one token), or None for any; positions behind the last entry
+            are free. Also a bool tensor or array [positions, V]. It holds for every prompt.
         settings: any field of `DecodeOptions` by keyword, as for `generate`.
 
     Returns:
@@ -144,6 +149,8 @@ def stream(
         )
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
+    if not infill and chosen.max_new_tokens is None and chosen.choices:
+        chosen = chosen.with_length(longest_choice(model, chosen.choices))
     if not infill and chosen.max_new_tokens is None:
         raise UnmaskError(
             "max_new_tokens is missing; give the length of the answers, or infill=True for prompts "
@@ -165,6 +172,7 @@ def stream(
         keys=keys,
         holes=holes,
         recorder=Recorder() if record else None,
+        allowed=None if allowed is None else allowed_ids(model, allowed),
     )
 
 
@@ -206,6 +214,7 @@ def decode_steps(
     alpha: Sequence[float] | Tensor | None = None,
     holes: Sequence[Sequence[int]] | None = None,
     recorder: Recorder | None = None,
+    allowed: Any = None,
     **settings: Any,
 ) -> Steps:
     """Answers prompts of token ids with one policy, step by step: submits all, steps until done.
@@ -221,6 +230,7 @@ def decode_steps(
         alpha: N numbers, what each row's policy is told to act for, if it was trained for many.
         holes: the positions of each prompt that hold masks, for infilling.
         recorder: keeps the decisions, which the generation then has as `transitions`.
+        allowed: the token ids that may stand at each position, as `Request.allowed`.
         settings: as for `generate`.
 
     Raises:
@@ -250,6 +260,7 @@ def decode_steps(
     rows = [as_tuple("a prompt", prompt) for prompt in prompts]
     own = row_keys(rows, chosen.seed) if keys is None else list(keys)
     told = alpha.tolist() if isinstance(alpha, Tensor) else alpha
+    sets = None if allowed is None else as_token_sets(allowed)
 
     def request(row: int) -> Request:
         return Request(
@@ -259,6 +270,7 @@ def decode_steps(
             own[row],
             None if told is None else told[row],
             None if holes is None else as_tuple("holes", holes[row]),
+            sets,
         )
 
     engine = Engine(model, batch_size, recorder)
@@ -266,6 +278,7 @@ def decode_steps(
     for row in range(n):  # everything is checked before anything runs
         made = request(row)
         check_request(model, made)
+        check_limits(model, made)
         sizes.append((padded_width(model, made.size), made.length, made.size))
         if sizes[-1] not in footprints:  # rows differ in nothing else
             footprints[sizes[-1]] = footprint_of(model, made, engine.least)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint
+from unmask.decoding.constraints import check_limits
 from unmask.decoding.footprint import (
     ADVICE,
     decode_bytes,
@@ -123,6 +124,7 @@ class Engine:
                 would take more memory than there is.
         """
         check_request(self.model, request)
+        check_limits(self.model, request)
         self._check_memory(request)
         ticket, self.submitted = self.submitted, self.submitted + 1
         self.waiting[ticket] = request
@@ -192,6 +194,9 @@ class Engine:
         early = any(self.canvas.requests[s].options.stop_at_eos for s in self.schedule.active)
         action, proposals = self.canvas.spread(rows, action), self.canvas.spread(rows, proposals)
         confidence = self.canvas.spread(rows, self.proposer.confidence[rows][..., 0])
+        if self.proposer.constraints is not None:
+            shown = (proposals, confidence)
+            action = self.proposer.constraints.settle(self.canvas, rows, action, shown)
         revealed = self.canvas.reveal(rows, action, proposals, early)
         revealed = replace(revealed, going=revealed.going & finite)
         going, moved, broken = self._look(rows, revealed, finite)

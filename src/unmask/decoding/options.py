@@ -44,6 +44,9 @@ class DecodeOptions:
     stop without it too, after the block that holds an end."""
     stop: tuple[str, ...] = ()
     """Strings that end a row's text: it is cut before the first one, and the row is finished."""
+    choices: tuple[str, ...] = ()
+    """The answer is one of these strings. Each is tokenized and padded with the end-of-text token
+    to L, which is the longest one's length if it is left out."""
     max_passes: int | None = None
     """Most forward passes for a row; what is masked then stays masked. Leave out for no limit."""
     cache: CacheKind | None = None
@@ -74,6 +77,8 @@ class DecodeOptions:
         if not all(isinstance(text, str) and text for text in texts):
             raise UnmaskError(f"stop is {self.stop!r}; give a tuple of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
+        check_choices(self.choices)
+        object.__setattr__(self, "choices", tuple(self.choices))
         length = self.max_new_tokens
         if length is not None and (self.block_length or 0) > length:
             raise UnmaskError(
@@ -94,6 +99,18 @@ class DecodeOptions:
         if block_length is not None:
             block_length = min(block_length, length)
         return replace(self, max_new_tokens=length, block_length=block_length)
+
+
+MOST_CHOICES = 1000
+
+
+def check_choices(choices: Any) -> None:
+    """Refuses what are no choices of an answer."""
+    texts = choices if isinstance(choices, list | tuple) else (None,)
+    if not all(isinstance(text, str) and text for text in texts):
+        raise UnmaskError(f"choices is {choices!r}; give a tuple of strings that are not empty")
+    if len(texts) > MOST_CHOICES:
+        raise UnmaskError(f"choices are {len(texts)} strings; give at most {MOST_CHOICES}")
 
 
 ALIASES = {"logits_eos_inf": "never", "confidence_eos_eot_inf": "last"}

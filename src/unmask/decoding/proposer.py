@@ -3,7 +3,7 @@ pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from unmask.decoding.caching import BlockCaching, Caching
 from unmask.decoding.canvas import Canvas, grow_tensor, padded_width
+from unmask.decoding.constraints import Constraints, Limits, build_constraints, limits_of
 from unmask.decoding.generation import Cost
 from unmask.decoding.request import Request
 from unmask.models.base import Model, Proposal
 from unmask.models.cache import BlockView, CacheView
-from unmask.models.head import Sampling
+from unmask.models.head import Sampling, TokenMask
 from unmask.policies.base import Needs
 from unmask.rng import RowGenerator
 from unmask.transfer import to_device
@@ -75,11 +76,14 @@ class Proposer:
         self.widths: dict[int, int] = {}
         self.alike: dict[Any, list[int]] = {}  # of rows that may become equal: the slots in flight
         self.alike_of: dict[int, Any] = {}
+        self.limits: dict[int, Limits | None] = {}
+        self.constraints: Constraints | None = None
         self.marks: dict[int, Any] = {}  # rows with equal marks have equal canvases
 
     def open(self, rows: Sequence[tuple[int, int, Request]]) -> None:
         """Takes new rows in: slot, ticket and request of each. The canvas holds them already."""
         for slot, ticket, request in rows:
+            self.limits[slot] = limits_of(self.model, request, self.canvas.extents[slot])
             self.needs[slot] = request.needs | self.least
             self.sampling[slot] = request.sampling
             size = self.canvas.extents[slot].size
@@ -99,6 +103,7 @@ class Proposer:
         else:
             self.blocks.store.grow(self.canvas.slots, 0)
         self._grow()
+        self.constraints = build_constraints(self.canvas, self.limits)
         at = to_device([slot for slot, _, _ in rows], self.model.device)
         flags = [int(self.needs[slot].everywhere) for slot, _, _ in rows]
         self.everywhere[at] = to_device(flags, self.model.device) > 0
@@ -110,7 +115,7 @@ class Proposer:
             self.alike[kind].remove(slot)
             if not self.alike[kind]:
                 del self.alike[kind]
-        for of_slot in (self.needs, self.sampling, self.widths, self.marks):
+        for of_slot in (self.needs, self.sampling, self.widths, self.marks, self.limits):
             of_slot.pop(slot, None)
         self.caching.close(slot)
         if self.blocks is not None:
@@ -269,12 +274,25 @@ class Proposer:
             needed=needed,
             count=count,
             generator=RowGenerator(self.canvas.keys(rows)) if sampling.temperature > 0 else None,
+            allowed=self._allowed(slots, rows),
         )
         if group.cached and needed is not None:  # what was not reached stays as it was
             old = {name: self.features[name][rows] for name in proposal.features}
             confidence = self.confidence[rows][..., : needs.top_k]
             proposal = proposal.where(needed, Proposal(self.tokens[rows], confidence, old))
         return proposal
+
+    def _allowed(
+        self, slots: Sequence[int], rows: Int[Tensor, " B"]
+    ) -> Callable[[Tensor, Tensor], TokenMask] | None:
+        """Which tokens may stand at which seen positions of rows; None where that is all tokens."""
+        constraints = self.constraints
+        if constraints is None or all(self.limits[slot] is None for slot in slots):
+            return None
+        possible, starts = constraints.open_choices(self.canvas, rows), self.canvas.start[rows]
+        return lambda row, place: constraints.mask_tokens(
+            rows[row], starts[row] + place, possible[row]
+        )
 
     def _needed(
         self, group: Group, slots: list[int], rows: Int[Tensor, " B"]
@@ -370,7 +388,8 @@ def kind_of(request: Request, needs: Needs) -> tuple[Any, ...]:
     """What rows have in common that may share a forward pass whenever their canvases are equal: the
     same canvas at first, the same head, and the same positions and features that are needed."""
     head = (request.sampling, needs.top_k, frozenset(needs.features), needs.everywhere)
-    return (request.prompt, request.holes, request.length, request.block_length, *head)
+    limits = (request.allowed, request.options.choices)
+    return (request.prompt, request.holes, request.length, request.block_length, *limits, *head)
 
 
 def group_by_width(rows: Sequence[int], widths: Any) -> list[list[int]]:

@@ -9,8 +9,11 @@ from functools import cached_property
 from numbers import Real
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from unmask.decoding.options import DecodeOptions
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 from unmask.models.base import Model
 from unmask.models.head import Sampling
 from unmask.models.limits import canvas_limit
@@ -32,6 +35,9 @@ class Request:
             own.
         holes: positions of the prompt that hold masks; they are the buffer then, and nothing is put
             behind the prompt (infilling).
+        allowed: for each position of the buffer from the first on, the token ids that may stand
+            there, or None for any; positions behind the last entry are free. Also a bool tensor or
+            array [positions, V].
 
     Raises:
         UnmaskError: if a value has the wrong type or is out of range.
@@ -43,6 +49,7 @@ class Request:
     key: int = 0
     alpha: float | None = None
     holes: tuple[int, ...] | None = None
+    allowed: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt", as_tuple("prompt", self.prompt))
@@ -57,6 +64,8 @@ class Request:
             raise UnmaskError(f"alpha is {self.alpha!r}; give a number above 0, or leave it out")
         if self.alpha is not None:
             object.__setattr__(self, "alpha", float(self.alpha))
+        if self.allowed is not None:
+            object.__setattr__(self, "allowed", as_token_sets(self.allowed))
         if self.holes is not None:
             object.__setattr__(self, "holes", as_tuple("holes", self.holes))
             check_holes(self.holes, len(self.prompt))
@@ -149,6 +158,33 @@ def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise UnmaskError(f"{name} is {values!r}; give a sequence of whole numbers")
     return tuple(values)
+
+
+def as_token_sets(allowed: Any) -> tuple[tuple[int, ...] | None, ...]:
+    """The tokens that may stand at each position, sorted, from lists of ids, or from a bool tensor
+    or array [positions, V].
+
+    Raises:
+        UnmaskError: if it is neither.
+    """
+    wanted = "give for each position a list of token ids, or None for any token"
+    if isinstance(allowed, Tensor | np.ndarray):
+        if allowed.ndim != 2 or str(allowed.dtype).removeprefix("torch.") != "bool":
+            raise UnmaskError(
+                f"allowed is an array {list(allowed.shape)} of {allowed.dtype}; give a bool one "
+                "[positions, vocabulary]"
+            )
+        rows = np.asarray(allowed.cpu() if isinstance(allowed, Tensor) else allowed)
+        return tuple(None if row.all() else tuple(row.nonzero()[0].tolist()) for row in rows)
+    if isinstance(allowed, str) or not isinstance(allowed, Sequence):
+        raise UnmaskError(f"allowed is {short_text(repr(allowed))}; {wanted}")
+    found: list[tuple[int, ...] | None] = []
+    for ids in allowed:
+        plain = isinstance(ids, list | tuple | set | frozenset | range)
+        if ids is not None and not (plain and all(type(token) is int for token in ids)):
+            raise UnmaskError(f"allowed holds {short_text(repr(ids))}; {wanted}")
+        found.append(None if ids is None else tuple(sorted(set(ids))))
+    return tuple(found)
 
 
 def is_positive(value: Any) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from unmask.decoding.constraints import check_limits
 from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions, check_whole
 from unmask.decoding.request import Request, check_request
@@ -209,6 +210,7 @@ def check_requests(model: Model, plan: EvalPlan, prompts: Prompts) -> None:
     for policy in plan.samplers.values():
         request = Request(longest, policy, plan.decode)
         check_request(model, request)
+        check_limits(model, request)
         check_decode(model, footprint_of(model, request), plan.batch_size, answers)
 
 

@@ -16,7 +16,16 @@ from torch.nn.functional import pad
 
 from unmask.errors import UnmaskError
 from unmask.models.cache import BlockView, CacheView, PaddedKeys
-from unmask.models.head import GREEDY, HeadPlan, Sampling, TokenRules, best_tokens, ids_on_device
+from unmask.models.head import (
+    GREEDY,
+    HeadPlan,
+    Sampling,
+    TokenMask,
+    TokenRules,
+    best_tokens,
+    ids_on_device,
+    log_probs_of,
+)
 from unmask.rng import TOKEN
 
 
@@ -353,6 +362,7 @@ class Model:
         needed: Bool[Tensor, "B n"] | None = None,
         count: int | None = None,
         generator: Uniform | None = None,
+        allowed: Callable[[Tensor, Tensor], TokenMask] | None = None,
     ) -> Proposal:
         """Tokens and confidences from hidden states; the head runs on the needed positions only,
         and probabilities are fp32.
@@ -370,6 +380,8 @@ class Model:
                 is the mask token, and confidence and features are 0.
             count: how many are needed, where the host knows it; else it waits to see.
             generator: draws for τ > 0, one key a row.
+            allowed: which tokens may stand where: a function of rows and positions, int64 [m] each.
+                Probabilities are among these tokens. None allows all.
 
         Returns:
             A `Proposal`; confidence and features are those of the model at τ = 1.
@@ -389,7 +401,6 @@ class Model:
         }
         ends = self.eos_ids if sampling.eos == "last" else ()
         never = self.never_ids + (self.eos_ids if sampling.eos == "never" else ())
-        rules = TokenRules(never, ends)
         plan = HeadPlan.for_device(hidden.device.type)
         tile = self.vocabulary if sampling.restricted else min(plan.tile, self.vocabulary)
         most = plan.drawn if sampling.temperature > 0 else plan.logits
@@ -401,7 +412,7 @@ class Model:
                 hidden[at],
                 without=None if without is None else without[at],
                 sampling=sampling,
-                rules=rules,
+                rules=TokenRules(never, ends, None if allowed is None else allowed(*at)),
                 k=max(k, 2 if "margin" in needs else 1),
                 entropy="entropy" in needs,
                 noise=None if generator is None else self.noise(generator, at, sampling),
@@ -418,6 +429,40 @@ class Model:
             for name, values in seen.items():
                 features[name][at] = values
         return Proposal(tokens, confidence, features)
+
+    @torch.no_grad()
+    def token_log_probs(
+        self,
+        hidden: Float[Tensor, "B n width"],
+        tokens: Int[Tensor, "B n"],
+        *,
+        needed: Bool[Tensor, "B n"] | None = None,
+        count: int | None = None,
+    ) -> tuple[Float[Tensor, "B n"], Bool[Tensor, "B n"]]:
+        """How probable given tokens are, among those that may be proposed, at τ = 1.
+
+        Args:
+            hidden: what the head reads.
+            tokens: int64 [B, n].
+            needed: bool [B, n], where it is asked; None is everywhere.
+            count: how many places are asked for, where the host knows it; else it waits to see.
+
+        Returns:
+            fp32 [B, n], log-probabilities in nats, and bool [B, n], whether each token is the most
+            probable one; 0 and False where nothing was asked.
+        """
+        where = needed_places(hidden, needed, count)
+        head = self.head or self.network.get_output_embeddings()
+        values = hidden.new_zeros(hidden.shape[:2], dtype=torch.float32)
+        best = torch.zeros(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        plan = HeadPlan.for_device(hidden.device.type)
+        tile = min(plan.tile, self.vocabulary)
+        parts = max(1, min(-(-len(where) * tile // plan.logits), len(where)))
+        for part in where.tensor_split(parts) if len(where) else ():
+            at = (part[:, 0], part[:, 1])
+            values[at], top = log_probs_of(head, hidden[at], tokens[at], self.never_ids)
+            best[at] = top == tokens[at]
+        return values, best
 
     def unsure_of_ends(
         self, seen: dict[str, Tensor], token: Int[Tensor, " m"]

@@ -19,6 +19,9 @@ from unmask.transfer import to_device
 # What confidences are above temperature 0. Results and runs record it: until this rule they were
 # the largest probability, whatever token was drawn.
 CONFIDENCE_RULE = "probability of the drawn token"
+# Which tokens of a slice of the vocabulary may stand at each of m positions: a function of the
+# slice's first token and how many it has, which gives bool [m, that many].
+TokenMask = Callable[[int, int], Tensor]
 GROUP = 64  # tokens among which the largest logit is looked for first
 
 
@@ -57,10 +60,12 @@ class TokenRules:
     Attributes:
         never: they have no probability and are not proposed.
         last: they may be proposed, but are left out of the probabilities.
+        allowed: the tokens that have probability at each position; None is every token.
     """
 
     never: tuple[int, ...] = ()
     last: tuple[int, ...] = ()
+    allowed: TokenMask | None = None
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def tiles(
         return
     vocabulary = head.vocabulary if given else head.out_features
     whole = vocabulary // tile * tile
-    together = tile * max(1, most // (len(hidden) * tile))
+    together = tile * max(1, most // max(1, len(hidden) * tile))
     starts = [*range(0, whole, together), whole]
     spans = list(itertools.pairwise(starts))
     for start, stop in [*spans, (whole, vocabulary)] if whole < vocabulary else spans:
@@ -207,9 +212,10 @@ def guided_tiles(
     hidden: Float[Tensor, "m width"],
     without: Float[Tensor, "m width"] | None,
     sampling: Sampling,
-    never: tuple[int, ...],
+    rules: TokenRules,
 ) -> Iterator[tuple[int, Float[Tensor, "m t v"]]]:
-    """`tiles` after guidance, without the tokens that are never proposed; t of them at once.
+    """`tiles` after guidance, without the tokens that are never proposed or not allowed; t of them
+    at once.
 
     One slice of the whole vocabulary where draws are among some tokens only.
     """
@@ -222,7 +228,10 @@ def guided_tiles(
         if without is not None:
             x, other = x.chunk(2)
             x = other + (sampling.cfg_scale + 1) * (x - other)
-        forbid(x, start, never)
+        forbid(x, start, rules.never)
+        if rules.allowed is not None:
+            flat = x.flatten(1)
+            flat.masked_fill_(~rules.allowed(start, flat.shape[1]), -torch.inf)
         yield start, x
 
 
@@ -280,7 +289,7 @@ def best_tokens(
         noise: for τ > 0, uniform numbers [m, n] for the tokens from an id on: `noise(id, n)`.
     """
     tops, picks, owns, bests, log_zs, entropies = [], [], [], [], [], []
-    for start, x in guided_tiles(head, hidden, without, sampling, rules.never):
+    for start, x in guided_tiles(head, hidden, without, sampling, rules):
         slices, width = x.shape[1:]
         first = start + width * torch.arange(slices, device=x.device)
         drawn = x
@@ -324,3 +333,34 @@ def best_tokens(
     share = (each - log_z).exp()
     whole = (share * torch.cat(entropies, 1)).sum(1) + torch.special.entr(share).sum(1)
     return Choice(token, own, largest, whole)
+
+
+def log_probs_of(
+    head: Any,
+    hidden: Float[Tensor, "m width"],
+    targets: Int[Tensor, " m"],
+    never: tuple[int, ...] = (),
+) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"]]:
+    """The log-probability (fp32, nats, at τ = 1) of a given token at each of m positions, and the
+    most probable token; in slices of the vocabulary, as `best_tokens`.
+
+    Args:
+        head: from hidden states to logits.
+        hidden: what it reads.
+        targets: the tokens.
+        never: tokens without probability.
+    """
+    own, log_zs, tops, picks = torch.full_like(hidden[:, 0], -torch.inf).float(), [], [], []
+    for start, x in guided_tiles(head, hidden, None, GREEDY, TokenRules(never)):
+        flat, (slices, width) = x.flatten(1), x.shape[1:]
+        place = targets - start
+        within = (place >= 0) & (place < flat.shape[1])
+        found = flat.gather(1, place.clamp(0, flat.shape[1] - 1)[:, None])[:, 0]
+        own = torch.where(within, found, own)
+        log_zs.append(x.logsumexp(-1))
+        top, pick = first_largest(x)
+        tops.append(top)
+        picks.append(start + width * torch.arange(slices, device=x.device) + pick)
+    winner = torch.cat(tops, 1).argmax(1, keepdim=True)
+    best = torch.cat(picks, 1).gather(1, winner)[:, 0]
+    return own - torch.cat(log_zs, 1).logsumexp(1), best

@@ -19,10 +19,17 @@ from unmask.decoding.generation import answer_text
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
+from unmask.integrations.lm_eval.likelihoods import (
+    check_likelihood,
+    cut_text,
+    decodes_as,
+    score_texts,
+)
 from unmask.models import load_model
 from unmask.policies import load_policy
 from unmask.processes import Processes
 from unmask.rng import row_keys
+from unmask.scoring import Text, encode_pair
 
 # Generation options of the harness that mean something here.
 UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
@@ -45,7 +52,8 @@ class TaskCost:
 
 
 class UnmaskLM(LM):
-    """A frozen model with an unmasking policy, for the harness' `generate_until` tasks.
+    """A frozen model with an unmasking policy, for all tasks of the harness: `generate_until`,
+    `loglikelihood`, `loglikelihood_rolling` and `multiple_choice`.
 
     What is set in the options holds for every task; where they are left alone the task decides: L
     (`max_new_tokens`) is then its `max_gen_toks`, or where it says nothing what the model was
@@ -61,6 +69,9 @@ class UnmaskLM(LM):
         dtype: bfloat16 or float32.
         max_batch_size: of the harness; batches do not grow by themselves here, so it is not used.
         processes: the group that this process has joined; None joins the launcher's.
+        likelihood: for tasks that ask for log-likelihoods: LLaDA's "bound", or the exact one of
+            decoding one token a pass in an order: "left-to-right", or that of the "policy".
+        mc_samples: masks that the bound is estimated with, an even number.
         settings: fields of `DecodeOptions`, which go before those of `options`.
 
     Raises:
@@ -78,6 +89,8 @@ class UnmaskLM(LM):
         dtype: str = "bfloat16",
         max_batch_size: int | None = None,
         processes: Processes | None = None,
+        likelihood: str = "bound",
+        mc_samples: int | str = 128,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -85,6 +98,7 @@ class UnmaskLM(LM):
             raise UnmaskError(f"dtype is {dtype!r}; give bfloat16 or float32")
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise UnmaskError(f"batch_size is {batch_size!r}; give a number of rows, at least 1")
+        self.likelihood, self.mc_samples = check_likelihood(likelihood, mc_samples)
         self.options = decode_options(options, settings)
         self.processes = processes or Processes.join(device or "cpu")
         self._rank, self._world_size = self.processes.rank, self.processes.world
@@ -92,13 +106,18 @@ class UnmaskLM(LM):
         self.model = load_model(model, device=self._device, dtype=getattr(torch, dtype))
         self.policy = load_policy(policy, device=self.model.device)
         shortest = (self.model.eos_ids[0],)  # the tasks' prompts are not known yet
-        check_request(self.model, Request(shortest, self.policy, self.options.with_length(1)))
+        check_request(
+            self.model,
+            Request(shortest, self.policy, replace(self.options, choices=()).with_length(1)),
+        )
         self.batch_size = int(batch_size)
         self.described = {
             "unmask_model": str(model),
             "unmask_policy": policy,
             **vars(self.options),
             "batch_size": self.batch_size,
+            "likelihood": self.likelihood,
+            "mc_samples": self.mc_samples,
         }
         self.costs: dict[str, TaskCost] = {}
 
@@ -254,17 +273,66 @@ class UnmaskLM(LM):
             for task, cost in self.costs.items()
         }
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise UnmaskError(
-            "the task asks for log-likelihoods, and unmasking policies write text; use a task of "
-            "type generate_until"
-        )
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """For requests of (context, continuation) the continuation's log-likelihood, in nats, and
+        whether the policy, greedily, writes just this continuation."""
+        texts = [encode_pair(self.model, *request.args) for request in requests]
+        values = [0.0] * len(texts)
+        greedy = [False] * len(texts)
+        for part, found in self.likelihoods(texts, requests, disable_tqdm):
+            hits, passes = decodes_as(self, [texts[i] for i in part])
+            task = str(requests[part[0]].task_name)
+            self.costs[task] += TaskCost(nfe=passes)
+            for i, value, hit in zip(part, found, hits, strict=True):
+                values[i], greedy[i] = value, hit
+                answer = (value, hit)
+                self.cache_hook.add_partial("loglikelihood", requests[i].args, answer)
+        self.share_costs()
+        return list(zip(values, greedy, strict=True))
 
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        raise UnmaskError(
-            "the task asks for log-likelihoods, and unmasking policies write text; use a task of "
-            "type generate_until"
-        )
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """For requests of (text,) its log-likelihood, in nats, with nothing before it. A text that
+        is longer than the canvas the model was made for is scored in pieces, each given the half
+        canvas before it."""
+        pieces = [(i, t) for i, r in enumerate(requests) for t in cut_text(self.model, r.args[0])]
+        values = [0.0] * len(requests)
+        texts, owners = [text for _, text in pieces], [requests[i] for i, _ in pieces]
+        for part, found in self.likelihoods(texts, owners, disable_tqdm):
+            for place, value in zip(part, found, strict=True):
+                values[pieces[place][0]] += value
+        for request, value in zip(requests, values, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
+        self.share_costs()
+        return values
+
+    def likelihoods(
+        self, texts: Sequence[Text], requests: Sequence[Instance], disable_tqdm: bool
+    ) -> Iterator[tuple[list[int], list[float]]]:
+        """Scores texts, those of one task together, longest first, and adds what that took to the
+        task's cost; yields the numbers and log-likelihoods of each part."""
+        groups: dict[str, list[int]] = {}
+        for i in sorted(range(len(texts)), key=lambda i: -len(texts[i].tokens)):
+            groups.setdefault(str(requests[i].task_name), []).append(i)
+        quiet = disable_tqdm or self.rank > 0
+        with tqdm(total=len(texts), disable=quiet, desc="Scoring") as bar:
+            for task, members in groups.items():
+                for start in range(0, len(members), 4 * self.batch_size):
+                    part = members[start : start + 4 * self.batch_size]
+                    began = time.perf_counter()
+                    found = score_texts(self, [texts[i] for i in part])
+                    spent = TaskCost(
+                        prompts=len(part),
+                        nfe=sum(each.passes for each in found),
+                        tokens=sum(each.tokens for each in found),
+                        seconds=time.perf_counter() - began,
+                    )
+                    self.costs[task] = self.costs.get(task, TaskCost()) + spent
+                    yield part, [each.log_likelihood for each in found]
+                    bar.update(len(part))
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.world_size == 1:
