@@ -324,7 +324,7 @@ def fuzz(url, count):
 
 
 def report(name, value):
-    print(f"{name:<44}{value}", flush=True)
+    print(f"{name:<52} {value}", flush=True)
 
 
 def show_shares(shares):

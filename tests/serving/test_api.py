@@ -32,7 +32,7 @@ def test_models_are_listed_with_their_policies(client):
     (model,) = client.models.list().data
     assert model.id == MODEL == client.models.retrieve(MODEL).id
     offered = {policy["name"]: policy for policy in model.unmask["policies"]}
-    assert set(offered) == {"threshold:0.9", "single", "range"}
+    assert set(offered) == {"threshold:0.9", "single", "range", "flat"}
     assert offered["single"] == {"name": "single", "learned": True, "model": MODEL}
     assert offered["range"]["nfe"] == [4.0, 9.0, 12.0] and not offered["threshold:0.9"]["learned"]
 
