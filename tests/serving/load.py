@@ -8,6 +8,7 @@ requests run; the throughput is compared with `generate` on the same prompts.
 import argparse
 import asyncio
 import json
+import os
 import platform
 import random
 import signal
@@ -267,32 +268,39 @@ torch.set_num_threads(1)
 model_name, prompts, settings = json.load(sys.stdin)
 model = unmask.load_model(model_name)
 unmask.generate(model, prompts[:64], "threshold:0.9", **settings)
-began = time.perf_counter()
+began, used = time.perf_counter(), time.process_time()
 texts = unmask.generate(model, prompts, "threshold:0.9", **settings).text
-print(json.dumps([time.perf_counter() - began, texts]))
+print(json.dumps([time.perf_counter() - began, time.process_time() - used, texts]))
 """
 
 
-def compare_throughput(url, name, prompts, settings, repeats):
-    """Seconds of `generate` in a process of its own and of the server, on the same prompts and one
-    after the other, `repeats` times."""
+def used_seconds(process):
+    """CPU time that a process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def compare_throughput(url, process, name, prompts, settings, at_once, repeats):
+    """Seconds and CPU seconds of `generate` in a process of its own, and of the server, on the same
+    prompts and one after the other, `repeats` times."""
     bodies = [
         ("/v1/completions", {"model": name, "prompt": prompt, **settings}) for prompt in prompts
     ]
     own = {"max_new_tokens": settings["max_tokens"]}
     asyncio.run(send_all(url, bodies[:64], 64))
-    pairs = []
+    rounds = []
     for _ in range(repeats):
         given = json.dumps([name, prompts, own])
         result = subprocess.run(
             [sys.executable, "-c", GENERATE], input=given, capture_output=True, text=True
         )
-        seconds, wanted = json.loads(result.stdout)
-        began = time.perf_counter()
-        texts = asyncio.run(send_all(url, bodies, 64))
-        pairs.append((seconds, time.perf_counter() - began))
+        *alone, wanted = json.loads(result.stdout)
+        began, used = time.perf_counter(), used_seconds(process)
+        texts = asyncio.run(send_all(url, bodies, at_once))
+        served = [time.perf_counter() - began, used_seconds(process) - used]
+        rounds.append((*alone, *served))
         assert [text for (text,) in texts] == wanted
-    return pairs
+    return rounds
 
 
 def fuzz(url, count):
@@ -316,23 +324,29 @@ def fuzz(url, count):
 
 
 def report(name, value):
-    print(f"{name:<44}{value}", flush=True)
+    print(f"{name:<52} {value}", flush=True)
 
 
-def run_throughput(url, repeats):
+def show_shares(shares):
+    """Median and ends of some numbers."""
+    return f"{statistics.median(shares):.2f} ({min(shares):.2f} to {max(shares):.2f})"
+
+
+def run_throughput(url, process, count, at_once, repeats):
     """Throughput against `generate`, for a small and a larger model."""
     import unmask
 
-    for name, count, length in ((MODEL, 1000, 48), ("embedded/word-problems", 200, 48)):
+    for name, number, length in ((MODEL, count, 48), ("embedded/word-problems", count // 5, 128)):
         task = name.partition("/")[2]
-        prompts = [e.prompt for e in unmask.load_task(task).examples("test", count)]
-        pairs = compare_throughput(url, name, prompts, {"max_tokens": length}, repeats)
-        shares = [alone / served for alone, served in pairs]
+        prompts = [e.prompt for e in unmask.load_task(task).examples("test", number)]
+        settings = {"max_tokens": length}
+        rounds = compare_throughput(url, process, name, prompts, settings, at_once, repeats)
         report(
-            f"{name}: {len(prompts)} prompts, s",
-            ", ".join(f"generate {a:.1f} / served {s:.1f}" for a, s in pairs),
+            f"{name}: {number} prompts, {at_once} at a time, s",
+            ", ".join(f"generate {r[0]:.1f} / served {r[2]:.1f}" for r in rounds),
         )
-        report("  throughput, share of generate (median)", f"{statistics.median(shares):.2f}")
+        report("  throughput, share of generate", show_shares([r[0] / r[2] for r in rounds]))
+        report("  CPU time, share of generate", show_shares([r[1] / r[3] for r in rounds]))
         bodies = [{"model": name, "prompt": p, "max_tokens": length} for p in prompts[:256]]
         seconds = sorted(asyncio.run(first_steps(url, bodies, 64)))
         report(
@@ -345,9 +359,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--leaving", type=int, default=200)
-    parser.add_argument("--fuzz", type=int, default=1000, help="cases for each operation")
+    parser.add_argument("--fuzz", type=int, default=1000, help="cases for each operation; 0: none")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--no-throughput", action="store_true")
+    parser.add_argument("--prompts", type=int, default=1000, help="of a throughput; 0: none")
+    parser.add_argument("--at-once", type=int, default=128, help="requests, for the throughput")
     given = parser.parse_args()
 
     import unmask
@@ -363,8 +378,8 @@ def main():
         words = ["--model", MODEL, "--model", "embedded/word-problems", "--policy", "threshold:0.9"]
         words += [w for name, path in policies.items() for w in ("--policy", f"{name}={path}")]
         with start_server(*words) as (url, process):
-            if not given.no_throughput:
-                run_throughput(url, given.repeats)
+            if given.prompts:
+                run_throughput(url, process, given.prompts, given.at_once, given.repeats)
             began = time.perf_counter()
             rows = compare_answers(url, unmask.load_model(MODEL), policies, given.requests, 64)
             took = time.perf_counter() - began
@@ -382,9 +397,10 @@ def main():
                     f"{after / 2**20:.0f} MiB; no row left",
                 )
                 before = after
-            code, said = fuzz(url, given.fuzz)
-            report("schemathesis", f"exit {code}")
-            print("\n".join(said.splitlines()[-25:]), flush=True)
+            if given.fuzz:
+                code, said = fuzz(url, given.fuzz)
+                report("schemathesis", f"exit {code}")
+                print("\n".join(said.splitlines()[-25:]), flush=True)
             answered = asyncio.run(stop_under_load(url, process, 64))
             report("SIGTERM under load", f"{answered} of 64 answered, exit {process.returncode}")
 

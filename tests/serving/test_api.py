@@ -2,12 +2,15 @@
 
 import json
 import os
+from dataclasses import fields
 
 import httpx
 import openai
 import pytest
 
 import unmask
+from unmask.decoding import DecodeOptions
+from unmask.serving.protocol import UnmaskOptions
 
 MODEL = "embedded/chain"
 PROMPT = "7 a +5 b *3 ="
@@ -29,7 +32,7 @@ def test_models_are_listed_with_their_policies(client):
     (model,) = client.models.list().data
     assert model.id == MODEL == client.models.retrieve(MODEL).id
     offered = {policy["name"]: policy for policy in model.unmask["policies"]}
-    assert set(offered) == {"threshold:0.9", "single", "range"}
+    assert set(offered) == {"threshold:0.9", "single", "range", "flat"}
     assert offered["single"] == {"name": "single", "learned": True, "model": MODEL}
     assert offered["range"]["nfe"] == [4.0, 9.0, 12.0] and not offered["threshold:0.9"]["learned"]
 
@@ -216,6 +219,13 @@ def test_fields_that_ask_for_nothing_are_taken(client):
         user="somebody",
     )
     assert answer.choices[0].message.content
+
+
+def test_every_decode_option_can_be_asked_for():
+    names = {field.name for field in fields(DecodeOptions)}
+    openais = {"max_new_tokens", "temperature", "top_p", "seed", "stop"}
+    extensions = set(UnmaskOptions.model_fields) - {"policy", "alpha", "target_nfe", "canvas"}
+    assert names == openais | extensions
 
 
 @pytest.mark.parametrize(

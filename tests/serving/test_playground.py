@@ -143,15 +143,25 @@ def test_an_error_is_shown_and_the_next_run_works(open_page):
 
 def test_a_link_runs_the_same_again(open_page):
     page = open_page(
-        "?model=embedded%2Fchain&prompt=7+a+%2B5+b+*3+%3D&a=entropy%3A0.5&b=range%40nfe%3D6"
+        "?model=embedded%2Fchain&prompt=7+a+%2B5+b+*3+%3D&a=range%40alpha%3D3&b=range%40nfe%3D6"
         "&length=32&block=8&temperature=0.5&seed=7&run=1"
     )
     page.wait_for_selector("#said:not(:empty)")
     titles = page.locator(".panel h3").all_text_contents()
-    assert titles == ["A: entropy:0.5", "B: range@nfe=6"]
+    assert titles == ["A: range@alpha=3", "B: range@nfe=6"]
     assert chips(page, "a").count() == 32
     assert page.input_value("#seed") == "7" and page.input_value("#block") == "8"
     assert "range%40nfe%3D6" in page.url
+
+
+def test_a_policy_whose_passes_hardly_vary_is_steered_by_alpha_alone(open_page):
+    page = open_page()
+    page.select_option("#sampler-b", "range")
+    assert page.locator('#steer-b option[value="nfe"]').is_enabled()
+    page.select_option("#sampler-b", "flat")
+    assert page.locator('#steer-b option[value="nfe"]').is_disabled()
+    run(page)
+    assert page.locator('.panel[data-side="b"] h3').text_content() == "B: flat@alpha=1"
 
 
 def test_results_are_saved_as_picture_and_json(open_page):

@@ -120,18 +120,21 @@ function fitSampler(side) {
   const policy = learnedPolicy(name), conditioned = policy && policy.alphas && policy.alphas.length;
   const box = samplerOf(side);
   box.querySelector(".steer").hidden = !conditioned;
+  // Where every α needs about as many passes, there is nothing to aim at.
+  const [fewest, most] = conditioned ? [Math.ceil(Math.min(...policy.nfe) * 10), Math.floor(Math.max(...policy.nfe) * 10)] : [0, 0];
+  $(`steer-${side}`).querySelector('[value="nfe"]').disabled = fewest >= most;
+  if (fewest >= most) $(`steer-${side}`).value = "alpha";
   box.querySelector(".slide").hidden = Boolean(policy) && !conditioned;
   const kind = `${name}/${$(`steer-${side}`).value}`;
   if (slider.dataset.kind !== kind) {
     let range = HEURISTICS[name];
     if (conditioned) {
       const byNfe = $(`steer-${side}`).value === "nfe";
-      const values = byNfe ? policy.nfe : policy.alphas.map(Math.log10);
+      const values = policy.alphas.map(Math.log10);
       const low = Math.min(...values), high = Math.max(...values);
-      // Inside the table's ends, which rounding must not leave.
       range = byNfe
-        ? { label: "target passes", min: Math.ceil(low * 10) / 10, max: Math.floor(high * 10) / 10, step: 0.1, value: (low + high) / 2 }
-        : { label: "α", min: low, max: high, step: (high - low) / 100 || 1, value: policy.alpha ? Math.log10(policy.alpha) : (low + high) / 2 };
+        ? { label: "target passes", min: fewest / 10, max: most / 10, step: 0.1, value: (fewest + most) / 20 }
+        : { label: "α", min: low, max: high, step: "any", value: policy.alpha ? Math.log10(policy.alpha) : (low + high) / 2 };
     }
     if (range) {
       Object.assign(slider, { min: range.min, max: range.max, step: range.step });
