@@ -304,6 +304,29 @@ def list_attacks(places: dict) -> dict[str, Job]:
     return found
 
 
+# Those that end by a limit on time or memory of their own process, which no user and no kernel makes
+# different: most of the time that the table takes is theirs.
+ENDLESS = (
+    "memory bomb",
+    "memory bomb by growing",
+    "memory bomb in the answer",
+    "exponential number",
+    "deep recursion in the answer",
+    "endless loop",
+    "endless loop in the call",
+    "sleep",
+    "sleep that ignores signals",
+    "endless output",
+    "endless output past Python",
+    "flood of the pipes",
+    "an endless iterator",
+    "an endless iterator of its own",
+    "a huge integer",
+    "huge integers in a list",
+    "an unhashable, endless or odd answer",
+)
+
+
 def list_lies() -> dict[str, Job]:
     """The job of every false pass, by its name: no user and no kernel makes a difference."""
     found = {n: Job(p, test, names=defined_names(p)) for n, p, test in list_false_passes()}

@@ -33,14 +33,17 @@ def test_no_attack_passes_as_root():
 
 def test_an_ordinary_user_with_many_threads_is_as_safe_and_right_programs_pass():
     """The user has 100 threads: a limit on all of a user's threads would fail right programs. Here
-    the kernel is an older one: no namespaces, the first version of Landlock."""
+    the kernel is an older one: no namespaces, the first version of Landlock. What no user makes
+    different is left to the tests as root; `python -m tests.sandbox.runs` runs all of it."""
+    whole = os.getuid() != 0  # then nothing else runs the rest
     try:
-        attacks, programs = run_as_ordinary_user(OLD_KERNEL, lies=False)
+        attacks, programs = run_as_ordinary_user(OLD_KERNEL, whole)
     except NoOrdinaryUser as error:
         pytest.skip(str(error))
     assert list_passed(attacks) == []
     assert all(outcome.reason for outcome in attacks.values())
-    assert list_misjudged(programs) == []
+    assert len(attacks) > 200
+    assert list_misjudged(programs, 1 if whole else runs.PROGRAMS) == []
 
 
 @pytest.mark.parametrize("kernel", [OLD_KERNEL, {"landlock": 5}])

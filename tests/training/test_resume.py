@@ -53,10 +53,9 @@ def test_batch_and_save_settings_may_change_on_resume_and_change_no_bits(
 
 
 def test_kill_9_and_resume_by_command(tmp_path, tiny_dir, capsys):
-    options = f"--model {tiny_dir} --max-new-tokens 6 --rounds 40 --prompts 2 --rollouts 2".split()
+    options = f"--model {tiny_dir} --max-new-tokens 6 --rounds 20 --prompts 2 --rollouts 2".split()
     options += ["--width", "16", "--eval-prompts", "2", "--save-every", "3", "--eval-every", "5"]
-    whole = train_command(*options, "--out", tmp_path / "whole")
-    subprocess.run(whole, check=True, capture_output=True)
+    assert main(["train", *map(str, options), "--out", str(tmp_path / "whole")]) == 0
     process = subprocess.Popen(
         train_command(*options, "--out", tmp_path / "cut"),
         stdout=subprocess.DEVNULL,
@@ -75,9 +74,9 @@ def test_kill_9_and_resume_by_command(tmp_path, tiny_dir, capsys):
         assert main(["train", "--resume", str(tmp_path / "cut"), *option]) == 2
         name = option[0].removeprefix("--no-").removeprefix("--")
         assert f"another configuration ({name} differ)" in capsys.readouterr().err
-    resume = train_command("--resume", tmp_path / "cut", "--batch-size", "7", "--rounds", "40")
+    resume = train_command("--resume", tmp_path / "cut", "--batch-size", "7", "--rounds", "20")
     subprocess.run(resume, check=True, capture_output=True)
-    assert (tmp_path / "cut" / "run.json").read_text() == started and "--rounds 40" in started
+    assert (tmp_path / "cut" / "run.json").read_text() == started and "--rounds 20" in started
     assert_equal_weights(tmp_path / "whole", tmp_path / "cut")
 
 
