@@ -14,6 +14,7 @@ PUBLIC_FACES = {
     "evaluate",
     "load_model",
     "Model.proposal",
+    "infill_lengths",
     "reveal",
     "UnmaskScheduler.step",
     "UnmaskLM.__init__",

@@ -13,6 +13,7 @@ import torch
 import unmask
 from unmask.cli import main
 from unmask.policies import NetworkConfig, PolicyNetwork
+from unmask.scoring import infill_lengths
 
 PROMPTS = ["7 a +5 b *3 =", "1 a +1 b -4 c *2 =", "3 a *3 ="]
 
@@ -343,3 +344,52 @@ def test_two_processes_share_the_prompts_and_write_one_file(tmp_path):
     assert done.stdout.count("5 prompts in") == 1
     assert main([*options, str(tmp_path / "one")]) == 0
     assert (tmp_path / "two").read_text() == (tmp_path / "one").read_text()
+
+
+def test_answers_are_one_of_some_choices(generate):
+    records = generate(*PROMPTS, "--choices", "# 7", "a then 3", "--policy", "confidence:1")
+    assert {record["text"] for record in records} <= {"# 7", "a then 3"}
+    assert all(record["nfe"] <= 3 for record in records)  # as long as the longest choice
+    error = generate(PROMPTS[0], "--choices", "# 7", "--max-new-tokens", "1")
+    assert "has 2 tokens, and answers have 1" in error
+    assert "leave out eos" in generate(PROMPTS[0], "--choices", "# 7", "--eos", "never")
+
+
+def test_a_file_says_which_tokens_are_allowed(generate, tmp_path):
+    (tmp_path / "allowed.json").write_text('[["#"], ["1", "2", "3"], null]', encoding="utf-8")
+    length = ("--max-new-tokens", "4", "--policy", "confidence:2")
+    records = generate(*PROMPTS, "--allowed", tmp_path / "allowed.json", *length)
+    assert all(record["text"].split()[:2][0] == "#" for record in records)
+    assert all(record["text"].split()[1] in "123" for record in records)
+    for text, says in (
+        ("[[", "as JSON"),
+        ("{}", "allowed is {}"),
+        ('[["1 2"]]', "which is 2 tokens"),
+        ("[1]", "allowed holds 1"),
+        ("[[1.5]]", "allowed holds [1.5]"),
+        ("[[]]", "no token at position 0"),
+        ('[["\\ud800"]]', "surrogate"),
+    ):
+        (tmp_path / "allowed.json").write_text(text, encoding="utf-8")
+        assert says in generate(PROMPTS[0], "--allowed", tmp_path / "allowed.json", *length), text
+    assert "none.json" in generate(PROMPTS[0], "--allowed", tmp_path / "none.json", *length)
+
+
+def test_a_gap_of_unknown_length(generate, tiny_model):
+    ask = ("7 a <mask> = 2 # 2", "--infill", "--policy", "confidence:1")
+    (record,) = generate(*ask, "--infill-length", "2", "4")
+    (found,) = infill_lengths(tiny_model, [ask[0]], "confidence:1", (2, 4))
+    expected = {"text": found.text, "length": found.length, "nfe": 9, "tokens": found.answer_tokens}
+    assert {name: record[name] for name in expected} == expected
+    assert record["per_token"] == max(found.per_token.values())
+    drawn = ("--samples", "4", "--temperature", "2")
+    assert len({r["text"] for r in generate(*ask, "--infill-length", "2", "4", *drawn)}) > 1
+    for options, says in (
+        (("--infill-length", "4", "2"), "greatest length is 2"),
+        (("--infill-length", "1", "2", "--append", "1"), "--append"),
+        (("--infill-length", "1", "2", "--show"), "--show"),
+        (("--infill-length", "1", "2", "--choices", "7"), "leave it out"),
+        (("--infill-length", "1"), "--infill-length"),
+    ):
+        assert says in generate(*ask, *options), options
+    assert "--infill" in generate(PROMPTS[0], "--infill-length", "1", "2")

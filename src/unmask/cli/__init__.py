@@ -38,6 +38,7 @@ COMMANDS = {
     "push": "upload a policy directory to the Hugging Face Hub",
     "export-sglang": "write the file with which SGLang decodes with a policy",
     "import-policy": "convert a policy of the paper's released code",
+    "doctor": "say what works on this machine: versions, devices, sandbox, caches, models",
 }
 
 
@@ -64,8 +65,8 @@ def given_options(arguments: list[str]) -> frozenset[str]:
     return frozenset(flag.removeprefix("no-").replace("-", "_") for flag in flags)
 
 
-def run_command(name: str, arguments: list[str]) -> None:
-    """Runs one subcommand.
+def run_command(name: str, arguments: list[str]) -> int:
+    """Runs one subcommand; returns the exit code, 0 unless the subcommand returns another one.
 
     Raises:
         UnmaskError: for bad input.
@@ -87,9 +88,10 @@ def run_command(name: str, arguments: list[str]) -> None:
     config, given = parse(module.Config, name, arguments, aliases)
     with running_command(["unmask", name, *arguments]):
         if len(inspect.signature(module.run).parameters) == 2:
-            module.run(config, given)
+            code = module.run(config, given)
         else:
-            module.run(config)
+            code = module.run(config)
+    return code or 0
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -156,7 +158,7 @@ def print_usage(arguments: list[str]) -> int:
 
 
 def run_words(arguments: list[str]) -> int:
-    """Runs the command of a command line; returns the exit code 0.
+    """Runs the command of a command line; returns its exit code.
 
     Raises:
         UnmaskError: for bad input, among it words that are no text.
@@ -167,12 +169,12 @@ def run_words(arguments: list[str]) -> int:
                 f"the word '{shorten_word(word)}' of the command line is no UTF-8 text; correct it"
             )
     try:
-        run_command(arguments[0], arguments[1:])
+        return run_command(arguments[0], arguments[1:])
     except SystemExit as stop:  # --help
         sys.stdout.flush()
         if stop.code:
             raise
-    return 0
+        return 0
 
 
 def shorten_words(text: str) -> str:

@@ -14,6 +14,7 @@ import tyro
 from unmask.cli.records import check_output, read_values, write_records
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.errors import UnmaskError
+from unmask.files import read_json
 
 if TYPE_CHECKING:
     from unmask.decoding import Prompt, Result
@@ -71,6 +72,12 @@ class Config:
     """The prompts hold mask tokens, and only those are filled."""
     append: int = 0
     """With --infill, put so many mask tokens behind each prompt, to be filled too."""
+    infill_length: tuple[int, int] | None = None
+    """With --infill, prompts hold one mask token, that stands for a gap of so many tokens, at least
+    and at most: each length is tried, and the one whose tokens are likeliest on average is kept."""
+    allowed: Path | None = None
+    """JSON file of the tokens that may stand at each position of the answers: a list with one entry
+    a position, which is a list of texts of one token or token ids, or null for any token."""
     output: Path | None = None
     """File for the answers, as JSON lines or, if its name ends in .csv or .parquet, as a table:
     prompt, text, nfe, tokens; an existing file is refused."""
@@ -201,6 +208,8 @@ def run(config: Config) -> None:
     check_whole("samples", config.samples, 1)
     prompts = [prompt for prompt in read_prompts(config) for _ in range(config.samples)]
     check_output(config.output)
+    check_gap(config)
+    allowed = None if config.allowed is None else read_json(config.allowed)
     options = end_of_text_options(config)
 
     from unmask.models import load_model
@@ -219,7 +228,10 @@ def run(config: Config) -> None:
     options, length = with_answer_length(config, options, model)
     policy = load_policy(policy_spec(config, length), device=model.device)
     began = time.perf_counter()
-    own = answer_share(config, model, prompts, policy, options, processes)
+    if config.infill_length is not None:
+        own = fill_share(config, model, prompts, policy, options, processes)
+    else:
+        own = answer_share(config, model, prompts, policy, options, processes, allowed)
     gathered = [record for records in processes.gather(own) for record in records]
     if processes.main:
         records = [record for _, record in sorted(gathered, key=lambda pair: pair[0])]
@@ -234,6 +246,7 @@ def answer_share(
     policy: Policy,
     options: DecodeOptions,
     processes: Processes,
+    allowed: Any,
 ) -> list[tuple[int, dict[str, Any]]]:
     """The answers to this process' share of the prompts, each with the number of its prompt.
 
@@ -261,6 +274,7 @@ def answer_share(
             batch_size=config.batch_size,
             infill=config.infill,
             append=config.append,
+            allowed=allowed,
             keys=[keys[number] for number in numbers],
             delay=config.delay if config.show else None,
             done=done,
@@ -279,6 +293,58 @@ def answer_share(
     ]
 
 
+def check_gap(config: Config) -> None:
+    """Refuses what does not go with a gap of unknown length.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    if config.infill_length is None:
+        return
+    if not config.infill:
+        raise UnmaskError("--infill-length was given without --infill; give both")
+    for flag, given in (("--append", config.append), ("--show", config.show)):
+        if given:
+            raise UnmaskError(f"{flag} does not go with --infill-length; leave out one of them")
+    if config.allowed is not None:
+        raise UnmaskError("--allowed does not go with --infill-length; leave out one of them")
+
+
+def fill_share(
+    config: Config,
+    model: Model,
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    options: DecodeOptions,
+    processes: Processes,
+) -> list[tuple[int, dict[str, Any]]]:
+    """What fills the gaps of this process' share of the prompts, each with its prompt's number."""
+    from unmask.decoding import encode_prompt
+    from unmask.rng import row_keys
+    from unmask.scoring import infill_lengths
+
+    keys = row_keys([encode_prompt(model, p, infill=True) for p in prompts], options.seed)
+    numbers = processes.share(range(len(prompts)))
+    if not numbers or config.infill_length is None:
+        return []
+    fillings = infill_lengths(
+        model,
+        [prompts[number] for number in numbers],
+        policy,
+        config.infill_length,
+        options,
+        batch_size=config.batch_size,
+        keys=[keys[number] for number in numbers],
+    )
+    found = []
+    for number, each in zip(numbers, fillings, strict=True):
+        cost = (each.nfe, each.answer_tokens, number, config.samples)
+        record = answer_record(prompts[number], each.text, *cost)
+        likelihood = each.per_token[each.length]
+        found.append((number, {**record, "length": each.length, "per_token": likelihood}))
+    return found
+
+
 def with_answer_length(
     config: Config, options: DecodeOptions, model: Model
 ) -> tuple[DecodeOptions, int | None]:
@@ -288,6 +354,10 @@ def with_answer_length(
         UnmaskError: if neither says it, or the block length is above it.
     """
     length = options.max_new_tokens
+    if length is None and options.choices and not config.infill:
+        from unmask.decoding.constraints import longest_choice
+
+        length = longest_choice(model, options.choices)
     if length is None:
         length = model.max_new_tokens
     if config.infill:
