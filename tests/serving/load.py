@@ -123,7 +123,7 @@ async def answer_texts(client, route, body):
 
 def open_client(url):
     limits = httpx.Limits(max_connections=256, max_keepalive_connections=64)
-    return httpx.AsyncClient(base_url=url, timeout=120, limits=limits)
+    return httpx.AsyncClient(base_url=url, timeout=600, limits=limits)
 
 
 async def send_all(url, cases, at_once):
@@ -161,7 +161,7 @@ async def leave_at_random(url, count, at_once, seed=0):
     gate = asyncio.Semaphore(at_once)
 
     async def leave(body, seconds, stream):
-        async with gate, httpx.AsyncClient(base_url=url, timeout=120) as client:
+        async with gate, httpx.AsyncClient(base_url=url, timeout=600) as client:
             try:
                 async with asyncio.timeout(seconds):
                     if stream:
