@@ -21,6 +21,7 @@ PUBLIC_FACES = {
 FLOORS = (
     {
         "errors",
+        "extras",
         "lazy",
         "rng",
         "files",

@@ -17,6 +17,7 @@ from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from unmask.errors import UnmaskError, refuse_errors, short_error, short_text
+from unmask.extras import require_package
 from unmask.files import TensorInfo, read_header, read_json
 from unmask.memory import check_memory
 from unmask.models.base import Model
@@ -197,6 +198,8 @@ def check_placement(
         )
     if not isinstance(device_map, str | Mapping | None):
         raise UnmaskError(f'device_map is {device_map!r}; give "auto", a mapping or None')
+    if device_map is not None:
+        require_package("accelerate", "device_map", "train")
     if isinstance(device_map, Mapping):
         check_one_device(device_map)
 

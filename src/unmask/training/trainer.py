@@ -36,6 +36,7 @@ from typing import Any
 
 import torch
 
+from unmask.extras import require_extras
 from unmask.files import remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
@@ -82,6 +83,7 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
     Example:
         >>> train(TrainConfig(out=Path("runs/first"), alpha=3.0))
     """
+    require_extras("training", ("train",))
     resumes = config.run.resume is not None
     config = resume_config(config, reward) if resumes else config
     processes = Processes.join(config.run.device)
