@@ -45,7 +45,12 @@ DTYPES = {
 
 
 def embedded_models() -> list[str]:
-    """The names of the models that ship with the package, as `load_model` takes them."""
+    """The names of the models that ship with the package, as `load_model` takes them.
+
+    Example:
+        >>> unmask.embedded_models()[0]
+        'embedded/chain'
+    """
     return sorted(
         f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json")
     )
@@ -93,7 +98,9 @@ def load_model(
             spreads the model over several devices.
 
     Example:
-        >>> model = load_model("embedded/chain")
+        >>> model = unmask.load_model("embedded/chain", dtype="float32")
+        >>> model.tokenizer.mask_token_id == model.mask_id
+        True
     """
     if not isinstance(name_or_path, str | Path) or not str(name_or_path):
         raise UnmaskError(

@@ -81,7 +81,14 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
             is not finite.
 
     Example:
-        >>> train(TrainConfig(out=Path("runs/first"), alpha=3.0))
+        >>> from pathlib import Path
+        >>> config = unmask.TrainConfig(
+        ...     out=Path("runs/tiny"), rounds=1, prompts=1, rollouts=2, eval_prompts=2
+        ... )
+        >>> out = unmask.train(config)
+        round    1/1  reward ...
+        >>> unmask.load_policy(out / "last").beta
+        1.0
     """
     require_extras("training", ("train",))
     resumes = config.run.resume is not None
