@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint docs bench test-gpu bench-gpu clean
+.PHONY: demo test lint docs wheel-check results bench test-gpu bench-gpu clean
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
@@ -20,6 +20,15 @@ lint: $(STAMP)
 # The documentation site, in build/site; every warning is an error. Needs no network.
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The wheel in an environment of its own: the core alone, then every command's help (one minute).
+wheel-check: $(STAMP)
+	$(BIN)/python tests/wheel.py build/wheel-check
+
+# The tables and figures of docs/results, from the JSON that is checked in.
+results: $(STAMP)
+	$(BIN)/python experiments/results.py --figures
+	$(BIN)/python experiments/curves.py
 
 # Speed, memory and scaling (17 minutes): writes docs/performance.md.
 bench: $(STAMP)

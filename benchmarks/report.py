@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -111,12 +112,12 @@ def grpo(section: dict[str, Any]) -> str:
     head = [
         "workload",
         "reference / ours (target ≥ 3)",
-        "our rollouts, s",
-        "our update, s",
-        "reference rollouts, s",
-        "reference update, s",
+        "our rollouts",
+        "our update",
+        "its rollouts",
+        "its update",
     ]
-    return "## GRPO step\n\n" + table(head, rows)
+    return "## GRPO step\n\nSeconds of ours, and of the reference (*its*):\n\n" + table(head, rows)
 
 
 def cache(section: dict[str, Any]) -> str:
@@ -251,6 +252,24 @@ def figures(section: dict[str, Any], directory: Path) -> str:
     return "![split](results/performance/split.png)"
 
 
+def wrap_prose(text: str) -> str:
+    """The same Markdown with lines of at most 118 characters, tables and figures left alone."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        if line.startswith(("|", "!", "#")) or not line:
+            lines.append(line)
+            continue
+        indent = "  " if line.startswith(("* ", "  ")) else ""
+        starts = line.startswith("* ") or not lines or not lines[-1] or lines[-1].startswith("|")
+        if not starts:  # goes on with the sentence of the line before
+            line = f"{lines.pop()} {line.strip()}"
+            indent = "  " if line.startswith(("* ", "  ")) else ""
+        lines += textwrap.wrap(
+            line, 118, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    return "\n".join(lines) + "\n"
+
+
 def write_report(results: dict[str, Any], docs: Path) -> str:
     """Writes performance.md and the figures; returns the text."""
     directory = docs / "results" / "performance"
@@ -268,6 +287,6 @@ def write_report(results: dict[str, Any], docs: Path) -> str:
         if name == "decoding":
             parts.append(figures(section, directory))
         parts.append(made(section))
-    text = "\n\n".join(parts) + "\n"
+    text = wrap_prose("\n\n".join(parts))
     write_text(docs / "performance.md", text)
     return text

@@ -23,6 +23,7 @@ PUBLIC_FACES = {
 FLOORS = (
     {
         "errors",
+        "extras",
         "lazy",
         "rng",
         "files",

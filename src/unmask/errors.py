@@ -8,7 +8,13 @@ from contextlib import contextmanager
 
 
 class UnmaskError(Exception):
-    """Bad input. The message is one sentence: what was given, what is accepted, what to do."""
+    """Bad input. The message is one sentence: what was given, what is accepted, what to do.
+
+    Example:
+        >>> unmask.load_policy("threshold:2")
+        Traceback (most recent call last):
+        unmask.errors.UnmaskError: ...
+    """
 
 
 def short_error(error: BaseException) -> str:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from unmask.errors import UnmaskError
+from unmask.extras import require_extras
 
 COMMANDS = {
     "demo": "train policies on an embedded model, compare them with heuristics (the main job)",
@@ -39,6 +40,15 @@ COMMANDS = {
     "export-sglang": "write the file with which SGLang decodes with a policy",
     "import-policy": "convert a policy of the paper's released code",
     "doctor": "say what works on this machine: versions, devices, sandbox, caches, models",
+}
+
+# Extras that a command needs beside `cli`; they are checked before anything is loaded or written.
+COMMAND_EXTRAS = {
+    "demo": ("train", "plot"),
+    "train": ("train",),
+    "lm-eval": ("lm-eval",),
+    "plot": ("plot",),
+    "analyze": ("plot",),
 }
 
 
@@ -80,12 +90,15 @@ def run_command(name: str, arguments: list[str]) -> int:
     import importlib
     import inspect
 
+    extras = ("cli", *COMMAND_EXTRAS.get(name, ()))
+    require_extras(f"unmask {name}", extras[:1])
     from unmask.cli.arguments import parse
     from unmask.files import running_command
 
     module = importlib.import_module(f"unmask.cli.{name.replace('-', '_')}")
     aliases = getattr(module, "ALIASES", {})  # other names of flags
     config, given = parse(module.Config, name, arguments, aliases)
+    require_extras(f"unmask {name}", extras)
     with running_command(["unmask", name, *arguments]):
         if len(inspect.signature(module.run).parameters) == 2:
             code = module.run(config, given)

@@ -59,8 +59,9 @@ def generate(
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
 
     Example:
-        >>> model = load_model("embedded/chain")
-        >>> generate(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48).text
+        >>> model = unmask.load_model("embedded/chain")
+        >>> unmask.generate(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48).text
+        ['a then 7 +5 gives 2 . b then 2 *3 gives 6 . # 6']
     """
     return finish(stream(model, prompts, policy, options, **settings))
 
@@ -88,6 +89,13 @@ def infill(
 
     Raises:
         UnmaskError: as `generate`, and if a prompt holds no mask token.
+
+    Example:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> mask = model.tokenizer.mask_token
+        >>> prompt = f"7 a +5 b *3 = a then 7 +5 gives {mask} . b then 2 *3 gives {mask} . # 6"
+        >>> unmask.infill(model, [prompt], "confidence:1").text
+        ['7 a +5 b *3 = a then 7 +5 gives 2 . b then 2 *3 gives 6 . # 6']
     """
     return generate(model, prompts, policy, options, infill=True, **settings)
 
@@ -132,8 +140,10 @@ def stream(
         UnmaskError: as `generate`, at the call.
 
     Example:
-        >>> for step in stream(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48):
-        ...     print(text_so_far(model, step.tokens[0]))  # of unmask.decoding
+        >>> from unmask.decoding import text_so_far
+        >>> model = unmask.load_model("embedded/chain")
+        >>> for step in unmask.stream(model, ["7 a +5 ="], "confidence:24", max_new_tokens=48):
+        ...     text = text_so_far(model, step.tokens[0])  # · where nothing is known yet
     """
     chosen = decode_options(options, settings)
     if not isinstance(model, Model):

@@ -64,10 +64,15 @@ class Engine:
         recorder: keeps every decision, for training.
 
     Example:
+        >>> from unmask.decoding import DecodeOptions, Engine, Request
+        >>> model, policy = unmask.load_model("embedded/chain"), unmask.load_policy("confidence:24")
+        >>> prompt = tuple(model.tokenizer("7 a +5 =")["input_ids"])
         >>> engine = Engine(model, slots=8)
         >>> ticket = engine.submit(Request(prompt, policy, DecodeOptions(max_new_tokens=48)))
         >>> while not engine.idle:
         ...     step = engine.step()
+        >>> step.results[0].nfe
+        2
     """
 
     def __init__(self, model: Model, slots: int = 64, recorder: Recorder | None = None) -> None:

@@ -51,6 +51,14 @@ class Transitions:
             order, or 1 where it has none. L is what the policy saw: the block of a block-causal
             model.
         passes: int64 [T], forward passes that the row had behind it.
+
+    Example:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> generation = unmask.generate(
+        ...     model, ["7 a +5 ="], "confidence:24", max_new_tokens=48, record=True
+        ... )
+        >>> generation.transitions.action.shape
+        torch.Size([2, 48])
     """
 
     row: Int[Tensor, " T"]
@@ -76,6 +84,13 @@ class Step:
         confidence: fp32 [B, L], the model's probabilities of those proposals.
         finished: bool [B], which rows are done.
         results: the rows that are done.
+
+    Example:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> for step in unmask.stream(model, ["7 a +5 ="], "confidence:24", max_new_tokens=48):
+        ...     print(step.rows.tolist(), int(step.fresh.sum()), step.finished.tolist())
+        [0] 24 [False]
+        [0] 24 [True]
     """
 
     rows: Int[Tensor, " B"]
@@ -125,6 +140,14 @@ class Generation:
             what tokens per forward are counted with.
         cost: what was really run.
         recorder: holds the decisions, if they were recorded.
+
+    Example:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> generation = unmask.generate(model, ["7 a +5 ="], "threshold:0.9", max_new_tokens=48)
+        >>> generation.tokens.shape, generation.reveal_step.shape
+        (torch.Size([1, 48]), torch.Size([1, 48]))
+        >>> bool(generation.nfe[0] == generation.reveal_step.max() + 1)
+        True
     """
 
     tokens: Int[Tensor, "N L"]

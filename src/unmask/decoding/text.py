@@ -33,8 +33,12 @@ def text_so_far(
         hole: what stands for each position that is not known yet.
 
     Example:
-        >>> for step in unmask.stream(model, prompts, "threshold:0.9", max_new_tokens=48):
-        ...     print(text_so_far(model, step.tokens[0]))
+        >>> from unmask.decoding import text_so_far
+        >>> model = unmask.load_model("embedded/chain")
+        >>> for step in unmask.stream(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48):
+        ...     text = text_so_far(model, step.tokens[0])
+        >>> text
+        'a then 7 +5 gives 2 . b then 2 *3 gives 6 . # 6'
     """
     row = answer_of(model, tokens.tolist() if isinstance(tokens, Tensor) else list(tokens))
     masks = (i for i, token in enumerate(row) if token == model.mask_id)

@@ -27,6 +27,12 @@ class Point:
         seconds: of decoding, a prompt, on the machine of the results; None likewise.
         timed_out: how many verdicts a time limit decided; on a less busy machine these answers
             might have been found right.
+
+    Example:
+        >>> model, task = unmask.load_model("embedded/chain"), unmask.load_task("chain")
+        >>> (point,) = unmask.evaluate(model, task, ["confidence:24"], prompts=4)
+        >>> point.sampler, point.block_length, point.prompts, point.nfe
+        ('confidence:24', 48, 4, 2.0)
     """
 
     sampler: str

@@ -17,6 +17,7 @@ from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from unmask.errors import UnmaskError, refuse_errors, short_error, short_text
+from unmask.extras import require_package
 from unmask.files import TensorInfo, read_header, read_json
 from unmask.memory import check_memory
 from unmask.models.base import Model
@@ -44,7 +45,12 @@ DTYPES = {
 
 
 def embedded_models() -> list[str]:
-    """The names of the models that ship with the package, as `load_model` takes them."""
+    """The names of the models that ship with the package, as `load_model` takes them.
+
+    Example:
+        >>> unmask.embedded_models()[0]
+        'embedded/chain'
+    """
     return sorted(
         f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json")
     )
@@ -92,7 +98,9 @@ def load_model(
             spreads the model over several devices.
 
     Example:
-        >>> model = load_model("embedded/chain")
+        >>> model = unmask.load_model("embedded/chain", dtype="float32")
+        >>> model.tokenizer.mask_token_id == model.mask_id
+        True
     """
     if not isinstance(name_or_path, str | Path) or not str(name_or_path):
         raise UnmaskError(
@@ -197,6 +205,8 @@ def check_placement(
         )
     if not isinstance(device_map, str | Mapping | None):
         raise UnmaskError(f'device_map is {device_map!r}; give "auto", a mapping or None')
+    if device_map is not None:
+        require_package("accelerate", "device_map", "train")
     if isinstance(device_map, Mapping):
         check_one_device(device_map)
 

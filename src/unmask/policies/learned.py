@@ -58,6 +58,13 @@ class LearnedPolicy:
         zero: inputs that the network is not shown, of "time" and "mask" (the test-time ablation of
             paper Fig. 20).
         metadata: what the policy was trained on; written to and read from its directory.
+
+    Example:
+        >>> from unmask.policies.network import NetworkConfig, PolicyNetwork
+        >>> policy = unmask.LearnedPolicy(PolicyNetwork(NetworkConfig(width=16, mlp=16)), beta=1.5)
+        >>> policy.save_pretrained("untrained")
+        >>> unmask.load_policy("untrained").beta
+        1.5
     """
 
     network: PolicyNetwork

@@ -58,7 +58,7 @@ def load_policy(
             directory.
 
     Example:
-        >>> load_policy("threshold:0.9")
+        >>> unmask.load_policy("threshold:0.9")
         Threshold(threshold=0.9)
     """
     if not isinstance(spec_or_dir, str | Path) or not str(spec_or_dir):
@@ -216,9 +216,9 @@ def steps_spec(
         UnmaskError: for another name, or steps that cannot be shared among the blocks.
 
     Example:
-        >>> steps_spec(128, 256, "topk_margin")
+        >>> unmask.policies.steps_spec(128, 256, "topk_margin")
         'margin:2'
-        >>> steps_spec(24, 64, block_length=32)
+        >>> unmask.policies.steps_spec(24, 64, block_length=32)
         'confidence:32/12'
     """
     if not isinstance(remasking, str) or remasking not in REMASKING:

@@ -3,7 +3,6 @@ same columns."""
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.errors import UnmaskError, short_error
+from unmask.extras import require_package
 from unmask.files import decode_lines
 from unmask.tasks.options import TaskOptions
 
@@ -34,21 +34,6 @@ class DataAccess:
     data_dir: Path | None = None
     allow_code_execution: bool = False
     options: TaskOptions = field(default_factory=TaskOptions)
-
-
-def require_package(module: str, purpose: str) -> Any:
-    """An optional dependency.
-
-    Raises:
-        UnmaskError: if it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UnmaskError(
-            f"{purpose} needs the package {module.replace('_', '-')}; install it with pip install "
-            "'unmask[tasks]'"
-        ) from None
 
 
 def is_file(name: str) -> bool:

@@ -58,8 +58,10 @@ def load_task(
             execution and that was not allowed.
 
     Example:
-        >>> unmask.load_task("chain").examples("test", 1)[0].prompt
-        '6 a -9 b -3 =' # doctest: +SKIP
+        >>> task = unmask.load_task("chain")
+        >>> example = task.examples("test", 1)[0]
+        >>> task.score(f"# {example.answer.split()[-1]}", example)
+        1.0
     """
     access = DataAccess(None if data_dir is None else Path(data_dir), allow_code_execution)
     if access.data_dir is not None and not access.data_dir.is_dir():

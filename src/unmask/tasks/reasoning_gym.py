@@ -11,9 +11,9 @@ from functools import cache, lru_cache
 from typing import Any
 
 from unmask.errors import UnmaskError, short_error
+from unmask.extras import require_package
 from unmask.tasks.answers import tagged
 from unmask.tasks.base import Task
-from unmask.tasks.data import require_package
 from unmask.tasks.examples import Example
 from unmask.tasks.sources import GeneratedSource
 

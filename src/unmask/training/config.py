@@ -301,7 +301,7 @@ class TrainConfig:
             UnmaskError: for a name that no option has, or a value that cannot be used.
 
         Example:
-            >>> TrainConfig(alpha=3.0, rounds=2).rewards.alpha
+            >>> unmask.TrainConfig(alpha=3.0, rounds=2).rewards.alpha
             3.0
         """
         options = {name: value for name, value in settings.items() if name not in GROUPS}

@@ -37,6 +37,7 @@ from typing import Any
 import torch
 
 from unmask.errors import UnmaskError
+from unmask.extras import require_extras
 from unmask.files import remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
@@ -86,8 +87,16 @@ def train(config: TrainConfig, reward: Reward | None = None, label: Label | None
             is not finite.
 
     Example:
-        >>> train(TrainConfig(out=Path("runs/first"), alpha=3.0))
+        >>> from pathlib import Path
+        >>> config = unmask.TrainConfig(
+        ...     out=Path("runs/tiny"), rounds=1, prompts=1, rollouts=2, eval_prompts=2
+        ... )
+        >>> out = unmask.train(config)
+        round    1/1  reward ...
+        >>> unmask.load_policy(out / "last").beta
+        1.0
     """
+    require_extras("training", ("train",))
     resumes = config.run.resume is not None
     config = resume_config(config, reward, label) if resumes else config
     if config.traces.from_traces is not None:
