@@ -86,7 +86,7 @@ class Engine:
         self.schedule = Schedule(slots)
         self.least = recorder.needs if recorder else Needs(everywhere=False)
         self.waiting: dict[int, Request] = {}
-        self.granted = 0  # bytes that there was room for when somebody looked
+        self.fitting = 0  # rows that there was room for when somebody looked
         self._start_afresh(Cost())
         self.submitted = 0
         self._members: tuple[Tensor, list[Actors]] | None = None  # of the rows in flight
@@ -138,23 +138,23 @@ class Engine:
 
     def _check_memory(self, request: Request) -> None:
         """Refuses a request beside which the rows in flight would not fit. What is free is looked
-        up where more may be taken than there was room for at the last look.
+        up where the engine was idle, or more may be taken than fitted at the last look.
 
         Raises:
             UnmaskError: as `submit`.
         """
-        if self.idle:
-            self.granted = 0
+        idle, slots = self.idle, self.schedule.slots
         footprint = self.footprint | footprint_of(self.model, request, self.least)
         others = len(self.schedule.active) + len(self.schedule.waiting)
-        rows = min(others + 1, self.schedule.slots)
+        rows = min(others + 1, slots)
+        if not idle and footprint == self.footprint and rows <= self.fitting:
+            return
+        what = f"decoding {rows} rows side by side, with canvases of {footprint.size} tokens,"
         wanted = decode_bytes(self.model, footprint, rows)
-        if wanted > self.granted:
-            what = f"decoding {rows} rows side by side, with canvases of {footprint.size} tokens,"
-            held = held_bytes(self.canvas, self.proposer)
-            free = check_memory(max(0, wanted - held), what, ADVICE, self.model.device)
-            # The next look is due when twice as much may be taken, if there is so much.
-            self.granted = 2 * wanted if free is None else min(2 * wanted, free + held)
+        held = held_bytes(self.canvas, self.proposer)
+        free = check_memory(max(0, wanted - held), what, ADVICE, self.model.device)
+        every = decode_bytes(self.model, footprint, slots) - held
+        self.fitting = slots if free is None or every <= free else rows
         self.footprint = footprint
 
     def cancel(self, ticket: int) -> None:

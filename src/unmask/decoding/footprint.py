@@ -56,6 +56,8 @@ class Footprint:
 
     def __or__(self, other: Footprint) -> Footprint:
         """That of both."""
+        if self == other:
+            return self
         names = [f.name for f in fields(Footprint) if f.name != "samplings"]
         most = {name: max(getattr(self, name), getattr(other, name)) for name in names}
         return Footprint(**most, samplings=self.samplings | other.samplings)
