@@ -4,13 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint docs wheel-check results bench test-gpu bench-gpu clean
+.PHONY: demo test test-lowest lint docs wheel-check results bench test-gpu bench-gpu clean
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest:
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	build/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+		--editable ".[cli,plot,train,tasks]" beartype hypothesis pytest-xdist
+	build/lowest/bin/python -m pytest tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -385,3 +385,9 @@ def test_a_generator_that_prepares_its_problems_gives_the_first_at_once():
     began = time.perf_counter()
     assert load_task("reasoning_gym:acre").examples("train", 5)
     assert time.perf_counter() - began < 5
+
+
+def test_own_problems_without_a_verifier_are_told_both_ways_out(tmp_path):
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "1 + 1 =", "answer": "2"}\n', encoding="utf-8")
+    with pytest.raises(UnmaskError, match=r"no column verifier.*jsonl:FILE@verifier=number"):
+        load_task(f"jsonl:{tmp_path}/mine.jsonl").examples("train", 1)

@@ -109,8 +109,10 @@ def choose_columns(rows: list[Any], where: str, task: str, columns: Sequence[str
     objects = [row for row in rows if isinstance(row, dict)]
     missing = [column for column in columns if not any(column in row for row in objects)]
     if missing and objects:
+        advice = ", or one for all lines, as jsonl:FILE@verifier=number"
         raise UnmaskError(
             f"{where} has no column {', '.join(missing)}; task {task} needs {', '.join(columns)}"
+            + (advice if missing == ["verifier"] else "")
         )
     wanted = set(columns)
     return [
