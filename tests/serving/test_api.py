@@ -193,6 +193,7 @@ def test_text_ends_before_a_stop_string(client, chain):
         ({"extra_body": {"unmask": {"policy": "range", "target_nfe": 99}}}, 400, None),
         ({"extra_body": {"unmask": {"canvas": True}}}, 400, "unmask.canvas"),
         ({"extra_body": {"unmask": {"block_length": 100}}}, 400, "block_length"),
+        ({"extra_body": {"unmask": {"choices": ["zebra"]}}}, 400, None),
         ({"stream_options": {"include_usage": True}}, 400, "stream_options"),
     ],
 )
@@ -263,6 +264,10 @@ def test_other_routes_answer_too(server):
     missing = client.get("/v1/nothing")
     assert missing.status_code == 404 and missing.json()["error"]["type"]
     assert client.get("/v1/completions").status_code == 405
+    body = {"model": MODEL, "prompt": "1 a +2 =", "unmask": {"choices": ["# 3", "# 4"]}}
+    answered = client.post("/v1/completions", json=body)
+    assert answered.status_code == 200
+    assert answered.json()["choices"][0]["text"] in ("# 3", "# 4")
     metrics = client.get("/metrics").text
     for name in ("passes_total", "tokens_total", "queue", "rows_in_flight", "step_seconds_count"):
         assert f'unmask_{name}{{model="{MODEL}"}}' in metrics

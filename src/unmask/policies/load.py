@@ -26,7 +26,12 @@ MOST_POSITIONS = 2**31 - 1
 
 def embedded_policies() -> list[str]:
     """The names of the learned policies that ship with the package, as `load_policy` takes them:
-    each is called as the embedded model that it was trained for."""
+    each is called as the embedded model that it was trained for.
+
+    Example:
+        >>> "embedded/chain" in unmask.embedded_policies()
+        True
+    """
     return sorted(
         f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json")
     )

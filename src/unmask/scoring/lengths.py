@@ -81,7 +81,10 @@ def infill_lengths(
         UnmaskError: as `infill`; if a prompt has more than one mask token, or the range is none.
 
     Example:
+        >>> from unmask.scoring import infill_lengths
+        >>> model = unmask.load_model("embedded/chain")
         >>> infill_lengths(model, ["7 a <mask> = 2"], "confidence:1", (1, 4))[0].text
+        '7 a ... = 2'
     """
     chosen = decode_options(options, settings)
     low, high = check_lengths(lengths)

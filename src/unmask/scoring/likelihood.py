@@ -81,8 +81,11 @@ def bound_likelihood(
         UnmaskError: if a number is out of range, or a logit is not finite.
 
     Example:
+        >>> from unmask.scoring import bound_likelihood, encode_pair
+        >>> model = unmask.load_model("embedded/chain")
         >>> text = encode_pair(model, "7 a +5 b *3 =", " # 6")
         >>> bound_likelihood(model, [text])[0].log_likelihood
+        -36...
     """
     check_scoring(model, texts, batch_size, seed)
     check_whole("samples", samples, 2)
@@ -193,8 +196,11 @@ def exact_likelihood(
         UnmaskError: if the order is unknown, a number is out of range, or a logit is not finite.
 
     Example:
+        >>> from unmask.scoring import encode_pair, exact_likelihood
+        >>> model = unmask.load_model("embedded/chain")
         >>> text = encode_pair(model, "7 a +5 b *3 =", " # 6")
         >>> exact_likelihood(model, [text], "confidence:1")[0].log_likelihood
+        -36...
     """
     check_scoring(model, texts, batch_size, seed)
     if block_length is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from unmask.decoding.constraints import check_limits
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt
 from unmask.decoding.request import Request, check_policy, check_request
@@ -266,6 +267,7 @@ def plan_rows(
             if request.size > limits.max_row_tokens:
                 raise too_long(limits)
             check_request(served.model, request)
+            check_limits(served.model, request)
             requests.append(request)
     return Plan(served, requests, name, total)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.decoding.options import CacheKind, EndOfText
+from unmask.decoding.options import MOST_CHOICES, CacheKind, EndOfText
 
 # Fields of OpenAI's API that change nothing at these values, which some clients send always. With
 # another value they are refused by name, like every field that is not known.
@@ -129,6 +129,9 @@ class UnmaskOptions(Strict):
     max_passes: int | None = None
     cache: CacheKind | None = None
     cache_refresh: int | None = None
+    choices: list[str] | None = Field(
+        None, max_length=MOST_CHOICES, description="The answer is one of these texts."
+    )
     canvas: bool = Field(False, description="With stream: send the canvas after every pass.")
 
     def settings(self) -> dict[str, Any]:
