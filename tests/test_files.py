@@ -126,7 +126,7 @@ def test_the_commit_is_that_of_this_package_or_none(tmp_path):
     """A package that is installed inside another project's checkout has no commit of its own."""
     source = Path(unmask.files.__file__).parent
     (tmp_path / "unmask").mkdir()
-    for name in ("__init__.py", "lazy.py", "extras.py", "errors.py", "files.py"):
+    for name in ("__init__.py", "lazy.py", "errors.py", "extras.py", "files.py"):
         shutil.copy(source / name, tmp_path / "unmask" / name)
     git(tmp_path, "init", "-q")
     (tmp_path / "project.txt").write_text("theirs", encoding="utf-8")

@@ -17,6 +17,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "train": ("accelerate", "tensorboard", "rich"),
     "tasks": ("datasets", "reasoning_gym", "pytest"),
     "lm-eval": ("lm_eval", "evaluate"),
+    "serve": ("fastapi", "uvicorn", "prometheus_client"),
 }
 
 

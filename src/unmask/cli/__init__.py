@@ -47,6 +47,8 @@ COMMAND_EXTRAS = {
     "demo": ("train", "plot"),
     "train": ("train",),
     "lm-eval": ("lm-eval",),
+    "serve": ("serve",),
+    "playground": ("serve",),
     "plot": ("plot",),
     "analyze": ("plot",),
 }
