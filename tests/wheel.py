@@ -17,7 +17,7 @@ from unmask.extras import EXTRAS
 
 ROOT = Path(__file__).parent.parent
 INSIDE = re.compile(
-    r"unmask/(py\.typed|models/embedded/[a-z-]+/[\w.]+|(\w+/)*\w+\.(py|html|js|css))"
+    r"unmask/(py\.typed|(models|policies)/embedded/[a-z-]+/[\w.]+|(\w+/)*\w+\.(py|html|js|css|svg))"
     r"|unmask-[^/]+\.dist-info/(licenses/)?\w+(\.txt)?"
 )
 CORE = """
