@@ -29,7 +29,16 @@ def test_everything_is_found_here(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     found = findings(capsys, 0)
     assert set(embedded_models()) < set(found)
-    for name in ("python", "unmask", "torch", "transformers", "memory", "threads", "heuristics"):
+    for name in (
+        "python",
+        "unmask",
+        "torch",
+        "transformers",
+        "memory",
+        "threads",
+        "heuristics",
+        "policy embedded/chain",
+    ):
         assert found[name]["status"] == "ok", found[name]
     assert {"landlock", "seccomp", "namespaces", "programs are confined"} < set(found)
     assert str(tmp_path / "cache") in found["hugging face"]["detail"]

@@ -11,15 +11,19 @@ import gc
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.models import random_llada
 
 import unmask
 from unmask.decoding import DecodeOptions, Recorder
 from unmask.decoding.footprint import answer_bytes, decision_bytes, decode_bytes, footprint_of
 from unmask.decoding.request import Request
+from unmask.models import Model
+from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import LearnedPolicy, NetworkConfig, Observation, PolicyNetwork
 from unmask.policies.base import Needs
 from unmask.training.config import OptimConfig
@@ -51,18 +55,19 @@ def eager_policy(**settings: Any) -> LearnedPolicy:
 
 
 def compare_decode(
-    name: str, model: str, shape: tuple[int, int, int], policy: Any, **settings: Any
+    name: str, model: str | Model, shape: tuple[int, int, int], policy: Any, **settings: Any
 ) -> None:
     """Prints what a decode of all rows side by side takes.
 
     Args:
         name: of the case.
-        model: an embedded one.
+        model: the name of an embedded one, or another.
         shape: rows, tokens of each prompt (all different), L.
         policy: or its spec.
         settings: `record`, and options.
     """
-    loaded, record = unmask.load_model(model), settings.pop("record", False)
+    loaded = unmask.load_model(model) if isinstance(model, str) else model
+    record = settings.pop("record", False)
     rows, size, length = shape
     prompts = [[4 + i // 7**place % 7 for place in range(size)] for i in range(rows)]
     policy = unmask.load_policy(policy) if isinstance(policy, str) else policy
@@ -112,6 +117,9 @@ def main() -> None:
     compare_decode("a learned policy", chain, (256, 8, 48), wide)
     compare_decode("recorded", chain, (256, 8, 48), shown, record=True)
     compare_decode("blocks", "embedded/chain-blocks", (128, 200, 48), "threshold:0")
+    words = word_tokenizer([f"w{i}" for i in range(8)])
+    many_words = replace(random_llada(100_000, width=64, layers=1), tokenizer=words)
+    compare_decode("few rows, many words", many_words, (2, 8, 8), "threshold:0", temperature=1.0)
     compare_update("update", 256, 64, eager_policy(width=64, mlp=256))
     compare_update("a wide update", 64, 256, eager_policy(width=128, mlp=512))
 

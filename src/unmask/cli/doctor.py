@@ -185,10 +185,22 @@ def find_caches() -> list[Finding]:
 def find_models() -> list[Finding]:
     """Whether each embedded model is loaded and decodes, and which policies there are."""
     from unmask.models import embedded_models
-    from unmask.policies import HEURISTICS
+    from unmask.policies import HEURISTICS, embedded_policies
 
     found = [try_model(name) for name in embedded_models()]
+    found += [try_policy(name) for name in embedded_policies()]
     return [*found, Finding("policies", "heuristics", "ok", ", ".join(HEURISTICS))]
+
+
+def try_policy(name: str) -> Finding:
+    """Loads a policy that ships."""
+    from unmask.policies import load_policy
+
+    try:
+        metadata = getattr(load_policy(name), "metadata", {})
+    except UnmaskError as error:
+        return Finding("policies", f"policy {name}", "broken", str(error))
+    return Finding("policies", f"policy {name}", "ok", f"trained at L = {metadata.get('length')}")
 
 
 def try_model(name: str) -> Finding:

@@ -221,7 +221,8 @@ def guided_tiles(
     """
     plan = HeadPlan.for_device(hidden.device.type)
     both = hidden if without is None else torch.cat([hidden, without])
-    pieces: Any = tiles(head, both, plan.tile, plan.logits)
+    most = plan.drawn if sampling.temperature > 0 else plan.logits
+    pieces: Any = tiles(head, both, plan.tile, most)
     if sampling.restricted:
         pieces = [(0, torch.cat([x.flatten(1) for _, x in pieces], 1)[:, None])]
     for start, x in pieces:

@@ -107,5 +107,7 @@ def head_bytes(model: Model, sampling: Sampling, positions: int, k: int) -> int:
     slices = -(-model.vocabulary // tile)
     draws = 48 * (sampling.temperature > 0) + 40 * sampling.restricted
     logit = 12 + model.dtype.itemsize + draws + 16 * (sampling.cfg_scale > 0)
-    logits = at_once * (tile if sliced else model.vocabulary) * logit
+    # Few positions have several slices at once.
+    least = at_once * (tile if sliced else model.vocabulary)
+    logits = max(least, min(most, at_once * model.vocabulary)) * logit
     return logits + at_once * slices * (8 * k + 32) + positions * 32
