@@ -59,7 +59,7 @@ def run(config: Config) -> int:
             if each.group != group:
                 group = each.group
                 print(group)
-            print(f"  {each.status:<8}{each.name:<24}{each.detail}")
+            print(f"  {each.status:<8}{each.name:<30}{each.detail}")
     broken = [finding.name for finding in findings if finding.status == "broken"]
     if not config.json:
         print(f"broken: {', '.join(broken)}" if broken else "nothing is broken")
