@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
@@ -51,6 +52,18 @@ def test_lines_for_reading(capsys, models):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "versions" and lines[-1] == "nothing is broken"
     assert any(line.split()[:2] == ["ok", "embedded/chain-blocks"] for line in lines)
+
+
+def test_a_damaged_policy_is_broken(capsys, tmp_path, monkeypatch):
+    from unmask.policies import load
+
+    copied = Path(shutil.copytree(load.EMBEDDED / "chain", tmp_path / "policies" / "chain"))
+    weights = copied / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    monkeypatch.setattr(load, "EMBEDDED", copied.parent)
+    found = findings(capsys, 1)
+    assert found["policy embedded/chain"]["status"] == "broken"
+    assert "install unmask anew" in found["policy embedded/chain"]["detail"]
 
 
 def test_a_damaged_model_is_broken(capsys, models):

@@ -194,12 +194,13 @@ def find_models() -> list[Finding]:
 
 def try_policy(name: str) -> Finding:
     """Loads a policy that ships."""
+    from unmask.errors import UnmaskError
     from unmask.policies import load_policy
 
     try:
         metadata = getattr(load_policy(name), "metadata", {})
     except UnmaskError as error:
-        return Finding("policies", f"policy {name}", "broken", str(error))
+        return Finding("policies", f"policy {name}", "broken", f"{error}; install unmask anew")
     return Finding("policies", f"policy {name}", "ok", f"trained at L = {metadata.get('length')}")
 
 
