@@ -1,6 +1,7 @@
 """What a decode takes in memory is computed, and refused when it cannot fit."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,17 +19,29 @@ from unmask.policies import load_policy
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are Linux's")
-def test_what_is_computed_is_at_least_what_is_taken_and_at_most_three_times_that():
-    command = [sys.executable, "-m", "tests.decoding.peaks"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    cases = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(cases) == 12
-    wrong = [
-        f"{name}: {computed >> 20} MiB computed, {peak >> 20} MiB taken"
-        for name, computed, peak in cases
-        if not peak <= computed <= 3 * peak
-    ]
-    assert wrong == []
+def test_what_is_computed_is_at_least_what_is_taken_and_at_most_four_times_what_is_held():
+    """The process takes more than its tensors hold at once: the allocator keeps freed memory for
+    later, how much differs from run to run. What is held is exact, with an allocator that gives
+    everything back at once."""
+    taken = run_peaks({})
+    held = run_peaks({"MALLOC_MMAP_THRESHOLD_": "65536"})
+    assert len(taken) == len(held) == 12
+    too_little = {n: sizes for n, sizes in taken.items() if sizes["computed"] < sizes["peak"]}
+    too_much = {n: sizes for n, sizes in held.items() if sizes["computed"] > 4 * sizes["peak"]}
+    assert (too_little, too_much) == ({}, {})
+
+
+def run_peaks(allocator):
+    """What was computed and the peak of each case, in MiB."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.decoding.peaks"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | allocator,
+    )
+    cases = (json.loads(line) for line in done.stdout.splitlines())
+    return {name: {"computed": c >> 20, "peak": peak >> 20} for name, c, peak in cases}
 
 
 def ask(model, tokens=8, length=16, policy="threshold:0.9", **options):
