@@ -10,6 +10,7 @@ import ctypes
 import gc
 import json
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +23,15 @@ import unmask
 from unmask.decoding import DecodeOptions, Recorder
 from unmask.decoding.footprint import answer_bytes, decision_bytes, decode_bytes, footprint_of
 from unmask.decoding.request import Request
+from unmask.evaluation.plan import EvalPlan
 from unmask.models import Model
 from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import LearnedPolicy, NetworkConfig, Observation, PolicyNetwork
 from unmask.policies.base import Needs
+from unmask.processes import Processes
 from unmask.training.config import OptimConfig
 from unmask.training.decisions import Decisions
+from unmask.training.record import Recording, piece_bytes, record_traces
 from unmask.training.update import MicroBatch, log_probs, micro_bytes
 
 PROCESS = Path("/proc/self")
@@ -89,6 +93,34 @@ def compare_decode(
     print(json.dumps([name, computed, peak]), flush=True)
 
 
+def compare_recording(name: str, prompts: int, length: int, **settings: Any) -> None:
+    """Prints what recording a piece takes, in which every answer takes all passes."""
+    model, task = unmask.load_model("embedded/chain"), unmask.load_task("chain")
+    plan = EvalPlan(
+        samplers={"one": unmask.load_policy("confidence:1")},
+        block_lengths=(length,),
+        prompts=prompts,
+        split="train",
+        decode=DecodeOptions(max_new_tokens=length),
+        batch_size=prompts // 4,
+    )
+    recording = Recording(plan, **settings)
+    computed = piece_bytes(model, recording, plan.load_prompts(model, task))
+    with tempfile.TemporaryDirectory() as out:
+        alone = Processes(0, 1, model.device)
+        record_traces(
+            model,
+            task,
+            replace(recording, plan=replace(plan, prompts=1)),
+            Path(out) / "first",
+            processes=alone,
+        )  # what is loaded late
+        peak = measure_peak(
+            lambda: record_traces(model, task, recording, Path(out) / "traces", processes=alone)
+        )
+    print(json.dumps([name, computed, peak]), flush=True)
+
+
 def compare_update(name: str, count: int, length: int, policy: LearnedPolicy) -> None:
     """Prints what the gradient of so many decisions on L positions takes."""
     config, every = OptimConfig(micro_batch=count, minibatches=1), torch.arange(count)
@@ -120,6 +152,7 @@ def main() -> None:
     words = word_tokenizer([f"w{i}" for i in range(8)])
     many_words = replace(random_llada(100_000, width=64, layers=1), tokenizer=words)
     compare_decode("few rows, many words", many_words, (2, 8, 8), "threshold:0", temperature=1.0)
+    compare_recording("a recording", 96, 32, hidden=True)
     compare_update("update", 256, 64, eager_policy(width=64, mlp=256))
     compare_update("a wide update", 64, 256, eager_policy(width=128, mlp=512))
 

@@ -15,7 +15,8 @@ from pathlib import Path
 
 OUTCOMES = ("refused", "accepted", "tracebacks", "hangs", "leftovers", "signals")
 LIMIT = 20.0  # seconds of a processor for one case
-PATIENCE = 120.0  # seconds by the clock, on a machine that has other work
+OUTSIDE = 200.0  # seconds of a processor outside of cases: imports, the choice of the next case
+PATIENCE = 120.0  # seconds by the clock for a process that waits
 PART = 200  # cases of one process
 
 
@@ -72,26 +73,47 @@ def processor_seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def watch(root: Path, name: str, seed: int, examples: int, counts: Counter, log) -> None:
+class Watch:
+    """When a process hangs: what it works too long at, and that it waits too long.
+
+    A machine that has other work makes a process slow, which is no hang. So the clock counts only
+    while the process hardly uses a processor, and work counts in seconds of a processor.
+    """
+
+    def __init__(self, process: int, limit: float, outside: float, patience: float) -> None:
+        self.process, self.limit, self.outside, self.patience = process, limit, outside, patience
+        self.began = self.used = 0.0  # seconds of a processor
+        self.awake = time.monotonic()
+
+    def begin(self) -> None:
+        """A case begins or ends here."""
+        self.began = self.used = processor_seconds(self.process)
+        self.awake = time.monotonic()
+
+    def hangs(self, in_case: bool) -> bool:
+        """Whether the process has worked or waited too long."""
+        used = processor_seconds(self.process)
+        if used - self.used >= 0.01 * self.patience:
+            self.used, self.awake = used, time.monotonic()
+        busy = used - self.began > (self.limit if in_case else self.outside)
+        return busy or time.monotonic() - self.awake > self.patience
+
+
+def watch(
+    words: list[str],
+    name: str,
+    counts: Counter,
+    log,
+    limits: tuple[float, float, float] = (LIMIT, OUTSIDE, PATIENCE),
+) -> None:
     """Runs a process of cases and counts how they end; one that hangs is killed."""
-    words = [
-        sys.executable,
-        "-m",
-        "tests.fuzz",
-        "--work",
-        str(root),
-        name,
-        str(seed),
-        str(examples),
-    ]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
-    case, rest, began, used, said = None, b"", time.monotonic(), 0.0, None
+    case, rest, said = None, b"", None
+    patience = Watch(process.pid, *limits)
     while True:
-        ready, _, _ = select.select([process.stdout], [], [], 2.0)
-        late = time.monotonic() - began > PATIENCE
-        busy = case is not None and processor_seconds(process.pid) - used > LIMIT
-        if not ready and (late or busy):
+        ready, _, _ = select.select([process.stdout], [], [], min(2.0, limits[2] / 4))
+        if not ready and patience.hangs(case is not None):
             process.kill()
             said = "hangs"
             break
@@ -103,7 +125,7 @@ def watch(root: Path, name: str, seed: int, examples: int, counts: Counter, log)
         *lines, rest = (rest + data).split(b"\n")
         for line in lines:
             entry = json.loads(line)
-            began, used = time.monotonic(), processor_seconds(process.pid)
+            patience.begin()
             if "begin" in entry:
                 case = entry["begin"]
                 continue
@@ -113,10 +135,10 @@ def watch(root: Path, name: str, seed: int, examples: int, counts: Counter, log)
                 log.flush()
             case = None
     code = process.wait()
-    if said is None and code < 0:
-        said = "signals"
-    if case is not None or said is not None:
-        counts[said or "tracebacks"] += 1
+    if said is None and (code or case is not None):
+        said = "signals" if code < 0 else "tracebacks"
+    if said is not None:
+        counts[said] += 1
         log.write(json.dumps({"kind": name, "case": case, "end": said, "code": code}) + "\n")
         log.flush()
 
@@ -144,7 +166,9 @@ def main() -> None:
         while part * PART < options.cases or time.monotonic() < end:
             for name, counts in tables.items():
                 examples = min(PART, options.cases - part * PART) if options.cases else PART
-                watch(root, name, options.seed * 10_000 + part, examples, counts, log)
+                words = [sys.executable, "-m", "tests.fuzz", "--work", str(root), name]
+                words += [str(options.seed * 10_000 + part), str(examples)]
+                watch(words, name, counts, log)
             part += 1
     shutil.rmtree(root)
     print("| kind | tried | " + " | ".join(OUTCOMES) + " |\n|---" + "|---:" * 7 + "|")

@@ -3,13 +3,13 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 
 import pytest
 import torch
 
 import unmask
+from tests.test_processes import run_two
 from unmask import DecodeOptions, UnmaskError
 from unmask.cli import main
 from unmask.decoding import Recorder, decode
@@ -177,6 +177,22 @@ def test_what_does_not_fit_together_is_refused(tiny_model, tmp_path, capsys, mon
     assert "may take" in said and "are free there" in said
 
 
+def test_what_may_not_fit_into_memory_is_refused_before_anything_is_written(
+    tiny_model, tmp_path, monkeypatch
+):
+    """With hidden states a piece takes many times what its decode takes."""
+    monkeypatch.setattr("unmask.memory.free_memory", lambda device: 90 * 2**20)
+    says = r"recording 64 answers of up to 48 passes side by side .* batch_size or max_passes, or"
+    settings = {"decode": {"max_new_tokens": 48}, "n": 64}
+    with pytest.raises(UnmaskError, match=says):
+        record(tiny_model, tmp_path / "a", batch_size=16, hidden=True, **settings)
+    with pytest.raises(UnmaskError, match=r"passes side by side .* or max_passes$"):
+        record(tiny_model, tmp_path / "a", batch_size=64, inputs=50, **settings)
+    assert not (tmp_path / "a").exists()
+    few = settings | {"decode": {"max_new_tokens": 48, "max_passes": 2}, "n": 4}
+    assert len(record(tiny_model, tmp_path / "b", batch_size=16, hidden=True, **few)) > 0
+
+
 @pytest.fixture(scope="module")
 def recorded(tiny_model, tmp_path_factory):
     out = tmp_path_factory.mktemp("traces") / "t"
@@ -257,16 +273,14 @@ assert main(["train", *words, "--out", f"{out}/run"]) == 0
 """
 
 
-def test_two_processes_record_and_learn_what_one_does(tiny_dir, tmp_path):
+def test_two_processes_record_and_learn_what_one_does(tiny_dir, tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text(RECORD_AND_TRAIN)
-    launch = "-m accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
-    launch += " --main_process_port 0 --mixed_precision no --dynamo_backend no"
-    for name, words in (("one", []), ("two", launch.split())):
+    for name in ("one", "two"):
         (tmp_path / name).mkdir()
-        command = [sys.executable, *words, str(script), str(tiny_dir), str(tmp_path / name)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.setattr("sys.argv", ["script.py", str(tiny_dir), str(tmp_path / "one")])
+    exec(RECORD_AND_TRAIN, {})
+    run_two([sys.executable, script, tiny_dir, tmp_path / "two"])
     shards = sorted((tmp_path / "one" / "traces").glob("shard-*"))
     assert len(shards) == 6
     for path in shards:

@@ -2,21 +2,19 @@
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
 import time
 
 import pytest
 
+from tests.forks import kill_fork, start_fork
 from tests.training.runs import (
     Killed,
     assert_equal_weights,
     kill_before_round,
     read_metrics,
     tiny_run,
-    train_command,
 )
+from tests.typechecks import check_types
 from unmask import TrainConfig, UnmaskError, train
 from unmask.cli import main
 from unmask.files import read_tensors
@@ -28,6 +26,7 @@ WEIGHTS = ("checkpoint.safetensors", "last/model.safetensors", "best/model.safet
 
 def test_stopped_and_resumed_gives_the_same_weights(tmp_path, tiny_dir, any_digit, monkeypatch):
     train(tiny_run(tmp_path / "whole", tiny_dir))
+    check_types(False)  # the same calls follow
     kill_before_round(monkeypatch, 3)
     with pytest.raises(Killed):
         train(tiny_run(tmp_path / "cut", tiny_dir))
@@ -44,6 +43,7 @@ def test_batch_and_save_settings_may_change_on_resume_and_change_no_bits(
 ):
     """Decisions come in another order from a smaller batch; minibatches must not see that."""
     train(tiny_run(tmp_path / "whole", tiny_dir))
+    check_types(False)  # the same calls follow
     kill_before_round(monkeypatch, 3)
     with pytest.raises(Killed):
         train(tiny_run(tmp_path / "cut", tiny_dir))
@@ -56,26 +56,21 @@ def test_kill_9_and_resume_by_command(tmp_path, tiny_dir, capsys):
     options = f"--model {tiny_dir} --max-new-tokens 6 --rounds 20 --prompts 2 --rollouts 2".split()
     options += ["--width", "16", "--eval-prompts", "2", "--save-every", "3", "--eval-every", "5"]
     assert main(["train", *map(str, options), "--out", str(tmp_path / "whole")]) == 0
-    process = subprocess.Popen(
-        train_command(*options, "--out", tmp_path / "cut"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    child = start_fork(tmp_path / "log", "train", *options, "--out", tmp_path / "cut")
     metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 60
     while time.monotonic() < deadline:
         if metrics.exists() and len(metrics.read_text().splitlines()) >= 4:
             break
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert kill_fork(child) == -9
     started = (tmp_path / "cut" / "run.json").read_text()
     # An option that contradicts the run is refused even where it equals the default.
     for option in (("--rounds", "300"), ("--width", "64"), ("--no-context",)):
         assert main(["train", "--resume", str(tmp_path / "cut"), *option]) == 2
         name = option[0].removeprefix("--no-").removeprefix("--")
         assert f"another configuration ({name} differ)" in capsys.readouterr().err
-    resume = train_command("--resume", tmp_path / "cut", "--batch-size", "7", "--rounds", "20")
-    subprocess.run(resume, check=True, capture_output=True)
+    resume = ["train", "--resume", str(tmp_path / "cut"), "--batch-size", "7", "--rounds", "20"]
+    assert main(resume) == 0
     assert (tmp_path / "cut" / "run.json").read_text() == started and "--rounds 20" in started
     assert_equal_weights(tmp_path / "whole", tmp_path / "cut")
 

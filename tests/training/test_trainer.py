@@ -16,6 +16,7 @@ from tests.training.runs import (
     read_metrics,
     tiny_run,
 )
+from tests.typechecks import check_types
 from unmask import TrainConfig, UnmaskError, load_policy, train
 from unmask.cli import main
 from unmask.files import read_tensors
@@ -56,6 +57,7 @@ def test_each_method_trains_and_resumes_bit_for_bit(
     monkeypatch.setattr(front, "RANGE_PROMPTS", 4)
     changes = {"rounds": 4} | METHODS[name]
     whole = train(tiny_run(tmp_path / "whole", tiny_dir, **changes))
+    check_types(False)  # the same calls follow
     kill_before_round(monkeypatch, 3)
     with pytest.raises(Killed):
         train(tiny_run(tmp_path / "cut", tiny_dir, **changes))

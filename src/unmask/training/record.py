@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from unmask.decoding import Recorder, decode_steps, finish
+from unmask.decoding.footprint import answer_bytes, decision_bytes, decode_bytes, footprint_of
+from unmask.decoding.request import Request
 from unmask.errors import UnmaskError
 from unmask.evaluation.plan import EvalPlan, Piece, Prompts, check_requests, check_switch
 from unmask.files import (
@@ -27,7 +29,7 @@ from unmask.files import (
     write_json,
     write_text,
 )
-from unmask.memory import check_disk, describe_size, free_disk
+from unmask.memory import check_disk, check_memory, describe_size, free_disk
 from unmask.models import Model
 from unmask.policies.base import Needs
 from unmask.processes import Processes
@@ -52,6 +54,7 @@ from unmask.training.traces import (
 )
 
 LINE_BYTES = 2000  # of an answer's line beside a shard: a guess for prompt and text
+OF_STEPS = 64  # bytes at each position of a step: proposals, and what is made of them for a shard
 LONGEST = 2**15 - 1  # passes and positions are stored as 16 bits
 
 
@@ -115,11 +118,20 @@ class Recording:
             "judged": self.judge > 0,
         }
 
+    @property
+    def needs(self) -> Needs:
+        """What is recorded of each step, whatever the sampler reads."""
+        return Needs(frozenset({"hidden"} if self.hidden else ()), self.inputs)
+
+    @property
+    def most_passes(self) -> int:
+        """How many passes an answer takes at most."""
+        return min(self.plan.decode.max_passes or self.plan.length, self.plan.length)
+
     def most_bytes(self, shape: TraceShape, answers: int) -> int:
         """Bytes that so many answers take at most: every one needs all passes that it may have."""
-        passes = min(self.plan.decode.max_passes or self.plan.length, self.plan.length)
         row = count_bytes(row_columns(shape)) + LINE_BYTES
-        return answers * (row + passes * count_bytes(step_columns(shape)))
+        return answers * (row + self.most_passes * count_bytes(step_columns(shape)))
 
 
 def record_traces(
@@ -172,6 +184,7 @@ def record_traces(
     error = None
     if processes.main:
         try:
+            check_piece(model, recording, prompts)
             check_size(recording, shape, work, out, progress)
             open_recording(out, resume, settings, shape, len(work), model)
         except UnmaskError as refusal:
@@ -189,6 +202,38 @@ def record_traces(
             print(f"{number + 1}/{len(work)}  {describe_piece(work[number], tensors)}", flush=True)
     processes.barrier()
     return close_recording(out) if processes.main else None
+
+
+def piece_bytes(model: Model, recording: Recording, prompts: Prompts) -> int:
+    """The most that a piece takes in memory at one moment, in bytes, if every answer needs all
+    passes that it may have: its decode and, of each step, what was seen three times (as it was
+    kept, put together, and by answer and step) and some numbers at each position."""
+    plan, needs = recording.plan, recording.needs
+    answers, longest = min(4 * plan.batch_size, len(prompts.ids)), max(prompts.ids, key=len)
+    steps = answers * recording.most_passes
+    found = 0
+    for policy in plan.samplers.values():
+        footprint = footprint_of(model, Request(tuple(longest), policy, plan.decode), needs)
+        step = 3 * decision_bytes(footprint) + OF_STEPS * plan.length
+        decoding = decode_bytes(model, footprint, min(plan.batch_size, answers))
+        found = max(found, decoding + answers * answer_bytes(plan.length) + steps * step)
+    return found
+
+
+def check_piece(model: Model, recording: Recording, prompts: Prompts) -> None:
+    """Refuses a piece that may not fit into memory: found out on the way, it would end a recording
+    that cannot go on with other settings.
+
+    Raises:
+        UnmaskError: if it takes more than is free.
+    """
+    check_memory(
+        piece_bytes(model, recording, prompts),
+        f"recording {min(4 * recording.plan.batch_size, len(prompts.ids))} answers of up to "
+        f"{recording.most_passes} passes side by side",
+        "give a smaller batch_size or max_passes" + (", or leave hidden out" * recording.hidden),
+        model.device,
+    )
 
 
 def check_size(
@@ -306,8 +351,7 @@ def decode_piece(
     ids = [list(prompts.ids[row]) for row in rows]
     keys = [prompts.keys[piece.seed][row] for row in rows]
     options = recording.plan.options(piece)
-    features = frozenset({"hidden"} if recording.hidden else ())
-    recorder = Recorder(Needs(features, recording.inputs))
+    recorder = Recorder(recording.needs)
     proposals: list[Tensor] = []
     generation = finish(
         decode_steps(

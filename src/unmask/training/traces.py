@@ -80,19 +80,6 @@ class ShardFile(TypedDict):
     forwards: Annotated[int, Field(ge=0, le=2**53)]
 
 
-class TraceLine(TypedDict):
-    """A line of a shard's JSON lines: an answer for people to read."""
-
-    __pydantic_config__ = STRICT  # type: ignore[misc]
-
-    sampler: str
-    seed: int
-    prompt: str
-    text: str
-    correct: float
-    nfe: int
-
-
 class Manifest(TypedDict):
     """manifest.json. `shards` is missing while traces are still being recorded."""
 
@@ -297,11 +284,6 @@ class Traces:
     def prompt(self) -> Int[Tensor, " T"]:
         """The number of the prompt of every step."""
         return torch.cat([shard["prompt"][shard["row"].long()] for shard in self.shards]).long()
-
-    @cached_property
-    def correct(self) -> Float[Tensor, " T"]:
-        """The verdict on the answer of every step."""
-        return torch.cat([shard["correct"][shard["row"].long()] for shard in self.shards])
 
     @cached_property
     def eligible_counts(self) -> Int[Tensor, " T"]:
