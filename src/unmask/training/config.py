@@ -214,11 +214,12 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImitationConfig:
-    """The warm start: the first rounds may imitate heuristics."""
+    """The warm start: the first rounds may imitate other policies."""
 
     imitate: tuple[str, ...] = ()
-    """Warm start: first learn the decisions of this heuristic where it answers correctly; of
-    several, of the one whose mean reward at the prompt's α is best."""
+    """Warm start: first learn the decisions of this policy, a heuristic or a learned one, where it
+    answers correctly; of several, of the one whose mean reward at the prompt's α is best.
+    `entropy:0.05..1:8` stands for eight of them, from 0.05 to 1 in equal ratios."""
     imitation_rounds: int = at_least(1, 8)
     """Rounds of `rounds` that the warm start takes."""
     imitation_lr: float = at_least(0, 1e-3, 1e6)
@@ -287,7 +288,7 @@ class TrainConfig:
     optim: OptimConfig
     """How the policy's weights follow from a round's decisions."""
     imitation: ImitationConfig
-    """The warm start: the first rounds may imitate heuristics."""
+    """The warm start: the first rounds may imitate other policies."""
     traces: TraceConfig
     """Learning from stored traces instead of rollouts."""
     evaluation: EvalConfig
