@@ -10,7 +10,7 @@ from contextlib import contextmanager
 class UnmaskError(Exception):
     """Bad input. The message is one sentence: what was given, what is accepted, what to do.
 
-    Example:
+    Examples:
         >>> unmask.load_policy("threshold:2")
         Traceback (most recent call last):
         unmask.errors.UnmaskError: ...

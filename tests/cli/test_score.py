@@ -56,6 +56,24 @@ def test_the_command_writes_what_the_functions_find(score, tiny_model, tmp_path)
     assert any(each.standard_error for each in bound_likelihood(tiny_model, texts, samples=4))
 
 
+def test_answers_are_scored_on_a_canvas_of_their_own_length(score, tiny_model, tmp_path):
+    for options, order in (((), None), (("--order", "confidence:1"), "confidence:1")):
+        path = tmp_path / str(order)
+        code, _, error = score(*PAIRS[0], "--max-new-tokens", 6, "--output", path, *options)
+        assert (code, error) == (0, "")
+        text = encode_pair(tiny_model, *PAIRS[0], max_new_tokens=6)
+        assert text.targets[2:] == (tiny_model.eos_ids[0],) * 4
+        if order is None:
+            (found,) = bound_likelihood(tiny_model, [text])
+        else:
+            (found,) = exact_likelihood(tiny_model, [text], order)
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert (record["log_likelihood"], record["tokens"]) == (found.log_likelihood, 6)
+    code, _, error = score(*PAIRS[0], "--max-new-tokens", 1)
+    assert code == 2 and "has 2 tokens and max_new_tokens is 1" in error
+    assert score(*PAIRS[0], "--max-new-tokens", 0)[0] == 2
+
+
 def test_results_are_printed_or_become_a_table(score, tmp_path):
     code, out, _ = score("7 a +5 =", "# 2", "# 3")
     assert code == 0 and out.count("\n") == 2

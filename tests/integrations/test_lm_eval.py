@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import random
 import subprocess
 import sys
@@ -572,8 +573,11 @@ def test_multiple_choice_is_as_accurate_as_enumeration(
         choices = [" ".join(rng.choices(words, k=rng.randint(1, 3))) for _ in range(4)]
         rows.append({"question": question, "choices": choices, "answer": rng.randrange(4)})
         start = len(encode_prompt(model, question))
+        choices[0] += rng.choice(["", " zebra"])  # an unknown word, which no answer holds
         values = [
-            enumerate_choice(model, encode_prompt(model, f"{question} {choice}"), start)
+            -math.inf
+            if "zebra" in choice
+            else enumerate_choice(model, encode_prompt(model, f"{question} {choice}"), start)
             for choice in choices
         ]
         chosen.append(values.index(max(values)))
@@ -588,7 +592,10 @@ def test_multiple_choice_is_as_accurate_as_enumeration(
     right = [pick == row["answer"] for pick, row in zip(chosen, rows, strict=True)]
     assert report["results"]["pick"]["acc,none"] == sum(right) / 12
     samples = read_lines(tmp_path, "out", "samples-pick.jsonl")
-    found = [[float(pair[0]) for pair in sample["filtered_resps"]] for sample in samples]
+    found = [  # JSON has no −∞
+        [-math.inf if pair[0] is None else float(pair[0]) for pair in sample["filtered_resps"]]
+        for sample in samples
+    ]
     assert [values.index(max(values)) for values in found] == chosen
     assert 0 < sum(right) < 12 and len(set(chosen)) > 1
     cost = report["costs"]["pick"]
@@ -614,6 +621,22 @@ def test_log_likelihoods_of_the_policy_and_of_whole_texts(tiny_dir):
     ids = tuple(encode_prompt(lm.model, whole))
     (expected,) = exact_likelihood(lm.model, [Text(ids, tuple(range(len(ids))))], "confidence:1")
     assert value == expected.log_likelihood
+
+
+@pytest.mark.parametrize("kind", ["bound", "left-to-right", "policy"])
+def test_a_token_that_is_never_proposed_has_no_likelihood(kind, tiny_dir):
+    lm = UnmaskLM(str(tiny_dir), "confidence:1", dtype="float32", likelihood=kind, batch_size=2)
+    pairs = [("7 a +5 =", "zebra"), ("7 a +5 =", "# 2"), ("7 a", "<mask> 7"), ("7 a", "+5")]
+    asked = [Instance("loglikelihood", {}, pair, i, ("mc", i, 1)) for i, pair in enumerate(pairs)]
+    found = lm.loglikelihood(asked)
+    assert found[0] == found[2] == (-math.inf, False)
+    assert [found[1], found[3]] == lm.loglikelihood([asked[1], asked[3]])
+    assert lm.loglikelihood(asked[:1]) == found[:1]  # nothing is left to forward
+    whole = [Instance("loglikelihood_rolling", {}, ("7 zebra",), 0, ("ppl", 0, 1))]
+    assert lm.loglikelihood_rolling(whole) == [-math.inf]
+    assert lm.report()["ppl"]["tokens_per_forward"] == 0
+    with pytest.raises(UnmaskError, match="no tokens"):
+        lm.loglikelihood([Instance("loglikelihood", {}, ("7 a", ""), 0, ("mc", 0, 1))])
 
 
 def test_long_texts_are_cut_so_that_each_token_is_scored_once(tiny_model):

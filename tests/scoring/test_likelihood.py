@@ -12,6 +12,7 @@ import torch
 from tests.decoding.test_rows import learned
 from tests.decoding.test_thousand import small_model
 from unmask import UnmaskError, load_model
+from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import load_policy
 from unmask.scoring import Text, bound_likelihood, encode_pair, exact_likelihood
 from unmask.scoring.likelihood import draw_masks, estimate_bound
@@ -180,6 +181,44 @@ def test_rows_do_not_depend_on_their_mates():
         alone = [score([text], 1)[0] for text in texts]
         assert score(texts, 4) == alone
         assert score(texts[::-1], 64) == alone[::-1]
+
+
+@pytest.mark.parametrize(("shift", "block"), [(False, None), (True, None), (False, 2)])
+def test_an_answer_on_a_canvas_is_filled_up_with_ends_of_text(shift, block):
+    model, prompt, length = draw_model(11, shift, block), [4, 7, 1], 3
+    model = replace(model, tokenizer=word_tokenizer(["a", "b", "c", "d", "e"]))
+    (end,) = model.eos_ids
+    whole = continue_with(tuple(prompt), *product(TOKENS, repeat=length))
+    assert end in TOKENS
+    tables = {
+        "bound": {
+            text.targets: bound_by_enumeration(model, text.tokens, text.places) for text in whole
+        }
+    }
+    for order in ("left-to-right", "confidence:1"):
+        found = exact_likelihood(model, whole, order)
+        tables[order] = {
+            text.targets: each.log_likelihood for text, each in zip(whole, found, strict=True)
+        }
+        total = math.fsum(map(math.exp, tables[order].values()))
+        assert total == pytest.approx(1, abs=1e-5)  # of all canvases
+    answers = [list(each) for n in (1, 2, 3) for each in product((4, 6, 7), repeat=n)]
+    texts = [encode_pair(model, prompt, answer, length) for answer in answers]
+    alone = [encode_pair(model, prompt, answer) for answer in answers]
+    for kind, table in tables.items():
+        score = bound_likelihood if kind == "bound" else partial(exact_likelihood, order=kind)
+        padded = [each.log_likelihood for each in score(model, texts)]
+        for answer, text, value in zip(answers, texts, padded, strict=True):
+            targets = (*answer, *[end] * (length - len(answer)))
+            assert text.given == tuple(prompt) and text.targets == targets
+            assert value == pytest.approx(table[targets], abs=1e-5)
+        assert padded[0] != pytest.approx(score(model, alone)[0].log_likelihood, abs=1e-3)
+    with pytest.raises(UnmaskError, match="has 4 tokens and max_new_tokens is 3; give at least 4"):
+        encode_pair(model, prompt, [4, 5, 6, 7], length)
+    with pytest.raises(UnmaskError, match="max_new_tokens is 0"):
+        encode_pair(model, prompt, [4], 0)
+    with pytest.raises(UnmaskError, match="no tokens"):
+        encode_pair(model, prompt, [], length)
 
 
 def test_the_right_answer_is_likelier_for_a_trained_model():

@@ -14,9 +14,11 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from unmask.errors import UnmaskError
 from unmask.extras import require_extras
@@ -115,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = shorten_word(arguments[0]) if arguments else ""
     try:
-        with interrupts_stay():
+        with interrupts_stay(), short_warnings():
             code = print_usage(arguments) if name in ("", "-h", "--help") else run_words(arguments)
         sys.stdout.flush()  # not at the exit of Python, which would complain of a closed pipe
         return code
@@ -164,6 +166,23 @@ def interrupts_stay() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is notice:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """While the body runs, a warning for the user is one line, without a place in the code."""
+    whole = warnings.formatwarning
+
+    def shorten(message: Warning | str, category: type[Warning], *where: Any) -> str:
+        if category is UserWarning:
+            return f"warning: {message}\n"
+        return whole(message, category, *where)
+
+    warnings.formatwarning = shorten  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = whole
 
 
 def print_usage(arguments: list[str]) -> int:

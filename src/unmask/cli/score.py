@@ -36,6 +36,9 @@ class Config:
     order: str | None = None
     """Exact likelihood of decoding one token a pass in this order: left-to-right, or a policy's
     (confidence:1, a policy directory). Left out: LLaDA's lower bound of the likelihood."""
+    max_new_tokens: int | None = None
+    """Length L of the canvas: each continuation is filled up with end-of-text tokens to L, which
+    are scored too, as answers are when they are decoded. Left out: the continuation alone."""
     block_length: int | None = None
     """With a policy as --order, block length BL in tokens; leave out for full diffusion."""
     samples: int = 128
@@ -94,6 +97,8 @@ def run(config: Config) -> None:
     pairs = read_pairs(config)
     check_output(config.output)
     check_whole("samples", config.samples, 2)
+    if config.max_new_tokens is not None:
+        check_whole("max_new_tokens", config.max_new_tokens, 1)
     if config.block_length is not None and config.order in (None, "left-to-right"):
         raise UnmaskError(
             "--block-length was given, and it is for a policy as --order; give one, or leave it out"
@@ -106,7 +111,7 @@ def run(config: Config) -> None:
     processes = Processes.join(config.device)
     device = config.device if processes.world == 1 else processes.device
     model = load_model(config.model, device=device, dtype=config.dtype, revision=config.revision)
-    texts = [encode_pair(model, *pair) for pair in pairs]
+    texts = [encode_pair(model, *pair, config.max_new_tokens) for pair in pairs]
     numbers = processes.share(range(len(pairs)))
     found = score_texts(config, model, [texts[i] for i in numbers]) if numbers else []
     own = [(i, score_record(*pairs[i], each)) for i, each in zip(numbers, found, strict=True)]

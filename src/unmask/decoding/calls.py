@@ -58,7 +58,7 @@ def generate(
     Raises:
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
 
-    Example:
+    Examples:
         >>> model = unmask.load_model("embedded/chain")
         >>> unmask.generate(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48).text
         ['a then 7 +5 gives 2 . b then 2 *3 gives 6 . # 6']
@@ -90,7 +90,7 @@ def infill(
     Raises:
         UnmaskError: as `generate`, and if a prompt holds no mask token.
 
-    Example:
+    Examples:
         >>> model = unmask.load_model("embedded/chain")
         >>> mask = model.tokenizer.mask_token
         >>> prompt = f"7 a +5 b *3 = a then 7 +5 gives {mask} . b then 2 *3 gives {mask} . # 6"
@@ -139,7 +139,7 @@ def stream(
     Raises:
         UnmaskError: as `generate`, at the call.
 
-    Example:
+    Examples:
         >>> from unmask.decoding import text_so_far
         >>> model = unmask.load_model("embedded/chain")
         >>> for step in unmask.stream(model, ["7 a +5 ="], "confidence:24", max_new_tokens=48):

@@ -63,7 +63,7 @@ class Engine:
         slots: how many rows may be in flight; it changes the speed, never a result.
         recorder: keeps every decision, for training.
 
-    Example:
+    Examples:
         >>> from unmask.decoding import DecodeOptions, Engine, Request
         >>> model, policy = unmask.load_model("embedded/chain"), unmask.load_policy("confidence:24")
         >>> prompt = tuple(model.tokenizer("7 a +5 =")["input_ids"])

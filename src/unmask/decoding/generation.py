@@ -52,7 +52,7 @@ class Transitions:
             model.
         passes: int64 [T], forward passes that the row had behind it.
 
-    Example:
+    Examples:
         >>> model = unmask.load_model("embedded/chain")
         >>> generation = unmask.generate(
         ...     model, ["7 a +5 ="], "confidence:24", max_new_tokens=48, record=True
@@ -85,7 +85,7 @@ class Step:
         finished: bool [B], which rows are done.
         results: the rows that are done.
 
-    Example:
+    Examples:
         >>> model = unmask.load_model("embedded/chain")
         >>> for step in unmask.stream(model, ["7 a +5 ="], "confidence:24", max_new_tokens=48):
         ...     print(step.rows.tolist(), int(step.fresh.sum()), step.finished.tolist())
@@ -141,7 +141,7 @@ class Generation:
         cost: what was really run.
         recorder: holds the decisions, if they were recorded.
 
-    Example:
+    Examples:
         >>> model = unmask.load_model("embedded/chain")
         >>> generation = unmask.generate(model, ["7 a +5 ="], "threshold:0.9", max_new_tokens=48)
         >>> generation.tokens.shape, generation.reveal_step.shape

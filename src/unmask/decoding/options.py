@@ -23,7 +23,7 @@ class DecodeOptions:
     Raises:
         UnmaskError: if a value has the wrong type or is out of range.
 
-    Example:
+    Examples:
         >>> options = unmask.DecodeOptions(max_new_tokens=48, temperature=0.7, stop=("\\n\\n",))
         >>> unmask.DecodeOptions(temperature=-1.0)
         Traceback (most recent call last):

@@ -32,7 +32,7 @@ def text_so_far(
         stop: strings that end the text, which is cut before the first one that is settled.
         hole: what stands for each position that is not known yet.
 
-    Example:
+    Examples:
         >>> from unmask.decoding import text_so_far
         >>> model = unmask.load_model("embedded/chain")
         >>> for step in unmask.stream(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48):

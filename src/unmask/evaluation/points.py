@@ -28,7 +28,7 @@ class Point:
         timed_out: how many verdicts a time limit decided; on a less busy machine these answers
             might have been found right.
 
-    Example:
+    Examples:
         >>> model, task = unmask.load_model("embedded/chain"), unmask.load_task("chain")
         >>> (point,) = unmask.evaluate(model, task, ["confidence:24"], prompts=4)
         >>> point.sampler, point.block_length, point.prompts, point.nfe

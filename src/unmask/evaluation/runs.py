@@ -86,7 +86,7 @@ def evaluate(
     Raises:
         UnmaskError: for unusable arguments; all are checked before anything is decoded or written.
 
-    Example:
+    Examples:
         >>> model, task = unmask.load_model("embedded/chain"), unmask.load_task("chain")
         >>> points = unmask.evaluate(model, task, ["threshold:0.9", "threshold:0.5"], prompts=8)
         >>> points[0].nfe > points[1].nfe

@@ -116,7 +116,7 @@ class Model:
     Raises:
         UnmaskError: if the network is a causal language model.
 
-    Example:
+    Examples:
         >>> model = unmask.load_model("embedded/chain")
         >>> tokens = model.tokenizer("7 a +5 =", return_tensors="pt")["input_ids"]
         >>> logits = model.logits(tokens, tokens == tokens)  # every position is real

@@ -47,7 +47,7 @@ DTYPES = {
 def embedded_models() -> list[str]:
     """The names of the models that ship with the package, as `load_model` takes them.
 
-    Example:
+    Examples:
         >>> unmask.embedded_models()[0]
         'embedded/chain'
     """
@@ -97,7 +97,7 @@ def load_model(
             mask token that neither config.json nor the tokenizer names, or a `device_map` that
             spreads the model over several devices.
 
-    Example:
+    Examples:
         >>> model = unmask.load_model("embedded/chain", dtype="float32")
         >>> model.tokenizer.mask_token_id == model.mask_id
         True

@@ -59,7 +59,7 @@ class LearnedPolicy:
             paper Fig. 20).
         metadata: what the policy was trained on; written to and read from its directory.
 
-    Example:
+    Examples:
         >>> from unmask.policies.network import NetworkConfig, PolicyNetwork
         >>> policy = unmask.LearnedPolicy(PolicyNetwork(NetworkConfig(width=16, mlp=16)), beta=1.5)
         >>> policy.save_pretrained("untrained")

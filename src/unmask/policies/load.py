@@ -32,7 +32,7 @@ def embedded_policies() -> list[str]:
     """The names of the learned policies that ship with the package, as `load_policy` takes them:
     each is called as the embedded model that it was trained for.
 
-    Example:
+    Examples:
         >>> "embedded/chain" in unmask.embedded_policies()
         True
     """
@@ -66,7 +66,7 @@ def load_policy(
         UnmaskError: for an argument of the wrong type, an unknown name, a bad value or a damaged
             directory.
 
-    Example:
+    Examples:
         >>> unmask.load_policy("threshold:0.9")
         Threshold(threshold=0.9)
     """
@@ -249,7 +249,7 @@ def steps_spec(
     Raises:
         UnmaskError: for another name, or steps that cannot be shared among the blocks.
 
-    Example:
+    Examples:
         >>> unmask.policies.steps_spec(128, 256, "topk_margin")
         'margin:2'
         >>> unmask.policies.steps_spec(24, 64, block_length=32)

@@ -80,7 +80,7 @@ def infill_lengths(
     Raises:
         UnmaskError: as `infill`; if a prompt has more than one mask token, or the range is none.
 
-    Example:
+    Examples:
         >>> from unmask.scoring import infill_lengths
         >>> model = unmask.load_model("embedded/chain")
         >>> infill_lengths(model, ["7 a <mask> = 2"], "confidence:1", (1, 4))[0].text

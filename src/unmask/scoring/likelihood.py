@@ -80,7 +80,7 @@ def bound_likelihood(
     Raises:
         UnmaskError: if a number is out of range, or a logit is not finite.
 
-    Example:
+    Examples:
         >>> from unmask.scoring import bound_likelihood, encode_pair
         >>> model = unmask.load_model("embedded/chain")
         >>> text = encode_pair(model, "7 a +5 b *3 =", " # 6")
@@ -195,7 +195,7 @@ def exact_likelihood(
     Raises:
         UnmaskError: if the order is unknown, a number is out of range, or a logit is not finite.
 
-    Example:
+    Examples:
         >>> from unmask.scoring import encode_pair, exact_likelihood
         >>> model = unmask.load_model("embedded/chain")
         >>> text = encode_pair(model, "7 a +5 b *3 =", " # 6")

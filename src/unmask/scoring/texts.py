@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 
 from unmask.decoding.canvas import padded_width
+from unmask.decoding.options import check_whole
 from unmask.decoding.prompts import Prompt, encode_prompt
 from unmask.errors import UnmaskError, short_text
 from unmask.models.base import Model
@@ -55,7 +56,12 @@ class Question:
     targets: tuple[int, ...]
 
 
-def encode_pair(model: Model, prompt: Prompt, continuation: str | Sequence[int]) -> Text:
+def encode_pair(
+    model: Model,
+    prompt: Prompt,
+    continuation: str | Sequence[int],
+    max_new_tokens: int | None = None,
+) -> Text:
     """A prompt and what follows it, as a text whose continuation is scored.
 
     Two strings are tokenized together, as a tokenizer may write what follows a space in another
@@ -65,22 +71,58 @@ def encode_pair(model: Model, prompt: Prompt, continuation: str | Sequence[int])
         model: whose tokenizer and chat template are used.
         prompt: a string, a list of chat messages, or token ids.
         continuation: a string or token ids, at least one token.
+        max_new_tokens: L; the continuation is filled up with end-of-text tokens to L, as an answer
+            stands on a canvas of L when it is decoded, and these are scored too. None scores the
+            continuation alone, on a canvas that ends with it.
 
     Raises:
-        UnmaskError: if one of them cannot be read, the continuation is empty, or it holds a token
-            that the model never proposes.
+        UnmaskError: if one of them cannot be read, the continuation is empty, it holds a token
+            that the model never proposes, or it has more than L tokens.
+    """
+    if max_new_tokens is not None:
+        check_whole("max_new_tokens", max_new_tokens, 1)
+    text = join_pair(model, prompt, continuation)
+    count = len(text.places)
+    if max_new_tokens is not None and count > max_new_tokens:
+        raise UnmaskError(
+            f"a continuation has {count} tokens and max_new_tokens is {max_new_tokens}; give at "
+            f"least {count}"
+        )
+    if count and max_new_tokens is not None:
+        ends = (model.eos_ids[0],) * (max_new_tokens - count)
+        tokens = text.tokens + ends
+        text = Text(tokens, tuple(range(len(tokens) - max_new_tokens, len(tokens))))
+    return check_text(model, text)
+
+
+def join_pair(
+    model: Model,
+    prompt: Prompt,
+    continuation: str | Sequence[int],
+    encode: Callable[[Model, Prompt], list[int]] = encode_prompt,
+) -> Text:
+    """A prompt and what follows it, as `encode_pair` makes it, whether or not it can be scored.
+
+    Args:
+        model: as for `encode_pair`.
+        prompt: as for `encode_pair`.
+        continuation: as for `encode_pair`.
+        encode: token ids of what is scored; `prompt_ids` takes tokens that no answer holds, too.
+
+    Raises:
+        UnmaskError: if one of them cannot be read.
     """
     if isinstance(prompt, str) and isinstance(continuation, str):
         stripped = prompt.rstrip()
         continuation = prompt[len(stripped) :] + continuation
         before = encode_prompt(model, stripped)
-        whole = encode_prompt(model, stripped + continuation)
+        whole = encode(model, stripped + continuation)
         if whole[: len(before)] == before:
-            return check_text(model, Text(tuple(whole), tuple(range(len(before), len(whole)))))
+            return Text(tuple(whole), tuple(range(len(before), len(whole))))
         prompt = stripped
     before = encode_prompt(model, prompt)
-    whole = [*before, *encode_prompt(model, continuation)]
-    return check_text(model, Text(tuple(whole), tuple(range(len(before), len(whole)))))
+    whole = [*before, *encode(model, continuation)]
+    return Text(tuple(whole), tuple(range(len(before), len(whole))))
 
 
 def check_text(model: Model, text: Text) -> Text:
@@ -90,6 +132,22 @@ def check_text(model: Model, text: Text) -> Text:
         UnmaskError: if nothing is scored, it is too long, or holds a token that the model never
             proposes.
     """
+    check_size(model, text)
+    if wrong := impossible_tokens(model, text):
+        name = short_text(repr(model.tokenizer.convert_ids_to_tokens(wrong[0])))
+        raise UnmaskError(
+            f"a continuation holds the token {name}, which this model never proposes and gives no "
+            "probability; leave it out"
+        )
+    return text
+
+
+def check_size(model: Model, text: Text) -> None:
+    """Refuses a text of which nothing is scored, or that is too long.
+
+    Raises:
+        UnmaskError: if so.
+    """
     if not text.places:
         raise UnmaskError("a continuation has no tokens; give at least one token to score")
     most = min(canvas_limit(model.network.config), model.max_positions or 2**62)
@@ -98,13 +156,11 @@ def check_text(model: Model, text: Text) -> Text:
             f"a prompt and its continuation have {len(text.tokens)} tokens; give this model at "
             f"most {most}"
         )
-    if wrong := [token for token in text.targets if token in model.never_set]:
-        name = short_text(repr(model.tokenizer.convert_ids_to_tokens(wrong[0])))
-        raise UnmaskError(
-            f"a continuation holds the token {name}, which this model never proposes and gives no "
-            "probability; leave it out"
-        )
-    return text
+
+
+def impossible_tokens(model: Model, text: Text) -> list[int]:
+    """The scored tokens that the model never proposes: a text with one has no probability."""
+    return [token for token in text.targets if token in model.never_set]
 
 
 def split_text(model: Model, text: Text) -> list[Text]:

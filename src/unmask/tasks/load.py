@@ -57,7 +57,7 @@ def load_task(
         UnmaskError: if there is no such task, a package that it needs is missing, or it needs code
             execution and that was not allowed.
 
-    Example:
+    Examples:
         >>> task = unmask.load_task("chain")
         >>> example = task.examples("test", 1)[0]
         >>> task.score(f"# {example.answer.split()[-1]}", example)

@@ -302,7 +302,7 @@ class TrainConfig:
         Raises:
             UnmaskError: for a name that no option has, or a value that cannot be used.
 
-        Example:
+        Examples:
             >>> unmask.TrainConfig(alpha=3.0, rounds=2).rewards.alpha
             3.0
         """

@@ -86,7 +86,7 @@ def train(config: TrainConfig, reward: Reward | None = None, label: Label | None
         UnmaskError: for unusable settings or directories, or if a reward, a likelihood or a weight
             is not finite.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> config = unmask.TrainConfig(
         ...     out=Path("runs/tiny"), rounds=1, prompts=1, rollouts=2, eval_prompts=2

@@ -23,13 +23,14 @@ from unmask.integrations.lm_eval.likelihoods import (
     check_likelihood,
     cut_text,
     decodes_as,
+    join_texts,
     score_texts,
 )
 from unmask.models import load_model
 from unmask.policies import load_policy
 from unmask.processes import Processes
 from unmask.rng import row_keys
-from unmask.scoring import Text, encode_pair
+from unmask.scoring import Text
 
 # Generation options of the harness that mean something here.
 UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
@@ -269,7 +270,10 @@ class UnmaskLM(LM):
         processes together."""
         return {
             task: asdict(cost)
-            | {"nfe": cost.nfe / cost.prompts, "tokens_per_forward": cost.tokens / cost.nfe}
+            | {
+                "nfe": cost.nfe / cost.prompts,
+                "tokens_per_forward": cost.tokens / cost.nfe if cost.nfe else 0.0,
+            }
             for task, cost in self.costs.items()
         }
 
@@ -277,8 +281,9 @@ class UnmaskLM(LM):
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
         """For requests of (context, continuation) the continuation's log-likelihood, in nats, and
-        whether the policy, greedily, writes just this continuation."""
-        texts = [encode_pair(self.model, *request.args) for request in requests]
+        whether the policy, greedily, writes just this continuation. A continuation with a token
+        that the model never proposes, such as an unknown word, has −∞."""
+        texts = [join_texts(self.model, *request.args) for request in requests]
         values = [0.0] * len(texts)
         greedy = [False] * len(texts)
         for part, found in self.likelihoods(texts, requests, disable_tqdm):
@@ -327,7 +332,7 @@ class UnmaskLM(LM):
                     spent = TaskCost(
                         prompts=len(part),
                         nfe=sum(each.passes for each in found),
-                        tokens=sum(each.tokens for each in found),
+                        tokens=sum(each.tokens for each in found if each.passes),
                         seconds=time.perf_counter() - began,
                     )
                     self.costs[task] = self.costs.get(task, TaskCost()) + spent
