@@ -56,6 +56,19 @@ def test_the_papers_preset_gives_way_to_what_is_given():
     assert (named.optim.lr, named.optim.epsilon, named.policy.width) == (0.5, 0.5, 128)
 
 
+def test_a_range_of_alpha_brings_its_recipe_unless_something_else_is_given():
+    config = TrainConfig(alpha_range=(0.1, 10.0))
+    assert (config.policy.hidden, config.policy.joint) == (True, True)
+    assert config.evaluation.eval_temperature == 0.5
+    assert config.imitation.imitate == ("entropy:0.3", "entropy:0.3@block_length=16")
+    own = TrainConfig(alpha_range=(0.1, 10.0), rounds=7, hidden=False, imitate=())
+    assert (own.rollout.rounds, own.policy.hidden, own.imitation.imitate) == (7, False, ())
+    for other in ({}, {"preset": "paper"}, {"start": "a"}, {"from_traces": "b"}):
+        settings = other | ({"alpha_range": (0.1, 10.0)} if other else {})
+        plain = TrainConfig(**settings)
+        assert (plain.policy.hidden, plain.imitation.imitate) == (False, ()), settings
+
+
 def test_the_preset_agrees_with_the_file_for_llada():
     lines = Path("experiments/llada-8b.yaml").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("#")[0].split(": ") for line in lines if ": " in line.split("#")[0]]

@@ -3,6 +3,7 @@ settings: `runs/a/best@beta=0.8`."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ MOST_BYTES = 500_000  # of one policy that ships
 FILES = ("config.json", "model.safetensors")
 # More would overflow in int32, where the policies compute.
 MOST_POSITIONS = 2**31 - 1
+MOST_TEACHERS = 64
+NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+GRID = re.compile(rf"(?P<low>{NUMBER})\.\.(?P<high>{NUMBER}):(?P<count>\d{{1,4}})")
 
 
 def embedded_policies() -> list[str]:
@@ -106,6 +110,31 @@ def find_policy(name: str, revision: str | None = None) -> Path:
             f"revision {revision!r} was given, but {name} ships with this package; leave it out"
         )
     return EMBEDDED / name.removeprefix("embedded/")
+
+
+def expand_grid(spec: str) -> list[str]:
+    """The policies that a spec with a range stands for: `threshold:0.3..0.95:8` is eight
+    thresholds, `DIR@alpha=0.3..10:4` four values of α, from the first to the last in equal ratios.
+    A spec without a range stands for itself.
+
+    Raises:
+        UnmaskError: for a range that is none.
+
+    Example:
+        >>> expand_grid("entropy:0.1..0.4:3")
+        ['entropy:0.1', 'entropy:0.2', 'entropy:0.4']
+    """
+    found = GRID.search(spec)
+    if found is None:
+        return [spec]
+    low, high, count = float(found["low"]), float(found["high"]), int(found["count"])
+    if not 0 < low < high <= LARGEST or not 2 <= count <= MOST_TEACHERS:
+        raise UnmaskError(
+            f"the range {found[0]} in {short_text(spec)!r} cannot be used; give "
+            f"LOW..HIGH:COUNT with 0 < LOW < HIGH and a count from 2 to {MOST_TEACHERS}"
+        )
+    values = [low * (high / low) ** (i / (count - 1)) for i in range(count)]
+    return [spec.replace(found[0], f"{value:.6g}") for value in values]
 
 
 def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
