@@ -37,22 +37,26 @@ HEURISTICS = (
     "margin:4",
     "random:4",
 )
-ALPHA_RANGE = (0.05, 10.0)
-ALPHAS = (0.05, 0.3, 1, 3, 10)  # at which the policies are compared
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train two policies on an embedded model (full diffusion and semi-autoregressive), each for a
-    range of α, and compare them with the heuristics."""
+    """Train two policies on an embedded model (full diffusion and semi-autoregressive) and compare
+    them with the heuristics."""
 
     out: Path = Path("demo")
     """Directory for the policies, results and pareto.png; an earlier demo there is replaced."""
     task: str = "chain"
     """Embedded model and task: chain or sudoku."""
     rounds: int = 140
-    """Rounds for the full-diffusion policy, the first 8 of which imitate heuristics (the warm
-    start); the semi-autoregressive policy, whose rounds are longer, gets two thirds."""
+    """Rounds for the full-diffusion policy, the first 8 of which imitate a semi-autoregressive
+    heuristic (the warm start); the semi-autoregressive policy, whose rounds are longer, gets two
+    thirds."""
+    alpha_full: float = 3.0
+    """α of the full-diffusion policy."""
+    alpha_semi: float = 0.5
+    """α at which the semi-autoregressive policy's training ends; it starts at 3, or at this if it
+    is larger."""
     prompts: int = at_least(1, 150)
     """Held-out prompts of the comparison."""
     seed: int = 0
@@ -74,15 +78,25 @@ def training_settings(config: Config, block_length: int) -> dict[str, dict[str, 
         "task": config.task,
         "seed": config.seed,
         "mixed_precision": True,
-        "alpha_range": ALPHA_RANGE,
     }
-    full = {"rounds": config.rounds, "out": config.out / "full"}
+    full = {
+        "rounds": config.rounds,
+        "alpha": config.alpha_full,
+        "imitate": (f"entropy:0.3@block_length={block_length}",),
+        "imitation_rounds": min(8, config.rounds),
+    }
     semi = {
         "rounds": (2 * config.rounds + 2) // 3,
+        "alpha": config.alpha_semi,
+        "alpha_start": max(3.0, config.alpha_semi),
         "block_length": block_length,
-        "out": config.out / "semi",
+        "dense": 2.0,
+        "eval_temperature": 0.5,
     }
-    return {"full": common | full, "semi": common | semi}
+    return {
+        "full": common | full | {"out": config.out / "full"},
+        "semi": common | semi | {"out": config.out / "semi"},
+    }
 
 
 def command_arguments(settings: dict[str, Any]) -> list[str]:
@@ -171,7 +185,7 @@ def measure_policies(
 
     points: list[Point] = []
     for block_length, policy in policies.items():
-        learned = [f"{policy}@alpha={alpha:g}" for alpha in ALPHAS]
+        learned = [f"{policy}@beta={beta}" for beta in (1.0, 0.7, 1.5)]
         points += evaluate(
             model,
             task,
