@@ -120,8 +120,8 @@ def expand_grid(spec: str) -> list[str]:
     Raises:
         UnmaskError: for a range that is none.
 
-    Example:
-        >>> expand_grid("entropy:0.1..0.4:3")
+    Examples:
+        >>> unmask.policies.load.expand_grid("entropy:0.1..0.4:3")
         ['entropy:0.1', 'entropy:0.2', 'entropy:0.4']
     """
     found = GRID.search(spec)
