@@ -32,7 +32,8 @@ def test_each_alpha_has_the_teacher_whose_mean_reward_is_largest(session):
         load_policy("confidence:6"),
     )
     correctness = torch.tensor([[1.0, 1.0], [1.0, 0.75], [1.0, 0.0]])
-    pool = Pool(teachers, correctness, torch.tensor([[6, 6], [4, 4], [1, 1]]))
+    examples = session.task.batch(2, 0, 0)
+    pool = Pool(teachers, examples, correctness, torch.tensor([[6, 6], [4, 4], [1, 1]]))
     alpha = torch.tensor([0.01, 0.25, 5.0, 0.01])
     speeds = ((1 / 6, 1 / 6), (1 / 2, 1 / 2), (1.0, 1.0))
     best = []
@@ -52,6 +53,18 @@ def test_teachers_are_compared_on_the_same_problems_and_one_alone_is_not_tried(s
     assert pool.correctness.equal(again.correctness)
     alone = probe_teachers(session, (load_policy("confidence:2"),))
     assert alone.nfe.numel() == 0 and alone.choose(session, torch.ones(3)).tolist() == [0, 0, 0]
+
+
+def test_a_reward_of_ones_own_that_is_no_number_a_row_is_refused(session):
+    teachers = (load_policy("confidence:1"), load_policy("confidence:6"))
+    for reward, says in (
+        (lambda r, n, length, alpha: None, "one for each row"),
+        (lambda r, n, length, alpha: r[:1], "one for each row"),
+        (lambda r, n, length, alpha: r / 0, "finite numbers"),
+    ):
+        wrong = replace(session, reward=reward)
+        with pytest.raises(UnmaskError, match=says):
+            probe_teachers(wrong, teachers).choose(wrong, torch.ones(3))
 
 
 def test_a_teacher_with_an_alpha_acts_for_it_and_not_for_its_pupils():

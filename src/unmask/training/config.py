@@ -401,7 +401,7 @@ def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
     }
 
 
-# For a policy that serves a range of α: a warm start from the more accurate of two orders, which
+# For a policy that serves a range of α: a warm start from the better of two orders at each α, which
 # learning then speeds up (without hidden states it hardly does: docs/results.md).
 CONDITIONED: dict[str, Any] = {
     "hidden": True,

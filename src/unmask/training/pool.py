@@ -10,10 +10,12 @@ from torch import Tensor
 
 from unmask.policies import LearnedPolicy, Needs, Observation, Policy
 from unmask.rng import RowGenerator
+from unmask.tasks import Example
 from unmask.training.session import Session
 
 PROBES = 128  # training problems on which the teachers are compared
 PROBE_SEED = 977
+COMPARISON = "the comparison of the teachers"
 
 
 @dataclass(frozen=True)
@@ -54,22 +56,29 @@ class Pool:
 
     Attributes:
         teachers: K policies.
+        examples: the P problems.
         correctness: fp32 [K, P].
         nfe: int64 [K, P].
     """
 
     teachers: tuple[Policy, ...]
+    examples: list[Example]
     correctness: Float[Tensor, "K P"]
     nfe: Int[Tensor, "K P"]
 
     def choose(self, session: Session, alpha: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
-        """For each α the teacher whose mean reward is largest at it; the first of equal ones."""
+        """For each α the teacher whose mean reward is largest at it; the first of equal ones.
+
+        Raises:
+            UnmaskError: if the reward's numbers cannot be used.
+        """
         if len(self.teachers) == 1:
             return torch.zeros_like(alpha, dtype=torch.long)
         count, problems = self.correctness.shape
         flat, flat_nfe = self.correctness.flatten(), self.nfe.flatten()
+        rows = self.examples * count
         means = [
-            session.reward(flat, flat_nfe, session.length, torch.full_like(flat, a))
+            session.reward_rows(flat, flat_nfe, torch.full_like(flat, a), rows, COMPARISON)
             .view(count, problems)
             .mean(1)
             for a in alpha.tolist()
@@ -83,15 +92,15 @@ def probe_teachers(session: Session, teachers: tuple[Policy, ...]) -> Pool:
     Every process tries all of them, so that all choose alike; a run that is resumed finds the same.
 
     Raises:
-        UnmaskError: if the verifier's or the reward's numbers cannot be used.
+        UnmaskError: if the verifier's numbers cannot be used.
     """
     if len(teachers) == 1:
-        return Pool(teachers, torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.long))
+        return Pool(teachers, [], torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.long))
     examples = session.task.batch(PROBES, PROBE_SEED + session.config.decode.seed, 0)
     rows: list[tuple[Tensor, Tensor]] = []
     for teacher in teachers:
         generation = session.decode(examples, teacher, session.config.decode.seed)
-        correctness = session.score(generation, examples, "the comparison of the teachers")
+        correctness = session.score(generation, examples, COMPARISON)
         rows.append((correctness, generation.nfe))
     correctness, nfe = (torch.stack(column) for column in zip(*rows, strict=True))
-    return Pool(teachers, correctness, nfe)
+    return Pool(teachers, examples, correctness, nfe)
