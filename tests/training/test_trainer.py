@@ -144,21 +144,34 @@ def test_your_own_reward(tmp_path, tiny_dir):
     assert entry["reward"] == entry["nfe"]
 
 
+POOL = {"imitate": ("threshold:0.5", "confidence:2")}
+ROLLOUTS = 12  # of a round of tiny_run
+
+
 @pytest.mark.parametrize(
-    "settings", [{}, {"imitate": ("threshold:0.5", "confidence:2")}, {"dense": 3.0}]
+    ("settings", "where"),
+    [
+        ({}, r"round \d"),
+        ({"dense": 3.0}, r"round \d"),
+        (POOL, r"round \d"),
+        (POOL, "the comparison of the teachers"),
+    ],
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_reward_that_is_not_finite_names_the_prompt_and_the_round(
-    tmp_path, tiny_dir, any_digit, value, settings
+    tmp_path, tiny_dir, any_digit, value, settings, where
 ):
     calls = []
 
     def reward(correctness, nfe, length, alpha):
+        if (len(nfe) == ROLLOUTS) != (where == r"round \d"):
+            return correctness
         calls.append(1)
-        return correctness if len(calls) < 3 else torch.full_like(correctness, value)
+        good = 2 if where == r"round \d" else 0
+        return correctness if len(calls) <= good else torch.full_like(correctness, value)
 
     config = tiny_run(tmp_path / "run", tiny_dir, eval_every=100, save_every=1, **settings)
-    with pytest.raises(UnmaskError, match=r"reward is (nan|inf) for the prompt '.+=' in round \d"):
+    with pytest.raises(UnmaskError, match=rf"reward is (nan|inf) for the prompt '.+=' in {where}"):
         train(config, reward=reward)
     last = tmp_path / "run" / "last" / "model.safetensors"
     if last.exists():
