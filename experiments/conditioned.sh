@@ -5,7 +5,7 @@
 set -euo pipefail
 out=${1:-runs/conditioned}
 source "$(dirname "$0")/common.sh"
-plain="--no-hidden --no-joint --eval-temperature 1" # not the recipe of one-policy.sh
+plain="--no-hidden --no-joint --eval-temperature 1 --prompts 16 --lr 1e-3" # not the recipe of one-policy.sh
 slice=${2:-$here/../docs/results/chain} # of vertical-slice.sh: the heuristics
 
 {

@@ -110,8 +110,8 @@ class RewardConfig:
     first speed, then accuracy."""
     alpha_range: tuple[float, float] | None = None
     """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the
-    policy is told. It then has a warm start, `hidden`, `joint` and `eval_temperature` 0.5 unless
-    you say otherwise. Default: `alpha`."""
+    policy is told. Unless you say otherwise it then has a warm start, `hidden`, `joint`, 200 rounds
+    of 32 prompts, `lr` 5e-4 and `eval_temperature` 0.5. Default: `alpha`."""
     dense: float = at_least(0, 0.0, 1e6)
     """Weight of the frozen model's own mean log-probability of the tokens it commits, added to the
     reward step by step."""
@@ -402,8 +402,12 @@ def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
 
 
 # For a policy that serves a range of α: a warm start from the better of two orders at each α, which
-# learning then speeds up (without hidden states it hardly does: docs/results.md).
+# learning then speeds up (without hidden states it hardly does: docs/results.md). Each prompt has
+# another α, so a round has more prompts, and the rate is half as large.
 CONDITIONED: dict[str, Any] = {
+    "rounds": 200,
+    "prompts": 32,
+    "lr": 5e-4,
     "hidden": True,
     "joint": True,
     "eval_temperature": 0.5,
