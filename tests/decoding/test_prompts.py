@@ -133,7 +133,7 @@ def test_a_canvas_longer_than_the_model_was_made_for_warns(tiny_model):
 
 
 def test_prompts_that_are_no_list_say_what_to_give(tiny_model):
-    """A text, a batch of token ids, and anything else; the rows of such a batch are prompts."""
+    """A text, a batch of token ids, and anything else."""
     ids = torch.tensor([tiny_model.tokenizer("7 a +5 =")["input_ids"]])
     for prompts, says in (
         ("7 a +5 =", r"the text '7 a \+5 ='; give a list of prompts: \[text\]"),
@@ -143,6 +143,3 @@ def test_prompts_that_are_no_list_say_what_to_give(tiny_model):
     ):
         with pytest.raises(UnmaskError, match=says):
             check_prompts(prompts)
-    found = unmask.generate(tiny_model, list(ids), "confidence:4", max_new_tokens=4)
-    wanted = unmask.generate(tiny_model, ["7 a +5 ="], "confidence:4", max_new_tokens=4)
-    assert found.text == wanted.text
