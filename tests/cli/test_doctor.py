@@ -83,3 +83,25 @@ def test_versions_that_will_not_do():
         ("no-such-package-here", "missing", "missing"),
     ):
         assert doctor.version_of(Requirement(text), otherwise)[0] == expected
+
+
+def test_extras_of_extras_say_which_of_them_are_missing():
+    extras = {
+        "all": [Requirement("unmask[plot,serve]")],
+        "dev": [Requirement("unmask[all]"), Requirement("pytest")],
+        "plot": [Requirement("numpy")],
+        "serve": [Requirement("no-such-package-here"), Requirement("torch")],
+    }
+    found = {each.name: each for each in doctor.find_extras(extras)}
+    assert (found["plot"].status, found["plot"].detail) == ("ok", "numpy")
+    for name, absent in (("serve", "no-such-package-here"), ("all", "serve"), ("dev", "all")):
+        assert found[name].status == "missing"
+        assert found[name].detail == f'{absent} not there; pip install "unmask[{name}]"'
+    del extras["serve"][0]
+    found = {each.name: each for each in doctor.find_extras(extras)}
+    assert (found["all"].status, found["all"].detail) == ("ok", "plot, serve")
+    assert (found["dev"].status, found["dev"].detail) == ("ok", "all, pytest")
+
+
+def test_no_line_is_without_a_detail(capsys, models):
+    assert [name for name, each in findings(capsys, 0).items() if not each["detail"]] == []

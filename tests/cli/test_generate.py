@@ -322,6 +322,13 @@ def test_a_name_that_ends_in_csv_or_parquet_is_a_table(tmp_path):
     assert table == [records[0], {**records[1], "prompt": chat}]
 
 
+@pytest.mark.parametrize("name", ["out.xlsx", "out.TSV", "out.feather"])
+def test_a_kind_of_table_that_is_not_written_is_refused(tmp_path, capsys, name):
+    assert main(["generate", PROMPTS[0], "--output", str(tmp_path / name)]) == 2
+    assert "name a file that ends in .csv, .parquet or .jsonl" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_masks_in_the_prompt_and_new_tokens_behind(tmp_path):
     ask = ["generate", "--infill", "7 a <mask> =", "--output"]
     assert main([*ask, str(tmp_path / "a"), "--append", "3"]) == 0

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from unmask.cli import COMMANDS, given_options, main
-from unmask.cli.arguments import take_config_file
+from unmask.cli.arguments import complaint_sentence, take_config_file
 
 HEAVY_MODULES = ("torch", "transformers", "accelerate", "numpy", "matplotlib", "pydantic", "yaml")
 # Commands whose module still imports the heavy packages before it knows its options.
@@ -125,6 +125,28 @@ def test_a_word_that_is_too_long_to_read_is_cut_in_the_sentence(tmp_path, capsys
         assert main(words) == 2
         error = capsys.readouterr().err
         assert error.startswith(f"unmask {words[0]}: ") and len(error) < 1000
+
+
+@pytest.mark.parametrize("rule", ["─", "-"])
+def test_a_complaint_of_the_parser_is_its_sentence_alone(rule):
+    """Without the frame, the rules and the list of types, also where a frame is of hyphens."""
+    edge = "│" if rule == "─" else "|"
+    lines = [
+        "Error parsing --limit: no type matching FLOAT could be",
+        "instantiated from ['x'].",
+        "",
+    ]
+    lines += [
+        "Got errors:",
+        "- <class 'float'>: could not convert",
+        40 * rule,
+        "Argument helptext:",
+    ]
+    box = "\n".join([f"╭─ Value error {rule * 20}╮", *(f"{edge} {line} {edge}" for line in lines)])
+    sentence = "Error parsing --limit: no type matching FLOAT could be instantiated from ['x']"
+    assert complaint_sentence(box) == sentence
+    box = f"top\n{edge} {40 * rule} {edge}\n{edge} Unrecognized options: --nothing {edge}"
+    assert complaint_sentence(box) == "Unrecognized options: --nothing"
 
 
 def test_a_warning_is_one_line_without_a_place_in_the_code(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,24 @@ def run_peaks(allocator):
 def ask(model, tokens=8, length=16, policy="threshold:0.9", **options):
     settings = DecodeOptions(max_new_tokens=length, **options)
     return Request(tuple([5] * tokens), load_policy(policy), settings)
+
+
+def test_what_restricts_answers_is_counted(tiny_model):
+    def bytes_of(rows, **settings):
+        allowed = settings.pop("allowed", None)
+        request = replace(ask(tiny_model, 2, **settings), allowed=allowed)
+        return decode_bytes(tiny_model, footprint_of(tiny_model, request), rows)
+
+    plain = bytes_of(2)
+    sets = [[i] for i in range(5, 15)]
+    assert bytes_of(2, allowed=sets) - plain >= 2 * 10 * tiny_model.vocabulary
+    assert bytes_of(2, allowed=sets) == bytes_of(2, allowed=sets[::-1])
+    choices = tuple(f"7 {word}" for word in ("a", "b", "c"))
+    assert bytes_of(2, choices=choices) - plain >= 2 * 3 * 16 * 48
+    both = footprint_of(tiny_model, replace(ask(tiny_model), allowed=sets[:3])) | footprint_of(
+        tiny_model, replace(ask(tiny_model), allowed=sets[2:6])
+    )
+    assert both.sets == {(i,) for i in range(5, 11)}
 
 
 def test_a_call_that_cannot_fit_is_refused_at_the_call(tiny_model, monkeypatch):

@@ -8,6 +8,7 @@ import torch
 import unmask
 from unmask import UnmaskError
 from unmask.decoding import encode_prompt
+from unmask.decoding.calls import check_prompts
 from unmask.tasks import Example, prompt_tokens
 
 CHAT = (
@@ -129,3 +130,16 @@ def test_a_canvas_longer_than_the_model_was_made_for_warns(tiny_model):
     most = tiny_model.network.config.max_position_embeddings
     with pytest.warns(UserWarning, match=f"this model was made for {most}"):
         unmask.generate(tiny_model, [[5] * (most - 1)], "confidence:8", max_new_tokens=8)
+
+
+def test_prompts_that_are_no_list_say_what_to_give(tiny_model):
+    """A text, a batch of token ids, and anything else."""
+    ids = torch.tensor([tiny_model.tokenizer("7 a +5 =")["input_ids"]])
+    for prompts, says in (
+        ("7 a +5 =", r"the text '7 a \+5 ='; give a list of prompts: \[text\]"),
+        (ids, r"array \[1, 4\]; give a list of prompts: list\(ids\)"),
+        (ids.numpy(), r"array \[1, 4\]; give a list"),
+        (7, "prompts is 7; give a list of prompts"),
+    ):
+        with pytest.raises(UnmaskError, match=says):
+            check_prompts(prompts)

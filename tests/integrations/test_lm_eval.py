@@ -484,6 +484,8 @@ def test_settings_that_cannot_be_used_are_refused():
         ({"likelihood": "best"}, "bound, left-to-right, policy"),
         ({"mc_samples": 7}, "even number"),
         ({"mc_samples": "many"}, "mc_samples"),
+        ({"likelihood_canvas": 0}, "likelihood_canvas"),
+        ({"likelihood_canvas": "wide"}, "likelihood_canvas"),
     ):
         with pytest.raises(UnmaskError, match=says):
             UnmaskLM(**settings)
@@ -567,7 +569,7 @@ def test_multiple_choice_is_as_accurate_as_enumeration(
     monkeypatch.chdir(tmp_path)
     model, rng = load_model(tiny_dir, dtype=torch.float32), random.Random(0)
     words = ["7", "3", "a", "b", "+5", "*3", "=", "#"]
-    rows, chosen = [], []
+    rows, chosen, expected = [], [], []
     for _ in range(12):
         question = " ".join(rng.choices(words, k=5))
         choices = [" ".join(rng.choices(words, k=rng.randint(1, 3))) for _ in range(4)]
@@ -581,6 +583,7 @@ def test_multiple_choice_is_as_accurate_as_enumeration(
             for choice in choices
         ]
         chosen.append(values.index(max(values)))
+        expected.append(values)
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "tasks").mkdir()
     text = CHOICES.format(name="pick", data=tmp_path / "test.jsonl")
@@ -597,6 +600,8 @@ def test_multiple_choice_is_as_accurate_as_enumeration(
         for sample in samples
     ]
     assert [values.index(max(values)) for values in found] == chosen
+    for values, own in zip(found, expected, strict=True):
+        assert values == pytest.approx(own, abs=1e-4)
     assert 0 < sum(right) < 12 and len(set(chosen)) > 1
     cost = report["costs"]["pick"]
     assert cost["prompts"] == 48 and cost["nfe"] > 1
@@ -637,6 +642,45 @@ def test_a_token_that_is_never_proposed_has_no_likelihood(kind, tiny_dir):
     assert lm.report()["ppl"]["tokens_per_forward"] == 0
     with pytest.raises(UnmaskError, match="no tokens"):
         lm.loglikelihood([Instance("loglikelihood", {}, ("7 a", ""), 0, ("mc", 0, 1))])
+
+
+@pytest.mark.parametrize(
+    ("kind", "enumerate_choice"), [("bound", enumerate_bound), ("left-to-right", enumerate_chain)]
+)
+def test_likelihoods_on_a_canvas_are_those_of_enumeration(kind, enumerate_choice, tiny_dir):
+    """The ends of text behind a continuation are scored too."""
+    lm = UnmaskLM(str(tiny_dir), dtype="float32", likelihood=kind, likelihood_canvas=5)
+    pairs = [("7 a +5 =", "# 2"), ("7 a +5 =", "7 3 b a 7"), ("", "3")]
+    asked = [Instance("loglikelihood", {}, pair, i, ("mc", i, 1)) for i, pair in enumerate(pairs)]
+    for (prompt, text), (value, _) in zip(pairs, lm.loglikelihood(asked), strict=True):
+        before, own = (encode_prompt(lm.model, part) for part in (prompt, text))
+        tokens = [*before, *own, *[lm.model.eos_ids[0]] * (5 - len(own))]
+        expected = enumerate_choice(lm.model, tokens, len(before))
+        assert value == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("spec", ["embedded/chain", "embedded/chain-blocks"])
+def test_continuations_are_scored_on_a_canvas_as_unmask_score_does(spec, tmp_path):
+    prompt, length = "7 a +5 b *3 =", 16 if spec == "embedded/chain" else 48
+    settings = {"dtype": "float32", "mc_samples": 8, "likelihood_canvas": str(length)}
+    lm = UnmaskLM(spec, "threshold:0.9", max_new_tokens=length, **settings)
+    (own,) = lm.generate_until(requests((prompt, {"until": []})))
+    pairs = [(prompt, own), (prompt, "a then 7")]
+    asked = [Instance("loglikelihood", {}, pair, i, ("mc", i, 1)) for i, pair in enumerate(pairs)]
+    found = lm.loglikelihood(asked)
+    assert [greedy for _, greedy in found] == [True, False]
+    options = ("--samples", 8, "--max-new-tokens", length, "--output", tmp_path / "out")
+    words = ("score", "--model", spec, prompt, own, "a then 7", *options)
+    assert main([str(word) for word in words]) == 0
+    scored = [record["log_likelihood"] for record in read_lines(tmp_path, "out")]
+    assert [value for value, _ in found] == pytest.approx(scored, abs=1e-4)
+    alone = UnmaskLM(spec, "threshold:0.9", dtype="float32", mc_samples=8)
+    assert alone.loglikelihood(asked)[0][0] != found[0][0]
+    early = UnmaskLM(spec, "threshold:0.9", stop_at_eos=True, **settings)
+    assert [greedy for _, greedy in early.loglikelihood(asked)] == [True, False]
+    short = UnmaskLM(spec, "threshold:0.9", likelihood_canvas=2)
+    with pytest.raises(UnmaskError, match="and likelihood_canvas is 2; give at least"):
+        short.loglikelihood(asked)
 
 
 def test_long_texts_are_cut_so_that_each_token_is_scored_once(tiny_model):

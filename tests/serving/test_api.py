@@ -10,7 +10,7 @@ import pytest
 
 import unmask
 from unmask.decoding import DecodeOptions
-from unmask.serving.protocol import UnmaskOptions
+from unmask.serving.protocol import NO_DECODE_OPTIONS, UnmaskOptions
 
 MODEL = "embedded/chain"
 PROMPT = "7 a +5 b *3 ="
@@ -156,6 +156,26 @@ def test_a_stream_shows_every_canvas(client, chain):
             assert place["confidence"] == pytest.approx(sure, abs=1e-3)
 
 
+def test_tokens_allowed_at_each_position_and_choices_are_those_of_generate(client, chain):
+    digit = chain.tokenizer("2")["input_ids"][0]
+    for given in ({"allowed": [["#"], None, ["1", digit]]}, {"choices": ["# 5", "# 6"]}):
+        answer = client.completions.create(
+            model=MODEL, prompt=[PROMPT, "1 a +2 ="], max_tokens=6, extra_body={"unmask": given}
+        )
+        wanted = alone(chain, [PROMPT, "1 a +2 ="], max_new_tokens=6, **given)
+        assert [choice.text for choice in answer.choices] == wanted.text
+        assert [choice.unmask["nfe"] for choice in answer.choices] == wanted.nfe.tolist()
+        assert all(text.startswith("#") for text in wanted.text)
+    filled = client.completions.create(
+        model=MODEL,
+        prompt="7 a +5 b *3 = a then",
+        suffix="+5 gives 2",
+        max_tokens=1,
+        extra_body={"unmask": {"allowed": [["3"]]}},
+    )
+    assert filled.choices[0].text.strip() == "3"
+
+
 def test_an_answer_without_an_end_has_the_reason_length(client):
     extra = {"unmask": {"eos": "never"}}
     answer = client.completions.create(model=MODEL, prompt=PROMPT, max_tokens=8, extra_body=extra)
@@ -194,6 +214,17 @@ def test_text_ends_before_a_stop_string(client, chain):
         ({"extra_body": {"unmask": {"canvas": True}}}, 400, "unmask.canvas"),
         ({"extra_body": {"unmask": {"block_length": 100}}}, 400, "block_length"),
         ({"extra_body": {"unmask": {"choices": ["zebra"]}}}, 400, None),
+        ({"extra_body": {"unmask": {"allowed": "digits"}}}, 400, "unmask.allowed"),
+        ({"extra_body": {"unmask": {"allowed": [5]}}}, 400, "allowed"),
+        ({"extra_body": {"unmask": {"allowed": [[True]]}}}, 400, "allowed"),
+        ({"extra_body": {"unmask": {"allowed": [["7 7"]]}}}, 400, "allowed"),
+        ({"extra_body": {"unmask": {"allowed": [["zebra"]]}}}, 400, None),
+        ({"extra_body": {"unmask": {"allowed": [[10**9]]}}}, 400, "allowed"),
+        ({"extra_body": {"unmask": {"allowed": [None, []]}}}, 400, "allowed"),
+        ({"extra_body": {"unmask": {"allowed": [["7"]] * 49}}}, 400, "allowed"),
+        ({"extra_body": {"unmask": {"allowed": [list(range(20_000))]}}}, 400, "unmask.allowed"),
+        ({"extra_body": {"unmask": {"allowed": [["7"]], "choices": ["7"]}}}, 400, "allowed"),
+        ({"extra_body": {"unmask": {"allowed": [["7"]], "eos": "never"}}}, 400, "allowed"),
         ({"stream_options": {"include_usage": True}}, 400, "stream_options"),
     ],
 )
@@ -225,7 +256,7 @@ def test_fields_that_ask_for_nothing_are_taken(client):
 def test_every_decode_option_can_be_asked_for():
     names = {field.name for field in fields(DecodeOptions)}
     openais = {"max_new_tokens", "temperature", "top_p", "seed", "stop"}
-    extensions = set(UnmaskOptions.model_fields) - {"policy", "alpha", "target_nfe", "canvas"}
+    extensions = set(UnmaskOptions.model_fields) - NO_DECODE_OPTIONS
     assert names == openais | extensions
 
 

@@ -97,9 +97,9 @@ def parse(
 
 def complaint_sentence(box: str) -> str:
     """The complaint inside tyro's box as one line."""
-    lines = [line.strip("│╭╮╰╯─ \t") for line in box.splitlines()]
-    text = [line for line in lines if line]
-    behind = ("For full helptext", "Argument helptext", "Perhaps you meant")
+    lines = [line.strip("│|╭╮╰╯─ \t") for line in box.splitlines()]
+    text = [line for line in lines if line.strip("-")]  # rules are hyphens where no box can be
+    behind = ("Got errors:", "For full helptext", "Argument helptext", "Perhaps you meant")
     end = next((i for i, line in enumerate(text) if line.startswith(behind)), len(text))
     words = " ".join(text[1:end]).rstrip(".")
     return short_text(words, 600) or "the options cannot be read"

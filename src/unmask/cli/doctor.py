@@ -7,9 +7,13 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 Status = Literal["ok", "missing", "broken"]
 GIB = 2**30
@@ -89,16 +93,35 @@ def find_versions() -> list[Finding]:
             extras.setdefault(extra, []).append(requirement)
         elif requirement.marker is None or requirement.marker.evaluate():
             found.append(Finding("versions", requirement.name, *version_of(requirement, "broken")))
-    for extra, group in sorted(extras.items()):
-        states = {r.name: version_of(r, "missing") for r in group if r.name != "unmask"}
-        absent = [name for name, (status, _) in states.items() if status != "ok"]
+    return [*found, *find_extras(extras)]
+
+
+def find_extras(extras: Mapping[str, Sequence[Requirement]]) -> list[Finding]:
+    """Of each extra the packages and other extras that it asks for, and which are not there."""
+
+    def find_parts(extra: str) -> tuple[list[str], list[str]]:
+        names, absent = [], []
+        for requirement in extras.get(extra, ()):
+            if requirement.name == "unmask":  # an extra that is made of others
+                parts = sorted(requirement.extras)
+                names += parts
+                absent += [part for part in parts if find_parts(part)[1]]
+                continue
+            names.append(requirement.name)
+            if version_of(requirement, "missing")[0] != "ok":
+                absent.append(requirement.name)
+        return names, absent
+
+    found = []
+    for extra in sorted(extras):
+        names, absent = find_parts(extra)
         detail = f'{", ".join(absent)} not there; pip install "unmask[{extra}]"'
         status: Status = "missing" if absent else "ok"
-        found.append(Finding("extras", extra, status, detail if absent else ", ".join(states)))
+        found.append(Finding("extras", extra, status, detail if absent else ", ".join(names)))
     return found
 
 
-def version_of(requirement: Any, otherwise: Status) -> tuple[Status, str]:
+def version_of(requirement: Requirement, otherwise: Status) -> tuple[Status, str]:
     """Whether a package is there in a version that will do, and which one it is."""
     from importlib.metadata import PackageNotFoundError, version
 

@@ -57,6 +57,10 @@ class Config:
     exact one of decoding one token a pass in an order, from left to right or the policy's."""
     mc_samples: int = 128
     """Masks that the bound of each text is estimated with, an even number."""
+    likelihood_canvas: int | None = None
+    """Length L of the canvas on which continuations are scored: each is filled up with end-of-text
+    tokens to L, which are scored too, as `unmask score --max-new-tokens L` does. Left out: the
+    continuation alone. Perplexity tasks, which have no continuations, do not use it."""
     device: str = "cpu"
     """Device; under `accelerate launch` on GPUs, each process takes its own."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -95,6 +99,7 @@ def run(config: Config) -> None:
             processes=processes,
             likelihood=config.likelihood,
             mc_samples=config.mc_samples,
+            likelihood_canvas=config.likelihood_canvas,
         )
         results = run_harness(config, lm, manager, names)
     if results is not None:  # the first of several processes has them
@@ -219,6 +224,7 @@ def cache_path(path: Path, lm: Any) -> str:
             if (lm.likelihood, lm.mc_samples) == ("bound", 128)
             else (lm.likelihood, lm.mc_samples)
         ),
+        *(() if lm.likelihood_canvas is None else ("canvas", lm.likelihood_canvas)),
     )
     return f"{path}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 

@@ -13,6 +13,8 @@ from typing import Any
 from unmask.errors import UnmaskError
 from unmask.files import check_file, decode_lines, write_bytes, write_text
 
+OTHER_TABLES = (".tsv", ".xls", ".xlsx", ".ods", ".feather", ".arrow", ".orc", ".h5", ".sqlite")
+
 
 def read_values(path: Path, forms: str, kind: str) -> list[tuple[str, Any]]:
     """The values of a JSON-lines file, each with a name of its place; `-` is standard input.
@@ -51,7 +53,8 @@ def read_values(path: Path, forms: str, kind: str) -> list[tuple[str, Any]]:
 
 
 def check_output(path: Path | None) -> None:
-    """Refuses an output file that exists, has no directory, or needs a library that is missing.
+    """Refuses an output file that exists, has no directory, is named as a kind of table that is not
+    written, or needs a library that is missing.
 
     Raises:
         UnmaskError: if so.
@@ -63,6 +66,11 @@ def check_output(path: Path | None) -> None:
     if not path.parent.is_dir():
         raise UnmaskError(
             f"output file {path} is in no existing directory; make {path.parent} first"
+        )
+    if path.suffix.lower() in OTHER_TABLES:
+        raise UnmaskError(
+            f"output file {path} would be a table of a kind that is not written; name a file that "
+            "ends in .csv, .parquet or .jsonl"
         )
     if path.suffix.lower() == ".parquet":
         from importlib.util import find_spec

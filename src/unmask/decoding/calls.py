@@ -10,6 +10,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,8 +158,7 @@ def stream(
             f"append is {append} without infill; it puts masks behind prompts that hold some, and "
             "max_new_tokens says how long an answer is"
         )
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
+    check_prompts(prompts)
     if not infill and chosen.max_new_tokens is None and chosen.choices:
         chosen = chosen.with_length(longest_choice(model, chosen.choices))
     if not infill and chosen.max_new_tokens is None:
@@ -184,6 +184,25 @@ def stream(
         recorder=Recorder() if record else None,
         allowed=None if allowed is None else allowed_ids(model, allowed),
     )
+
+
+def check_prompts(prompts: Any) -> None:
+    """Refuses what is no list of prompts.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    if isinstance(prompts, str):
+        raise UnmaskError(
+            f"prompts is the text {shorten(repr(prompts), 60)}; give a list of prompts: [text]"
+        )
+    if isinstance(prompts, Tensor | np.ndarray):
+        raise UnmaskError(
+            f"prompts is an array {list(prompts.shape)}; give a list of prompts: list(ids) where "
+            "no row is padded"
+        )
+    if not isinstance(prompts, Sequence):
+        raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
 
 
 def find_holes(model: Model, row: Sequence[int], prompt: Prompt) -> list[int]:
@@ -249,8 +268,7 @@ def decode_steps(
     chosen = decode_options(options, settings)
     if not isinstance(model, Model):
         raise UnmaskError(f"model is {model!r}; give one that load_model returned")
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence):
-        raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
+    check_prompts(prompts)
     n = len(prompts)
     if n < 1:
         raise UnmaskError(f"no prompts were given ({n}); give at least 1")

@@ -207,8 +207,16 @@ def allowed_ids(model: Model, allowed: Any) -> Any:
     """
     if isinstance(allowed, str) or not isinstance(allowed, Sequence):
         return allowed  # a tensor, or something that the request refuses
+    texts = {
+        token
+        for position in allowed
+        if isinstance(position, list | tuple)
+        for token in position
+        if isinstance(token, str)
+    }
+    ids: dict[Any, Any] = {text: token_id(model, text) for text in sorted(texts)}
     return [
-        [token_id(model, token) if isinstance(token, str) else token for token in position]
+        [ids[token] if isinstance(token, str) else token for token in position]
         if isinstance(position, list | tuple)
         else position
         for position in allowed

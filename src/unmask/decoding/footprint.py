@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from unmask.decoding.caching import PREFILL, padded_keys
 from unmask.decoding.canvas import KINDS, Canvas, padded_width
@@ -39,6 +39,8 @@ class Footprint:
         text: 1 where a stop string is looked for in the buffer, else 0.
         cached: 1 where it is decoded with `cache`, else 0.
         guided: 1 where it is forwarded without its prompt too, else 0.
+        choices: of how many its answer is one; 0 where it may be anything.
+        sets: the sets of allowed tokens; rows with the same set share it.
         samplings: how the head treats the rows.
     """
 
@@ -52,15 +54,21 @@ class Footprint:
     text: int = 0
     cached: int = 0
     guided: int = 0
+    choices: int = 0
+    sets: frozenset[tuple[int, ...] | None] = frozenset()
     samplings: frozenset[Sampling] = frozenset()
 
     def __or__(self, other: Footprint) -> Footprint:
         """That of both."""
         if self == other:
             return self
-        names = [f.name for f in fields(Footprint) if f.name != "samplings"]
-        most = {name: max(getattr(self, name), getattr(other, name)) for name in names}
-        return Footprint(**most, samplings=self.samplings | other.samplings)
+        both = {
+            name: value | getattr(other, name)
+            if isinstance(value, frozenset)
+            else max(value, getattr(other, name))
+            for name, value in vars(self).items()
+        }
+        return Footprint(**both)
 
 
 def footprint_of(model: Model, request: Request, least: Needs | None = None) -> Footprint:
@@ -84,6 +92,8 @@ def footprint_of(model: Model, request: Request, least: Needs | None = None) -> 
         text=int(bool(options.stop)),
         cached=int(options.cache is not None),
         guided=int(options.cfg_scale > 0),
+        choices=len(options.choices),
+        sets=frozenset(request.allowed or ()),
         samplings=frozenset({request.sampling}),
     )
 
@@ -109,7 +119,9 @@ def decode_bytes(model: Model, footprint: Footprint, rows: int) -> int:
 
     * It stays: of the canvas 9 S + 25 L for each row; of the latest proposal 8 + 4 k + features at
       each position that policies see. Twice, as both grow into new tensors. Keys and values, where
-      they are kept, at each position of each row, and those of one layer once more.
+      they are kept, at each position of each row, and those of one layer once more. Of answers
+      that are restricted a byte for each token of each set, on the host and on the device, and 48
+      at each position of each choice, which is twice the tokens and what compares them.
     * A row is opened: its canvas as lists of numbers and as tensors, 32 S + 112 L.
     * A pass: `forward_bytes` or, after it, `head_bytes`; beside them hidden states in parts and put
       together, and a new proposal.
@@ -127,6 +139,7 @@ def decode_bytes(model: Model, footprint: Footprint, rows: int) -> int:
     seen, k, passes = rows * f.seen, 4 * f.top_k, rows * (1 + f.guided)
     stays = 2 * rows * (9 * f.width + 25 * f.length) + 2 * seen * (8 + k + f.features)
     keys = f.width if block is None else padded_keys(f.size)
+    stays += 2 * len(f.sets) * model.vocabulary + 48 * rows * f.choices * f.length
     if block is not None or f.cached:
         layers = model.network.config.num_hidden_layers
         stays += rows * keys * position_bytes(model) * (layers + 1) // layers

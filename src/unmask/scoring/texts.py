@@ -82,17 +82,33 @@ def encode_pair(
     if max_new_tokens is not None:
         check_whole("max_new_tokens", max_new_tokens, 1)
     text = join_pair(model, prompt, continuation)
-    count = len(text.places)
-    if max_new_tokens is not None and count > max_new_tokens:
-        raise UnmaskError(
-            f"a continuation has {count} tokens and max_new_tokens is {max_new_tokens}; give at "
-            f"least {count}"
-        )
-    if count and max_new_tokens is not None:
-        ends = (model.eos_ids[0],) * (max_new_tokens - count)
-        tokens = text.tokens + ends
-        text = Text(tokens, tuple(range(len(tokens) - max_new_tokens, len(tokens))))
+    if max_new_tokens is not None:
+        text = fill_up(model, text, max_new_tokens, "max_new_tokens")
     return check_text(model, text)
+
+
+def fill_up(model: Model, text: Text, length: int, name: str) -> Text:
+    """A text whose last tokens are scored, with end-of-text tokens behind it that are scored too,
+    so that `length` tokens are; without a token to score it stays as it is.
+
+    Args:
+        model: whose end of text is used.
+        text: of which the tokens from the first scored one on are all scored.
+        length: L.
+        name: of the option that says L.
+
+    Raises:
+        UnmaskError: if more tokens than that are scored already.
+    """
+    count = len(text.places)
+    if count > length:
+        raise UnmaskError(
+            f"a continuation has {count} tokens and {name} is {length}; give at least {count}"
+        )
+    if not count:
+        return text
+    tokens = text.tokens + (model.eos_ids[0],) * (length - count)
+    return Text(tokens, tuple(range(len(tokens) - length, len(tokens))))
 
 
 def join_pair(

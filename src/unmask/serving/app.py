@@ -36,6 +36,8 @@ from unmask.serving.streams import EventStream, Kind, encode_events, stream_part
 from unmask.serving.worker import Job
 
 log = logging.getLogger("unmask.serve")
+# Fields under `unmask` that errors of the decoder begin with.
+EXTENSIONS = ("block_length", "top_k", "cfg_scale", "eos", "choices", "allowed")
 
 PAGE = Path(__file__).parent / "playground"
 # The page takes everything from this server, so that it works offline.
@@ -107,7 +109,7 @@ def add_error_handlers(app: FastAPI) -> None:
     async def on_bad_input(request: Request, error: UnmaskError) -> JSONResponse:
         message = str(error).replace("max_new_tokens", "max_tokens")
         name = message.split(" ")[0]
-        known = name in Body.model_fields or name in ("block_length", "top_k", "cfg_scale", "eos")
+        known = name in Body.model_fields or name in EXTENSIONS
         return answer(ApiError(400, message[:1000], name if known else None))
 
     @app.exception_handler(RequestValidationError)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from unmask.decoding.constraints import check_limits
+from unmask.decoding.constraints import allowed_ids, check_limits
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt
 from unmask.decoding.request import Request, check_policy, check_request
@@ -257,13 +257,14 @@ def plan_rows(
     policy = find_policy(catalog, name)
     options = merge_options(served.options, body)
     alpha = find_alpha(policy, body)
+    allowed = allowed_ids(served.model, body.extensions.allowed)
     requests, total = [], 0
     for prompt in prompts:
         ids, holes = encode_row(served.model, prompt, suffix, options, limits)
         total += len(ids) - len(holes or ())
         own = options
         for key in row_keys([ids] * count, options.seed):
-            request = Request(tuple(ids), policy, own, key, alpha, holes)
+            request = Request(tuple(ids), policy, own, key, alpha, holes, allowed)
             if request.size > limits.max_row_tokens:
                 raise too_long(limits)
             check_request(served.model, request)

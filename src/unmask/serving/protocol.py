@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from unmask.decoding.options import MOST_CHOICES, CacheKind, EndOfText
 
@@ -38,6 +38,7 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 ACCEPTED = {
     "prompt": "give text, a list of texts, token ids, or a list of lists of token ids",
     "stop": "give text or a list of texts",
+    "allowed": "give for each position a list of token ids and texts of one token, or null",
     "content": 'give text, or a list of parts {"type": "text", "text": …}',
 }
 NEUTRAL_IN_MESSAGES = ("annotations", "audio", "function_call", "name", "refusal", "tool_calls")
@@ -107,6 +108,12 @@ class WholeBody(Strict):
         return values
 
 
+# Positions of `allowed` and tokens at them, together.
+MOST_ALLOWED = 20_000
+# Fields under `unmask` that are no fields of `DecodeOptions`.
+NO_DECODE_OPTIONS = {"policy", "alpha", "target_nfe", "allowed", "canvas"}
+
+
 class UnmaskOptions(Strict):
     """What this server adds to OpenAI's API."""
 
@@ -132,11 +139,28 @@ class UnmaskOptions(Strict):
     choices: list[str] | None = Field(
         None, max_length=MOST_CHOICES, description="The answer is one of these texts."
     )
+    allowed: list[list[str | int] | None] | None = Field(
+        None,
+        max_length=MOST_ALLOWED,
+        description="The tokens that may stand at each position of the answer, as token ids or "
+        "texts of one token, or null for any; positions behind the last entry are free.",
+    )
     canvas: bool = Field(False, description="With stream: send the canvas after every pass.")
+
+    @field_validator("allowed")
+    @classmethod
+    def count_allowed(cls, value: list[list[str | int] | None] | None) -> Any:
+        """Refuses more tokens than can be looked at beside other requests."""
+        count = sum(1 + len(tokens or ()) for tokens in value or ())
+        if count > MOST_ALLOWED:
+            raise ValueError(
+                f"{count} positions and tokens were given; give at most {MOST_ALLOWED} in all"
+            )
+        return value
 
     def settings(self) -> dict[str, Any]:
         """The fields of `DecodeOptions` among them that were given."""
-        given = self.model_dump(exclude={"policy", "alpha", "target_nfe", "canvas"})
+        given = self.model_dump(exclude=NO_DECODE_OPTIONS)
         return {name: value for name, value in given.items() if value is not None}
 
 

@@ -14,7 +14,7 @@ from unmask.errors import UnmaskError
 from unmask.models import Model
 from unmask.models.limits import canvas_limit
 from unmask.scoring import Likelihood, Text, bound_likelihood, exact_likelihood
-from unmask.scoring.texts import check_size, impossible_tokens, join_pair
+from unmask.scoring.texts import check_size, fill_up, impossible_tokens, join_pair
 
 if TYPE_CHECKING:
     from unmask.integrations.lm_eval.model import UnmaskLM
@@ -36,6 +36,20 @@ def check_likelihood(kind: str, samples: int | str) -> tuple[str, int]:
     if count % 2:
         raise UnmaskError(f"mc_samples is {count}; give an even number")
     return kind, count
+
+
+def check_canvas(length: int | str | None) -> int | None:
+    """The length L that continuations are filled up to, if any.
+
+    Raises:
+        UnmaskError: if it cannot be used.
+    """
+    if length is None:
+        return None
+    count = int(length) if isinstance(length, str) and length.isdigit() else length
+    check_whole("likelihood_canvas", count, 1)
+    assert isinstance(count, int)
+    return count
 
 
 def score_texts(lm: UnmaskLM, texts: Sequence[Text]) -> list[Likelihood]:
@@ -84,17 +98,31 @@ def decodes_as(lm: UnmaskLM, texts: Sequence[Text]) -> tuple[list[bool], int]:
                 raise UnmaskError(result.error)
             passes += result.nfe
             i = rows[result.ticket]
-            same[i] = tuple(result.tokens.tolist()) == texts[i].targets
+            same[i] = writes_text(lm.model, result.tokens.tolist(), texts[i].targets)
     return same, passes
 
 
-def join_texts(model: Model, context: str, continuation: str) -> Text:
-    """A context and its continuation, as a text to score.
+def writes_text(model: Model, tokens: Sequence[int], targets: Sequence[int]) -> bool:
+    """Whether a buffer holds just these tokens. Where the row was finished at an end of text, what
+    stands behind it is still masked, and counts as further ends."""
+    ended = next((i for i, token in enumerate(tokens) if token in model.end_set), len(tokens))
+    filled = [
+        model.eos_ids[0] if i > ended and token == model.mask_id else token
+        for i, token in enumerate(tokens)
+    ]
+    return filled == list(targets)
+
+
+def join_texts(model: Model, context: str, continuation: str, canvas: int | None) -> Text:
+    """A context and its continuation, as a text to score, filled up with end-of-text tokens to
+    `canvas` if that is given.
 
     Raises:
         UnmaskError: if it is too long, or the continuation is empty.
     """
     text = join_pair(model, context, continuation, prompt_ids)
+    if canvas is not None:
+        text = fill_up(model, text, canvas, "likelihood_canvas")
     check_size(model, text)
     return text
 

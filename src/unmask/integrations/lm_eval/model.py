@@ -20,6 +20,7 @@ from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
 from unmask.integrations.lm_eval.likelihoods import (
+    check_canvas,
     check_likelihood,
     cut_text,
     decodes_as,
@@ -73,6 +74,8 @@ class UnmaskLM(LM):
         likelihood: for tasks that ask for log-likelihoods: LLaDA's "bound", or the exact one of
             decoding one token a pass in an order: "left-to-right", or that of the "policy".
         mc_samples: masks that the bound is estimated with, an even number.
+        likelihood_canvas: L, to which each continuation is filled up with end-of-text tokens that
+            are scored too, as an answer stands on a canvas; None scores it alone.
         settings: fields of `DecodeOptions`, which go before those of `options`.
 
     Raises:
@@ -92,6 +95,7 @@ class UnmaskLM(LM):
         processes: Processes | None = None,
         likelihood: str = "bound",
         mc_samples: int | str = 128,
+        likelihood_canvas: int | str | None = None,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -100,6 +104,7 @@ class UnmaskLM(LM):
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise UnmaskError(f"batch_size is {batch_size!r}; give a number of rows, at least 1")
         self.likelihood, self.mc_samples = check_likelihood(likelihood, mc_samples)
+        self.likelihood_canvas = check_canvas(likelihood_canvas)
         self.options = decode_options(options, settings)
         self.processes = processes or Processes.join(device or "cpu")
         self._rank, self._world_size = self.processes.rank, self.processes.world
@@ -119,6 +124,7 @@ class UnmaskLM(LM):
             "batch_size": self.batch_size,
             "likelihood": self.likelihood,
             "mc_samples": self.mc_samples,
+            "likelihood_canvas": self.likelihood_canvas,
         }
         self.costs: dict[str, TaskCost] = {}
 
@@ -283,7 +289,8 @@ class UnmaskLM(LM):
         """For requests of (context, continuation) the continuation's log-likelihood, in nats, and
         whether the policy, greedily, writes just this continuation. A continuation with a token
         that the model never proposes, such as an unknown word, has −∞."""
-        texts = [join_texts(self.model, *request.args) for request in requests]
+        canvas = self.likelihood_canvas
+        texts = [join_texts(self.model, *request.args, canvas) for request in requests]
         values = [0.0] * len(texts)
         greedy = [False] * len(texts)
         for part, found in self.likelihoods(texts, requests, disable_tqdm):
