@@ -25,7 +25,7 @@ LONGEST_LINE = 120  # characters, tables and code included
 LONGEST_SENTENCE = 45  # words
 # Journals and results: figures stand close together in them.
 DENSE = {"docs/lab-book.md", "docs/results.md"}
-# Cards that `save_pretrained` and `unmask pretrain` write: a table row or a command stays on one line.
+# Cards that `save_pretrained` and `pretrain` write: a table row or a command stays on one line.
 CARDS = "src/unmask/"
 BANNED = {
     # words that sell
