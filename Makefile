@@ -13,13 +13,18 @@ test: $(STAMP)
 	$(BIN)/python -m pytest
 
 # The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+# On Linux PyPI's torch is a build for CUDA of several gigabytes; on a machine without a GPU take the
+# CPU build, from an index that has it (TORCH_INDEX) or of a version that you have (TORCH=2.13.0).
+LOWEST := build/lowest
+TORCH ?= $(shell sed -n 's/^torch==//p' constraints-lowest.txt)
 test-lowest:
-	$(PYTHON) -m venv build/lowest
-	build/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+	$(PYTHON) -m venv $(LOWEST)
+	sed 's/^torch==.*/torch==$(TORCH)/' constraints-lowest.txt > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt \
 		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
-	build/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+	$(LOWEST)/bin/python -m pip install --quiet --constraint $(LOWEST)/constraints.txt \
 		--editable ".[cli,plot,train,tasks]" beartype hypothesis pytest-xdist
-	build/lowest/bin/python -m pytest tests
+	$(LOWEST)/bin/python -m pytest tests
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -30,6 +30,7 @@ PLOTS = {  # figure: the evaluations that are drawn
     ),
     "warmstart/pareto.png": ("warmstart/policy-*", "conditioned/policy-s?", "chain/heuristics-*"),
     "sudoku/pareto.png": ("sudoku/heuristics*", "sudoku/policy-*"),
+    "custom-task/pareto.png": ("custom-task",),
 }
 
 

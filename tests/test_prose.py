@@ -4,21 +4,29 @@ The rules are in docs/CONTRIBUTING.md.
 """
 
 import re
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+# Every page that git tracks or would track, the cards of the shipped models and policies included.
 PAGES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md", "examples/**/*.md")
-    for path in ROOT.glob(pattern)
+    subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "*.md"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.split("\0")[:-1]
 )
 LONGEST_LINE = 120  # characters, tables and code included
 LONGEST_SENTENCE = 45  # words
 # Journals and results: figures stand close together in them.
 DENSE = {"docs/lab-book.md", "docs/results.md"}
+# Cards that `save_pretrained` and `pretrain` write: a table row or a command stays on one line.
+CARDS = "src/unmask/"
 BANNED = {
     # words that sell
     "amazing",
@@ -93,7 +101,7 @@ def test_page_is_plain(page):
     found = [
         f"line {number} has {len(line)} characters"
         for number, line in enumerate(text.splitlines(), 1)
-        if len(line) > LONGEST_LINE
+        if len(line) > LONGEST_LINE and not page.startswith(CARDS)
     ]
     for number, line in prose_lines(text):
         found += [
@@ -134,3 +142,6 @@ def test_the_rules_find_what_they_forbid():
     assert INSIDE.search("see #12") and INSIDE.search("../shared/x") and not INSIDE.search("C# 3")
     assert max(len(words_of(s)) for _, p in paragraphs(bad) for s in sentences(p)) == 70
     assert len(PAGES) >= 20
+    assert {"README.md", "docs/lab-book.md", "src/unmask/policies/embedded/chain/README.md"} <= {
+        *PAGES
+    }

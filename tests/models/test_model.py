@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import unmask
 from unmask.models import Forward, Sampling
+from unmask.models.cache import PaddedKeys
 from unmask.models.head import HeadPlan, TokenRules, best_tokens, tiles
 from unmask.models.load import EMBEDDED
 
@@ -265,3 +266,9 @@ def test_a_causal_network_is_no_model(tiny_model):
     network.config.is_causal = True
     with pytest.raises(unmask.UnmaskError, match="whose config does not say is_causal"):
         dataclasses.replace(tiny_model, network=network)
+
+
+def test_caches_take_the_keywords_of_newer_transformers():
+    keys = torch.ones(1, 1, 2, 4)
+    padded, _ = PaddedKeys(3).update(keys, keys, 0, kwargs={})
+    assert padded.shape == (1, 1, 5, 4)

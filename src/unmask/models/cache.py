@@ -77,7 +77,11 @@ class PaddedKeys:
     padding: int
 
     def update(
-        self, keys: Float[Tensor, "B heads q d"], values: Float[Tensor, "B heads q d"], layer: int
+        self,
+        keys: Float[Tensor, "B heads q d"],
+        values: Float[Tensor, "B heads q d"],
+        layer: int,
+        **unused: object,  # transformers >= 5.24 also passes its own keywords
     ) -> tuple[Float[Tensor, "B heads S d"], Float[Tensor, "B heads S d"]]:
         """Keys and values with zeros behind."""
         behind = (0, 0, 0, self.padding)
@@ -101,7 +105,11 @@ class CacheView:
     queries: Int[Tensor, "B q"] | None = None
 
     def update(
-        self, keys: Float[Tensor, "B heads q d"], values: Float[Tensor, "B heads q d"], layer: int
+        self,
+        keys: Float[Tensor, "B heads q d"],
+        values: Float[Tensor, "B heads q d"],
+        layer: int,
+        **unused: object,  # transformers >= 5.24 also passes its own keywords
     ) -> tuple[Float[Tensor, "B heads S d"], Float[Tensor, "B heads S d"]]:
         """Puts in the new keys and values; gives those of whole canvases."""
         pair = self.store.layer(layer, keys)
@@ -175,7 +183,11 @@ class BlockView:
     _at: Tensor = field(init=False, repr=False)
 
     def update(
-        self, keys: Float[Tensor, "B heads q d"], values: Float[Tensor, "B heads q d"], layer: int
+        self,
+        keys: Float[Tensor, "B heads q d"],
+        values: Float[Tensor, "B heads q d"],
+        layer: int,
+        **unused: object,  # transformers >= 5.24 also passes its own keywords
     ) -> tuple[Float[Tensor, "B heads S d"], Float[Tensor, "B heads S d"]]:
         """Puts in the new keys and values; gives those of the first `width` positions."""
         pair = self.store.layer(layer, keys)
