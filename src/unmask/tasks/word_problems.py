@@ -18,11 +18,11 @@ occur in training under other names.
 
 from __future__ import annotations
 
-import operator
 import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -40,13 +40,15 @@ TEMPLATES = (
     *(62, 72, 78, 79, 95),
 )
 HELD_OUT = (10, 20, 39, 48, 57, 95)
-NOT_WHOLE = re.compile(r"%|percent|\d[.,]\d")
+# A quotient is meant only where its result is written behind it.
+NOT_WHOLE = re.compile(r"%|percent|\d[.,]\d|\d/\d+(?!\d| ?=)")
 NUMBER = re.compile(r"\d+")
 CURRENCY = re.compile("[€$£¥]")
 RESULT = re.compile(r"####\s*(\d+)\s*$")
 # An equation between numbers; words may stand behind each of them, as in `3 cups * €2 = €6`.
 WORDS = r"[^\d=\n+*/()-]*"
 EQUATION = re.compile(rf"((?:[€$£]?\d+{WORDS}[-+*/]\s*)+[€$£]?\d+){WORDS}=\s*[€$£]?(\d+)")
+NUMBER_OR_SIGN = re.compile(r"\d+|[-+*/]")
 # A sum or product of two numbers alone, right before its equals sign.
 TWO_OPERANDS = re.compile(
     r"(?<![-+*/x\d$€£])(?<![-+*/x] )([€$£]?\d+)( ?[+*x] ?)([€$£]?\d+)(?= ?= ?)"
@@ -161,28 +163,21 @@ def is_true(solution: str) -> bool:
     )
 
 
-NUMBER_OR_SIGN = re.compile(r"\d+|[-+*/]")
-SIGNS: dict[str, Callable[[int, int], float]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": lambda a, b: a / b if b else float("nan"),
-}
-
-
-def calculate(parts: list[str]) -> float:
-    """The value of numbers and signs in turn, products and quotients before sums."""
-    values, signs = [float(parts[0])], []
-    for sign, number in zip(parts[1::2], parts[2::2], strict=True):
-        if sign in "*/":
-            values[-1] = SIGNS[sign](values[-1], int(number))
+def calculate(parts: list[str]) -> Fraction | None:
+    """The value of numbers and signs in turn, products and quotients before sums; None for a
+    division by zero."""
+    terms = [Fraction(parts[0])]
+    for sign, text in zip(parts[1::2], parts[2::2], strict=True):
+        number = Fraction(text)
+        if sign == "*":
+            terms[-1] *= number
+        elif sign == "/" and number:
+            terms[-1] /= number
+        elif sign == "/":
+            return None
         else:
-            values.append(float(number))
-            signs.append(sign)
-    total = values[0]
-    for sign, value in zip(signs, values[1:], strict=True):
-        total = SIGNS[sign](total, value)
-    return total
+            terms.append(number if sign == "+" else -number)
+    return sum(terms, Fraction(0))
 
 
 def reword_solution(rng: random.Random, solution: str) -> str:
