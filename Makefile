@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench test-gpu bench-gpu clean
+.PHONY: demo test test-lowest lint docs wheel-check results bench test-gpu bench-gpu clean
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
@@ -12,10 +12,32 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
+test-lowest:
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+		$(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	build/lowest/bin/python -m pip install --quiet --constraint constraints-lowest.txt \
+		--editable ".[cli,plot,train,tasks]" beartype hypothesis pytest-xdist
+	build/lowest/bin/python -m pytest tests
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The documentation site, in build/site; every warning is an error. Needs no network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The wheel in an environment of its own: the core alone, then every command's help (one minute).
+wheel-check: $(STAMP)
+	$(BIN)/python tests/wheel.py build/wheel-check
+
+# The tables and figures of docs/results, from the JSON that is checked in.
+results: $(STAMP)
+	$(BIN)/python experiments/results.py --figures
+	$(BIN)/python experiments/curves.py
 
 # Speed, memory and scaling (17 minutes): writes docs/performance.md.
 bench: $(STAMP)

@@ -15,11 +15,20 @@ import torch
 import tyro
 
 from benchmarks import workloads
+from benchmarks.blocks import blocks
 from benchmarks.report import write_report
 from unmask.files import provenance, write_json
 
-Section = Literal["decoding", "grpo", "cache", "memory", "growth", "processes"]
-SECTIONS: tuple[Section, ...] = ("decoding", "grpo", "cache", "memory", "growth", "processes")
+Section = Literal["decoding", "grpo", "cache", "blocks", "memory", "growth", "processes"]
+SECTIONS: tuple[Section, ...] = (
+    "decoding",
+    "grpo",
+    "cache",
+    "blocks",
+    "memory",
+    "growth",
+    "processes",
+)
 JSON = Path("docs/results/performance/performance.json")
 
 
@@ -44,6 +53,7 @@ def measure(section: Section) -> Any:
         name: getattr(workloads, name)
         for name in ("grpo", "cache", "memory", "growth", "processes")
     }
+    jobs["blocks"] = blocks
     return shown(jobs[section]())
 
 

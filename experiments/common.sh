@@ -18,7 +18,7 @@ export -f train evaluate
 abreast() { # runs the lines of its input, JOBS at a time (2), one core each
   xargs -d '\n' -P "${JOBS:-2}" -I{} bash -c '{}'
 }
-report() { # directories: copies what is small
+report() { # directories: copies what is small; in docs/results, `make results` packs the logs and writes the tables
   local directory name file
   for directory in "$@"; do
     name=$(basename "$directory")

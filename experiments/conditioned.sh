@@ -5,11 +5,12 @@
 set -euo pipefail
 out=${1:-runs/conditioned}
 source "$(dirname "$0")/common.sh"
+plain="--no-hidden --no-joint --eval-temperature 1" # not the recipe of one-policy.sh
 slice=${2:-$here/../docs/results/chain} # of vertical-slice.sh: the heuristics
 
 {
   for seed in 0 1 2; do
-    echo "train s$seed --rounds 220 --alpha-range 0.3 10 --alpha 3 --seed $seed"
+    echo "train s$seed --rounds 220 --alpha-range 0.3 10 --alpha 3 $plain --imitate --seed $seed"
     for alpha in 0.3 1 3 10; do echo "train separate-a$alpha-s$seed --rounds 55 --alpha $alpha --seed $seed"; done
   done
 } | abreast

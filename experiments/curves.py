@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import matplotlib
+from results import read_logs
 
 matplotlib.use("agg")
 import matplotlib.pyplot as plt
@@ -25,11 +26,11 @@ figure, axes = plt.subplots(
     3, len(PANELS), figsize=(3 * len(PANELS), 8), sharex="col", layout="constrained"
 )
 for column, (title, (prefix, seeds)) in enumerate(PANELS.items()):
+    experiment, _, run = prefix.partition("/")
+    logs = read_logs(RESULTS / experiment)
     for seed in range(seeds):
-        lines = [
-            json.loads(line)
-            for line in (RESULTS / f"{prefix}{seed}/metrics.jsonl").read_text().splitlines()
-        ]
+        log = logs[f"{run}{seed}/metrics.jsonl"]
+        lines = [json.loads(line) for line in log.decode().splitlines()]
         for axis, name in zip(axes[:, column], ("reward", "accuracy", "nfe"), strict=True):
             axis.plot(
                 [line["round"] for line in lines],

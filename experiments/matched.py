@@ -38,31 +38,28 @@ def against(point: Point, heuristics: list[Point]) -> str:
 
 def main(directory: Path) -> None:
     settings = [
-        setting for setting in ("full", "semi") if (directory / f"heuristics-{setting}").is_dir()
+        setting
+        for setting in ("full", "semi", "blocks")
+        if (directory / f"heuristics-{setting}").is_dir()
     ]
     heuristics = {
         setting: read_points([directory / f"heuristics-{setting}"])[0] for setting in settings
     }
+    names = {"full": "full diffusion", "semi": "semi-autoregressive", "blocks": "block-causal"}
+    header = ("policy", "decoded with", "accuracy % @ NFE", "best heuristic")
+    parts = []
     for setting in settings:
-        rivals = ("full", "semi") if setting == "full" else ("semi",)
-        header = [
-            "policy",
-            "decoded with",
-            "accuracy % @ NFE",
-            *(f"best heuristic, {rival}" for rival in rivals),
-        ]
-        print("|", " | ".join(header), "|")
-        print("|", " | ".join("---" for _ in header), "|")
-        for path in sorted(directory.glob(f"policy-{setting}-*/")):
-            for point in sorted(read_points([path])[0], key=lambda p: p.nfe):
-                run, _, settings = point.sampler.partition("/last@")
-                cells = [Path(run).name, settings, shown(point)]
-                print(
-                    "|",
-                    " | ".join(cells + [against(point, heuristics[rival]) for rival in rivals]),
-                    "|",
-                )
-        print()
+        pattern = f"policy-{setting}-*/" if len(settings) > 1 else "policy-*/"
+        for rival in ("full", "semi") if setting == "full" else (setting,):
+            lines = [f"## Policies of {names[setting]}, heuristics of {names[rival]}", ""]
+            lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+            for path in sorted(directory.glob(pattern)):
+                for point in sorted(read_points([path])[0], key=lambda p: p.nfe):
+                    run, _, settings_of = point.sampler.partition("/last@")
+                    rated = against(point, heuristics[rival])
+                    lines.append(f"| {Path(run).name} | {settings_of} | {shown(point)} | {rated} |")
+            parts.append("\n".join(lines))
+    print("# Policies against heuristics at matched NFE", *parts, sep="\n\n")
 
 
 main(Path(sys.argv[1]))

@@ -6,15 +6,16 @@
 set -euo pipefail
 out=${1:-runs/warmstart}
 source "$(dirname "$0")/common.sh"
+plain="--no-hidden --no-joint --eval-temperature 1" # not the recipe of one-policy.sh
 scratch=${2:-$here/../docs/results/conditioned} # of conditioned.sh: policy-s0 to s2
 slice=${3:-$here/../docs/results/chain}         # of vertical-slice.sh: the heuristics
 
 {
   for seed in 0 1 2; do
-    echo "train warm-s$seed --rounds 110 --alpha-range 0.3 10 --alpha 3 --seed $seed --imitate entropy:0.3@block_length=16 --imitation-rounds 8"
+    echo "train warm-s$seed --rounds 110 --alpha-range 0.3 10 --alpha 3 $plain --seed $seed --imitate entropy:0.3@block_length=16 --imitation-rounds 8"
   done
   for seed in 0 1 2; do
-    echo "train steered-s$seed --rounds 98 --alpha-range 0.3 10 --alpha 3 --seed $seed --experts threshold:0.9@block_length=16" # 9 rollouts a prompt
+    echo "train steered-s$seed --rounds 98 --alpha-range 0.3 10 --alpha 3 $plain --imitate --seed $seed --experts threshold:0.9@block_length=16" # 9 rollouts a prompt
   done
 } | abreast
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import unmask
+from tests.typechecks import check_types
 from unmask.models.tokenizer import word_tokenizer
 from unmask.pretraining import PretrainConfig
 from unmask.pretraining.network import new_model, save_model
@@ -24,6 +25,13 @@ from unmask.pretraining.network import new_model, save_model
 torch.set_num_threads(1)
 hypothesis.settings.register_profile("unmask", deadline=None, max_examples=25, derandomize=True)
 hypothesis.settings.load_profile("unmask")
+
+
+@pytest.fixture(autouse=True)
+def types_are_checked():
+    """Also after a test that turned it off."""
+    yield
+    check_types(True)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -11,17 +12,20 @@ import pytest
 
 import unmask.files
 from unmask import UnmaskError
-from unmask.errors import short_error, short_text
+from unmask.errors import refuse_errors, short_error, short_text
 from unmask.files import (
     commit,
     decode_lines,
     provenance,
+    read_header,
     read_json,
+    read_json_lines,
     read_tensors,
     running_command,
     write_json,
     write_text,
 )
+from unmask.memory import check_memory
 
 
 def test_text_is_utf8_whatever_the_locale_says(tmp_path):
@@ -47,7 +51,7 @@ def test_every_file_of_the_module_names_its_encoding():
     source = Path(unmask.files.__file__).read_text(encoding="utf-8")
     for call in (".read_text(", ".write_text(", "open("):
         for part in source.split(call)[1:]:
-            assert "encoding=" in part.split("\n")[0]
+            assert "encoding=" in part.split("\n")[0] or part.startswith('"rb")')
 
 
 def test_lines_end_at_newlines_only():
@@ -122,7 +126,7 @@ def test_the_commit_is_that_of_this_package_or_none(tmp_path):
     """A package that is installed inside another project's checkout has no commit of its own."""
     source = Path(unmask.files.__file__).parent
     (tmp_path / "unmask").mkdir()
-    for name in ("__init__.py", "lazy.py", "errors.py", "files.py"):
+    for name in ("__init__.py", "lazy.py", "errors.py", "extras.py", "files.py"):
         shutil.copy(source / name, tmp_path / "unmask" / name)
     git(tmp_path, "init", "-q")
     (tmp_path / "project.txt").write_text("theirs", encoding="utf-8")
@@ -163,3 +167,91 @@ def test_commands_write_their_own_name_into_results(tmp_path, monkeypatch):
     assert main(["push", "a b", "owner/name"]) == 0
     assert seen == ["unmask push 'a b' owner/name"]
     assert commit() == commit()
+
+
+def write_header(path, header, data=b"\0" * 8):
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shape": [2**40, 2**40]}, "another size"),
+        ({"shape": [-2]}, "no whole number"),
+        ({"shape": [True, 2]}, "no whole number"),
+        ({"shape": 2}, "cannot be read as safetensors"),
+        ({"dtype": "F99"}, "unknown type"),
+        ({"dtype": []}, "cannot be read as safetensors"),
+        ({"data_offsets": [8, 16]}, "one behind the other"),
+        ({"data_offsets": [0, 800]}, "another size"),
+        ({"data_offsets": None}, "cannot be read as safetensors"),
+    ],
+)
+def test_headers_that_lie_are_refused_before_anything_is_allocated(tmp_path, change, says):
+    assert read_header(write_header(tmp_path / "a", {"a": GOOD}))["a"].shape == (2,)
+    with pytest.raises(UnmaskError, match=says) as caught:
+        read_header(write_header(tmp_path / "b", {"a": GOOD | change}))
+    assert "\n" not in str(caught.value) and str(tmp_path / "b") in str(caught.value)
+
+
+def test_tensors_are_compared_with_what_is_expected(tmp_path):
+    path = write_header(tmp_path / "a.safetensors", {"a": GOOD})
+    assert read_tensors(path, expected={"a": (2,)})["a"].tolist() == [0, 0]
+    for expected, says in (
+        ({}, "unexpected: a"),
+        ({"a": (3,)}, "a has the shape \\[2\\], not \\[3\\]"),
+        ({"a": (2,), "b": (1,)}, "missing: b"),
+    ):
+        with pytest.raises(UnmaskError, match=says):
+            read_tensors(path, expected=expected)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "nothing", "a long name"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / ("a" * 5000 if kind == "a long name" else "config.json")
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "loop":
+        path.symlink_to(path.name)
+    with pytest.raises(UnmaskError) as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_are_checked_by_a_schema(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"n": 1}\n\n{"n": 2}\n{"n": ', encoding="utf-8")
+    schema = dict[str, int]
+    assert read_json_lines(path, schema, torn=True) == [{"n": 1}, {"n": 2}]
+    with pytest.raises(UnmaskError, match=r"line 4 of .* is not JSON"):
+        read_json_lines(path, schema)
+    path.write_text('{"n": 1}\n{"n": "x"}\n', encoding="utf-8")
+    with pytest.raises(UnmaskError, match=r"line 2 of .*a.jsonl cannot be used: n is 'x'"):
+        read_json_lines(path, schema, torn=True)
+
+
+WORDS = ("it broke", "mend it")
+
+
+def test_a_library_that_panics_becomes_a_sentence():
+    class PanicException(BaseException):
+        """What the tokenizers' library raises is no `Exception` either."""
+
+    for error in (ValueError("a\nb"), PanicException("a b"), MemoryError("a b"), RecursionError()):
+        with pytest.raises(UnmaskError, match=r"it broke .*; mend it"), refuse_errors(*WORDS):
+            raise error
+    with pytest.raises(KeyboardInterrupt), refuse_errors(*WORDS):
+        raise KeyboardInterrupt
+
+
+def test_what_does_not_fit_into_memory_is_refused():
+    check_memory(1, "a byte", "give less")
+    with pytest.raises(UnmaskError, match=r"a network takes about .* GiB .*; give less"):
+        check_memory(2**60, "a network", "give less")

@@ -92,20 +92,27 @@ def check_group(directory):
         assert found["timeout"] == PATIENCE.days
 
 
-def test_two_processes_as_torchrun_starts_them(tmp_path):
-    (tmp_path / "group.py").write_text(GROUP)
+def run_two(command):
+    """Runs a command as a group of two processes, as torchrun starts them; what both print."""
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     running = [
         subprocess.Popen(
-            [sys.executable, str(tmp_path / "group.py"), str(tmp_path)],
+            list(map(str, command)),
             env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in (0, 1)
     ]
-    errors = [process.communicate(timeout=120)[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0], errors
+    said = [process.communicate(timeout=120) for process in running]
+    assert [process.returncode for process in running] == [0, 0], [err for _, err in said]
+    return "".join(out for out, _ in said)
+
+
+def test_two_processes_as_torchrun_starts_them(tmp_path):
+    (tmp_path / "group.py").write_text(GROUP)
+    run_two([sys.executable, tmp_path / "group.py", tmp_path])
     check_group(tmp_path)
 
 

@@ -18,6 +18,7 @@ __getattr__, __dir__, _ = lazy_names(
         "Transitions": "decoding",
         "UnmaskError": "errors",
         "embedded_models": "models",
+        "embedded_policies": "policies",
         "evaluate": "evaluation",
         "generate": "decoding",
         "infill": "decoding",
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from unmask.errors import UnmaskError
     from unmask.evaluation import Point, evaluate
     from unmask.models import Model, embedded_models, load_model
-    from unmask.policies import LearnedPolicy, load_policy
+    from unmask.policies import LearnedPolicy, embedded_policies, load_policy
     from unmask.tasks import load_task
     from unmask.training import TrainConfig, train
 
@@ -62,6 +63,7 @@ __all__ = [
     "analysis",
     "decoding",
     "embedded_models",
+    "embedded_policies",
     "evaluate",
     "evaluation",
     "generate",

@@ -1,9 +1,20 @@
 """The one exception that means "your input, not our bug": commands print its sentence and exit with
 code 2."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UnmaskError(Exception):
-    """Bad input. The message is one sentence: what was given, what is accepted, what to do."""
+    """Bad input. The message is one sentence: what was given, what is accepted, what to do.
+
+    Examples:
+        >>> unmask.load_policy("threshold:2")
+        Traceback (most recent call last):
+        unmask.errors.UnmaskError: ...
+    """
 
 
 def short_error(error: BaseException) -> str:
@@ -22,3 +33,22 @@ def short_text(text: str, length: int = 200) -> str:
         return line
     cut = line[: length - 2]
     return cut[: max(cut.rfind(" "), length // 2)] + " …"
+
+
+@contextmanager
+def refuse_errors(what: str, advice: str) -> Iterator[None]:
+    """Turns whatever a library raises in the body, while it reads what a user gave, into one
+    sentence: `what (reason); advice`.
+
+    The tokenizers' library ends with a `PanicException`, which is no `Exception`, where a file is
+    absurd enough.
+
+    Raises:
+        UnmaskError: for every error of the body; an `UnmaskError` stays as it is.
+    """
+    try:
+        yield
+    except (UnmaskError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise UnmaskError(f"{what} ({short_error(error)}); {advice}") from None

@@ -7,6 +7,11 @@ from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
 
+from unmask.extras import explain_missing
+
+# Where two extras bring a package, the one that a module's users want.
+EXTRA_OF = {"trainer": ("train",)}
+
 
 def lazy_names(
     package: str, where: Mapping[str, str], modules: Collection[str] = ()
@@ -18,6 +23,9 @@ def lazy_names(
         where: for each public name the module below the package that defines it.
         modules: submodules that can be used as attributes of the package without an import of their
             own, as in `unmask.policies.Observation` after `import unmask`.
+
+    A name whose module needs a package that is not installed raises an `UnmaskError` with the
+    command that installs it.
     """
 
     def get(name: str) -> Any:
@@ -25,7 +33,11 @@ def lazy_names(
             return import_module(f"{package}.{name}")
         if name not in where:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(f"{package}.{where[name]}"), name)
+        try:
+            value = getattr(import_module(f"{package}.{where[name]}"), name)
+        except ModuleNotFoundError as error:
+            explain_missing(error, f"{package}.{name}", EXTRA_OF.get(where[name], ()))
+            raise
         setattr(sys.modules[package], name, value)
         return value
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
+from unmask.extras import require_package
 
 T = TypeVar("T")
 # One slow rank (tests of programs, a large model) must not end a run: collectives wait this long.
@@ -85,13 +86,12 @@ class Processes:
                 f"device is {device!r} and there are {world} processes, which would share it; give "
                 f"{device.partition(':')[0]}, and each process takes its own"
             )
-        from accelerate import PartialState
-
+        accelerate = require_package("accelerate", f"a job of {world} processes", "train")
         own = device
         if device != "cpu":
             own = f"{device}:{os.environ.get('LOCAL_RANK', '0')}"
             usable_device(own)
-        state = PartialState(cpu=device == "cpu", timeout=timeout)
+        state = accelerate.PartialState(cpu=device == "cpu", timeout=timeout)
         if torch.distributed.get_backend() == "gloo":
             # Its threads would end a process that exits before them with an abort. (NCCL needs no
             # such care, and there the call could wait for a process that has failed.)

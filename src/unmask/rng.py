@@ -77,6 +77,12 @@ class RowGenerator:
         return ((bits >> 40) & ((1 << 24) - 1)).float() * 2.0**-24
 
 
+def block_keys(keys: Int[Tensor, " B"], block: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+    """What the random numbers of a block depend on, of rows with these keys; int64 [B]. Blocks are
+    counted from the beginning of the prompt, and the first one has the row's own key."""
+    return keys ^ mix(block)
+
+
 # Streams: the policy's decisions, and the frozen model's token draws at temperature > 0.
 ACTION, TOKEN = 0, 1
 

@@ -16,20 +16,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 
 T = TypeVar("T")
+# Numbers beyond this have no use in any setting, and some would overflow where they are used.
+LARGEST = 10**15
 WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "True or False"}
 
 
-def at_least(low: float | int, default: Any) -> Any:
-    """A field for finite numbers of at least `low`."""
-    return field(default=default, metadata={"low": low})
+def at_least(low: float | int, default: Any, most: float | int = LARGEST) -> Any:
+    """A field for numbers from `low` to `most`."""
+    return field(default=default, metadata={"low": low, "most": most})
 
 
-def above(low: float | int, default: Any) -> Any:
-    """A field for finite numbers above `low`."""
-    return field(default=default, metadata={"above": low})
+def above(low: float | int, default: Any, most: float | int = LARGEST) -> Any:
+    """A field for numbers above `low`, at most `most`."""
+    return field(default=default, metadata={"above": low, "most": most})
 
 
 @cache
@@ -91,7 +93,7 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
         if name not in known:
             close = get_close_matches(name, known, 1)
             hint = f"perhaps {close[0]} is meant" if close else f"known are {', '.join(known)}"
-            raise UnmaskError(f"option {name!r} is not known; {hint}")
+            raise UnmaskError(f"option {short_text(ascii(name), 80)} is not known; {hint}")
 
 
 def check_settings(config: Any) -> None:
@@ -109,7 +111,7 @@ def check_settings(config: Any) -> None:
         if isinstance(value, str) and Path in (kind, *get_args(kind)):
             value = Path(value)
         if not matches_type(value, kind) or not within_bounds(value, f):
-            given = f"{value:g}" if isinstance(value, float) else repr(value)
+            given = f"{value:g}" if isinstance(value, float) else short_text(ascii(value), 60)
             raise UnmaskError(f"{f.name} is {given}; give {describe_field(kind, f)}")
         object.__setattr__(config, f.name, value)
 
@@ -137,7 +139,9 @@ def matches_type(value: Any, kind: Any) -> bool:
 def within_bounds(value: Any, f: Field[Any]) -> bool:
     """Whether a value of the right type is within the bounds of its field."""
     low, beyond = f.metadata.get("low", -math.inf), f.metadata.get("above", -math.inf)
-    return value is None or isinstance(value, str | tuple | Path) or low <= value > beyond
+    if value is None or isinstance(value, str | tuple | Path):
+        return True
+    return low <= value <= f.metadata.get("most", math.inf) and value > beyond
 
 
 def describe_field(kind: Any, f: Field[Any]) -> str:
@@ -147,6 +151,8 @@ def describe_field(kind: Any, f: Field[Any]) -> str:
         text = f"{text}, {f.metadata['low']:g} or more"
     if "above" in f.metadata:
         text = f"{text} above {f.metadata['above']:g}"
+    if f.metadata.get("most", LARGEST) != LARGEST:
+        text = f"{text}, at most {f.metadata['most']}"
     return text
 
 

@@ -77,7 +77,7 @@ PRETRAIN = ("pretrain", "--out", "out", "--steps", "1")
 REFUSED = {
     "unknown command": (("fly",), "'fly' is not known"),
     "no prompts": (("generate", "--model", "MODEL"), "no prompts"),
-    "empty prompt": (("generate", "", "--model", "MODEL"), "empty"),
+    "append without infill": ((*GENERATE, "--append", "3"), "without infill"),
     "unknown words": (("generate", "what is love", "--model", "MODEL"), "does not know"),
     "unknown option": ((*GENERATE, "--speed", "3"), "speed"),
     "option without value": ((*GENERATE, "--seed"), "seed"),
@@ -123,7 +123,7 @@ REFUSED = {
     "pretrain suffix share of 2": ((*PRETRAIN, "--suffix-share", "2"), "suffix_share"),
     "pretrain heads": ((*PRETRAIN, "--width", "30", "--heads", "4"), "30"),
     "pretrain unknown task": ((*PRETRAIN, "--task", "chess"), "chess"),
-    "pretrain resume of nothing": ((*PRETRAIN, "--resume"), "checkpoint"),
+    "pretrain resume of nothing": ((*PRETRAIN, "--resume"), "recipe.json"),
     "demo unknown task": (("demo", "--task", "chess"), "chess"),
     "compare nothing": (("compare",), "no results"),
     "compare what is missing": (("compare", "--results", "nowhere", "--first", "a"), "nowhere"),

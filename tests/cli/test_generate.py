@@ -1,16 +1,19 @@
 """`unmask generate`: the files that it reads and writes, and its decode options."""
 
+import csv
 import io
 import json
 import subprocess
 import sys
 
+import pyarrow.parquet
 import pytest
 import torch
 
 import unmask
 from unmask.cli import main
 from unmask.policies import NetworkConfig, PolicyNetwork
+from unmask.scoring import infill_lengths
 
 PROMPTS = ["7 a +5 b *3 =", "1 a +1 b -4 c *2 =", "3 a *3 ="]
 
@@ -131,8 +134,8 @@ def test_steps_and_trade_off_on_the_command_line(tmp_path, tiny_dir, capsys):
 
     capsys.readouterr()
     for options, message in (
-        (["--steps", "5"], "divisor"),
-        (["--steps", "4", "--alg", "entropy"], "has no equal here"),
+        (["--steps", "50"], "at most the answers' length"),
+        (["--steps", "4", "--alg", "origin"], "has no equal here"),
         (["--steps", "4", "--policy", "margin:1"], "both given"),
         (["--alg", "random"], "without --steps"),
         (["--alpha", "1", "--target-nfe", "5", *policy], "both given"),
@@ -281,3 +284,112 @@ def test_an_interrupt_keeps_the_answers_that_are_finished(tiny_dir, tmp_path):
     expected = list(zip(PROMPTS, whole.text, whole.nfe.tolist(), strict=True))
     found = [(record["prompt"], record["text"], record["nfe"]) for record in records]
     assert len(found) == 2 and set(found) < set(expected)
+
+
+def records_of(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_several_samples_of_each_prompt(tmp_path):
+    ask = ["generate", "--temperature", "2", "--max-new-tokens", "6", "--output"]
+    prompts = ["7 a +5 b *3 =", "3 a *3 b -1 ="]
+    assert main([*ask, str(tmp_path / "four"), "--samples", "4", *prompts]) == 0
+    four = records_of(tmp_path / "four")
+    assert [record["prompt"] for record in four] == [p for p in prompts for _ in range(4)]
+    assert [record["sample"] for record in four] == [0, 1, 2, 3] * 2
+    assert len({record["text"] for record in four[:4]}) > 1
+    assert main([*ask, str(tmp_path / "one"), *prompts]) == 0
+    ones = records_of(tmp_path / "one")
+    assert [{**record, "sample": 0} for record in ones] == [four[0], four[4]]
+
+
+def test_a_name_that_ends_in_csv_or_parquet_is_a_table(tmp_path):
+    (tmp_path / "in.jsonl").write_text(
+        '"7 a +5 ="\n{"messages": [{"role": "user", "content": "3 a *3 ="}]}\n'
+    )
+    ask = ["generate", "--max-new-tokens", "6", "--prompts", str(tmp_path / "in.jsonl")]
+    assert main([*ask, "--output", str(tmp_path / "out.csv")]) == 0
+    assert main([*ask, "--output", str(tmp_path / "out.jsonl")]) == 0
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    records = records_of(tmp_path / "out.jsonl")
+    assert [json.loads(row["prompt"]) for row in rows[1:]] == [records[1]["prompt"]]
+    for row, record in zip(rows, records, strict=True):
+        assert (row["text"], int(row["nfe"])) == (record["text"], record["nfe"])
+    assert main([*ask, "--output", str(tmp_path / "out.parquet")]) == 0
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    chat = json.dumps(records[1]["prompt"])
+    assert table == [records[0], {**records[1], "prompt": chat}]
+
+
+def test_masks_in_the_prompt_and_new_tokens_behind(tmp_path):
+    ask = ["generate", "--infill", "7 a <mask> =", "--output"]
+    assert main([*ask, str(tmp_path / "a"), "--append", "3"]) == 0
+    written = ["generate", "--infill", "7 a <mask> = <mask> <mask> <mask>", "--output"]
+    assert main([*written, str(tmp_path / "b")]) == 0
+    (found,), (same,) = records_of(tmp_path / "a"), records_of(tmp_path / "b")
+    assert (found["text"], found["nfe"]) == (same["text"], same["nfe"])
+
+
+def test_two_processes_share_the_prompts_and_write_one_file(tmp_path):
+    prompts = [f"{n} a +5 b *3 =" for n in range(1, 6)]
+    options = ["generate", "--temperature", "1", "--max-new-tokens", "6", *prompts, "--output"]
+    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unmask.cli"]
+    done = subprocess.run(
+        [sys.executable, "-m", *launch, *options, str(tmp_path / "two")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("5 prompts in") == 1
+    assert main([*options, str(tmp_path / "one")]) == 0
+    assert (tmp_path / "two").read_text() == (tmp_path / "one").read_text()
+
+
+def test_answers_are_one_of_some_choices(generate):
+    records = generate(*PROMPTS, "--choices", "# 7", "a then 3", "--policy", "confidence:1")
+    assert {record["text"] for record in records} <= {"# 7", "a then 3"}
+    assert all(record["nfe"] <= 3 for record in records)  # as long as the longest choice
+    error = generate(PROMPTS[0], "--choices", "# 7", "--max-new-tokens", "1")
+    assert "has 2 tokens, and answers have 1" in error
+    assert "leave out eos" in generate(PROMPTS[0], "--choices", "# 7", "--eos", "never")
+
+
+def test_a_file_says_which_tokens_are_allowed(generate, tmp_path):
+    (tmp_path / "allowed.json").write_text('[["#"], ["1", "2", "3"], null]', encoding="utf-8")
+    length = ("--max-new-tokens", "4", "--policy", "confidence:2")
+    records = generate(*PROMPTS, "--allowed", tmp_path / "allowed.json", *length)
+    assert all(record["text"].split()[:2][0] == "#" for record in records)
+    assert all(record["text"].split()[1] in "123" for record in records)
+    for text, says in (
+        ("[[", "as JSON"),
+        ("{}", "allowed is {}"),
+        ('[["1 2"]]', "which is 2 tokens"),
+        ("[1]", "allowed holds 1"),
+        ("[[1.5]]", "allowed holds [1.5]"),
+        ("[[]]", "no token at position 0"),
+        ('[["\\ud800"]]', "surrogate"),
+    ):
+        (tmp_path / "allowed.json").write_text(text, encoding="utf-8")
+        assert says in generate(PROMPTS[0], "--allowed", tmp_path / "allowed.json", *length), text
+    assert "none.json" in generate(PROMPTS[0], "--allowed", tmp_path / "none.json", *length)
+
+
+def test_a_gap_of_unknown_length(generate, tiny_model):
+    ask = ("7 a <mask> = 2 # 2", "--infill", "--policy", "confidence:1")
+    (record,) = generate(*ask, "--infill-length", "2", "4")
+    (found,) = infill_lengths(tiny_model, [ask[0]], "confidence:1", (2, 4))
+    expected = {"text": found.text, "length": found.length, "nfe": 9, "tokens": found.answer_tokens}
+    assert {name: record[name] for name in expected} == expected
+    assert record["per_token"] == max(found.per_token.values())
+    drawn = ("--samples", "4", "--temperature", "2")
+    assert len({r["text"] for r in generate(*ask, "--infill-length", "2", "4", *drawn)}) > 1
+    for options, says in (
+        (("--infill-length", "4", "2"), "greatest length is 2"),
+        (("--infill-length", "1", "2", "--append", "1"), "--append"),
+        (("--infill-length", "1", "2", "--show"), "--show"),
+        (("--infill-length", "1", "2", "--choices", "7"), "leave it out"),
+        (("--infill-length", "1"), "--infill-length"),
+    ):
+        assert says in generate(*ask, *options), options
+    assert "--infill" in generate(PROMPTS[0], "--infill-length", "1", "2")

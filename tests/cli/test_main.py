@@ -114,3 +114,27 @@ def test_an_interrupt_while_torch_is_imported_is_one_line(seconds):
     finished = process.returncode == 0 and error == ""
     interrupted = process.returncode in (130, -signal.SIGINT)
     assert finished or (interrupted and error == "unmask generate: interrupted\n"), error
+
+
+def test_a_word_that_is_too_long_to_read_is_cut_in_the_sentence(tmp_path, capsys):
+    for words in (
+        ["compare", "--results", "a/" * 2500, "--first", "x", "--second", "y"],
+        ["analyze", "--results", "9" * 5000],
+        ["generate", "x", "--model", "m" * 5000],
+    ):
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"unmask {words[0]}: ") and len(error) < 1000
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(tmp_path):
+    line = '{"prompt": "7 a +5 =", "answer": "2", "verifier": "number"}\n'
+    (tmp_path / "own.jsonl").write_text(line * 2, encoding="utf-8")
+    task = f"jsonl:{tmp_path / 'own.jsonl'}@split=test"
+    command = [sys.executable, "-m", "unmask.cli", "evaluate", "--task", task, "--samplers"]
+    command += ["confidence:48", "--max-new-tokens", "48", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert [each for each in lines if each.startswith("warning: ")] == lines and len(lines) == 2
+    assert ".py" not in done.stderr

@@ -4,9 +4,12 @@ import pytest
 import torch
 
 import unmask
+from tests.reference.decode import RULES, decode_row
 from unmask.decoding import decode
+from unmask.models import Forward
 from unmask.models.head import Sampling, restrict
 from unmask.policies import load_policy
+from unmask.rng import TOKEN, RowGenerator, row_keys
 
 
 def allowed_tokens(logits, temperature, top_k, top_p):
@@ -31,6 +34,57 @@ def test_restricted_logits_are_those_of_the_tokens_allowed(top_k, top_p, tempera
     for row, mask in zip(logits, kept, strict=True):
         expected = allowed_tokens(row.double(), temperature, top_k, top_p)
         assert set(mask.nonzero()[:, 0].tolist()) == expected
+
+
+@pytest.mark.parametrize("spec", ["confidence:2", "threshold:0.3", "factor:1.5", "margin:2"])
+@pytest.mark.parametrize("block_length", [3, 10])
+def test_draws_and_their_confidence_are_those_of_the_slow_statement(tiny_model, spec, block_length):
+    """The confidence of a drawn token is its own probability, not the largest one."""
+    prompts, length, differ = [[5, 6, 7], [9, 4, 8, 12, 7], [11]], 10, 0
+    name, _, value = spec.partition(":")
+    rule = RULES[name](float(value) if "." in value else int(value))
+    options = {"max_new_tokens": length, "block_length": block_length, "temperature": 0.9}
+    found = decode(tiny_model, prompts, load_policy(spec), seed=3, **options)
+    for row, (prompt, key) in enumerate(zip(prompts, row_keys(prompts, 3), strict=True)):
+        size = tiny_model.vocabulary
+        numbers = RowGenerator(torch.tensor([key])).uniform(0, length * size, TOKEN)
+        tokens, nfe, steps = decode_row(
+            tiny_model, prompt, rule, length, block_length, 0.9, numbers.view(length, size)
+        )
+        assert found.tokens[row].tolist() == tokens
+        assert (int(found.nfe[row]), found.reveal_step[row].tolist()) == (nfe, steps)
+        greedy = decode_row(tiny_model, prompt, rule, length, block_length)
+        differ += tokens != greedy[0]
+    assert differ
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("temperature", [0.0, 1.5])
+def test_the_other_probabilities_are_the_largest_of_the_other_tokens(tiny_model, k, temperature):
+    tokens = torch.full((40, 6), tiny_model.mask_id)
+    mask, positions = torch.ones_like(tokens, dtype=torch.bool), torch.arange(6).expand(40, -1)
+    forward = Forward(tokens, mask, positions.contiguous())
+    proposal = tiny_model.propose(
+        forward,
+        Sampling(temperature),
+        needs=frozenset({"margin", "entropy"}),
+        k=k,
+        generator=RowGenerator(torch.arange(40)) if temperature else None,
+    )
+    logits = tiny_model.logits(tokens, mask).double()
+    logits[..., list(tiny_model.never_ids)] = -torch.inf
+    p = logits.softmax(-1)
+    own = p.gather(-1, proposal.tokens[..., None])
+    others = p.scatter(-1, proposal.tokens[..., None], -1.0).topk(k).values[..., : k - 1]
+    torch.testing.assert_close(
+        proposal.confidence.double(), torch.cat([own, others], -1), atol=1e-5, rtol=1e-4
+    )
+    top = p.topk(2).values  # margin and entropy are of the distribution, whatever was drawn
+    torch.testing.assert_close(
+        proposal.features["margin"].double(), top[..., 0] - top[..., 1], atol=1e-5, rtol=1e-4
+    )
+    entropy = torch.special.entr(p).sum(-1)
+    torch.testing.assert_close(proposal.features["entropy"].double(), entropy, atol=1e-4, rtol=1e-4)
 
 
 def test_draws_follow_the_restricted_distribution_and_the_order_does_not(tiny_model):

@@ -158,7 +158,9 @@ def test_answer_tokens_are_those_before_the_end():
         assert tokens[count] in model.eos_ids and not set(tokens[:count]) & set(model.eos_ids)
 
 
-@pytest.mark.parametrize("options", [{"cfg_scale": -1.0}, {"cfg_scale": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"cfg_scale": -1.0}, {"cfg_scale": float("nan")}, {"cfg_scale": 1e300}]
+)
 def test_bad_guidance_is_refused(tiny_model, options):
     with pytest.raises(UnmaskError, match="cfg_scale"):
         unmask.generate(tiny_model, PROMPTS, "confidence:1", max_new_tokens=4, **options)

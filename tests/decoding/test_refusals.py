@@ -44,15 +44,15 @@ options = {
     "no_such_option": [1],
 }
 cases = [(name, value, {name: value}) for name, values in options.items() for value in values]
-prompts = ([], [[]], [[999]], [[-1]], None, [5])
+prompts = ([], [[999]], [[-1]], None, [5])
 cases += [("prompts", value, {"prompts": value}) for value in prompts]
 both = [(unmask.generate, case) for case in cases] + [(decode, case) for case in cases]
-policies = [None, 3, "nonsense", "threshold:2", "confidence:0", object(), lambda o, g: o.eligible,
+policies = [None, 3, "nonsense", "threshold:2", "confidence:0", object(), dict,
             greedy(needs=frozenset()), greedy(needs=Needs(frozenset({"logits"}))),
             greedy(needs=Needs(top_k=0)), greedy(needs=Needs(top_k=10**6))]
 both += [(unmask.generate, ("policy", value, {"policy": value})) for value in policies]
 texts = ["7 a", 3, [3], [None], [1.5], [{"role": "user"}], [[{"role": "user"}]], ["hello"],
-         ["7 a <mask> ="], [""]]
+         ["7 a <mask> ="], ["\\ud800"]]
 both += [(unmask.generate, ("prompts", value, {"prompts": value})) for value in texts]
 rows = {
     "keys": [[1], [1, 2, 3], ["a", "b"], [1.5, 2.5], [2**64, 1]],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import unmask
 from tests.reference.decode import RULES, decode_row
+from tests.typechecks import check_types
 from unmask.decoding import Recorder, decode, decode_steps, finish
 from unmask.decoding.proposer import group_by_width
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, current_block, load_policy
@@ -60,6 +61,7 @@ def same(a, b, rows_a, rows_b):
 def test_rows_do_not_depend_on_batch_size_order_padding_or_mates(
     tiny_model, spec, seed, length, data
 ):
+    check_types(seed % 3 == 0)
     block_length = data.draw(st.integers(1, length))
     batch_size = data.draw(st.integers(1, 9))
     temperature = data.draw(st.sampled_from([0.0, 0.7]))
@@ -247,8 +249,6 @@ def test_prompts_may_be_text_chats_or_tokens(tiny_model):
     [
         ({"prompts": []}, "no prompts"),
         ({"prompts": "7 a +5 ="}, "list of prompts"),
-        ({"prompts": [""]}, "empty"),
-        ({"prompts": [[]]}, "empty"),
         ({"prompts": [[999]]}, "token id 999"),
         ({"prompts": ["hello ="]}, "does not know"),
         ({"policy": "nonsense"}, "neither"),

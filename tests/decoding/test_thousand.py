@@ -8,6 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from tests.reference.decode import RULES, decode_row
+from tests.typechecks import check_types
 from unmask.decoding import decode
 from unmask.models import Model
 from unmask.models.tokenizer import word_tokenizer
@@ -58,6 +59,7 @@ def small_model(vocabulary, layers, heads, shift):
 def test_a_thousand_random_models_decode_as_the_reference(vocabulary, layers, heads, shift):
     model = small_model(vocabulary, layers, heads, shift)
     for seed in range(250):
+        check_types(seed < 20)
         rng = random.Random(f"{seed}/{vocabulary}")
         torch.manual_seed(rng.randrange(10**6))
         for weight in model.network.parameters():

@@ -1,15 +1,17 @@
-"""An evaluation that is killed (SIGKILL) at random moments and resumed each time: `python
-tests/evaluation/kills.py [KILLS] [SEED]`.
+"""An evaluation that is killed (SIGKILL) at random moments and resumed each time: `python -m
+tests.evaluation.kills [KILLS] [SEED]`.
 
 The final results.jsonl must be that of an uninterrupted evaluation, byte for byte.
 """
 
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from tests.forks import has_ended, kill_fork, start_fork
+from unmask.cli import main
 
 SAMPLERS = ("threshold:0.9", "threshold:0.7", "confidence:2", "random:4")
 
@@ -25,27 +27,23 @@ def killed_and_resumed(directory, kills, seed, *options):
     A run is killed a random time after it wrote a random number of pieces: at a quarter of the runs
     while it still starts.
     """
-    subprocess.run(command(directory / "whole", *options), check=True, capture_output=True)
+    assert main(command(directory / "whole", *options)[3:]) == 0
     rng, added, before, cut = random.Random(seed), [], 0, directory / "cut"
 
     def written():
         return sum(path.read_bytes().count(b"\n") for path in (cut / "partial").glob("*.jsonl"))
 
     for _ in range(kills):
-        process = subprocess.Popen(
-            command(cut, "--resume", *options), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        child = start_fork(directory / "log", *command(cut, "--resume", *options)[3:])
         wanted = rng.randint(0, 3)
-        while wanted and written() < before + wanted and process.poll() is None:
+        while wanted and written() < before + wanted and not has_ended(child):
             time.sleep(0.005)
-        time.sleep(rng.uniform(0, 5 if wanted == 0 else 0.2))
-        process.kill()
-        assert process.wait() == -9, (
-            f"not killed but ended by itself: give it more to do {process.stderr.read().decode()}"
-        )
+        time.sleep(rng.uniform(0, 0.2))
+        said = (directory / "log").read_text(encoding="utf-8")
+        assert kill_fork(child) == -9, f"it ended by itself: give it more to do. {said}"
         added.append(written() - before)
         before = written()
-    subprocess.run(command(cut, "--resume", *options), check=True, capture_output=True)
+    assert main(command(cut, "--resume", *options)[3:]) == 0
     left = sorted(path.name for path in cut.iterdir())
     assert left == ["results.jsonl", "summary.json"], left
     return added, *((directory / name / "results.jsonl").read_bytes() for name in ("whole", "cut"))

@@ -1,19 +1,26 @@
 """The adapter for lm-evaluation-harness, end to end on task files of our own."""
 
+import dataclasses
 import json
+import math
+import random
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 
 from unmask import UnmaskError, evaluate, load_model, load_task
 from unmask.cli import main
 from unmask.decoding import DecodeOptions, decode, encode_prompt
 from unmask.integrations.lm_eval import CodeEval, UnmaskLM, job_of, sandboxed_code_eval
+from unmask.integrations.lm_eval.likelihoods import cut_text
 from unmask.sandbox import check
+from unmask.scoring import Text, encode_pair, exact_likelihood
 
 TASK = """task: {name}
 dataset_path: json
@@ -239,6 +246,20 @@ def requests(*pairs):
     return [Instance("generate_until", {}, pair, i, ("task", i, 1)) for i, pair in enumerate(pairs)]
 
 
+def test_until_may_be_a_special_token_or_nothing(chain, monkeypatch):
+    """Stop strings are looked for before special tokens are dropped."""
+    lm = UnmaskLM("embedded/chain", "confidence:8", max_new_tokens=8)
+    tokenizer = lm.model.tokenizer
+    row = tokenizer("7 a <pad> 3 b +5", add_special_tokens=False)["input_ids"]
+    found = decode(lm.model, [[5, 6]], lm.policy, max_new_tokens=8)
+    buffer = torch.tensor([row + [lm.model.eos_ids[0]] * (8 - len(row))])
+    fixed = dataclasses.replace(found, tokens=buffer)
+    monkeypatch.setattr("unmask.integrations.lm_eval.model.decode", lambda *_, **__: fixed)
+    for until, text in ((["<pad>"], "7 a"), (["3"], "7 a"), (None, "7 a 3 b +5"), ("b", "7 a 3")):
+        (answer,) = lm.generate_until(requests((chain[0].prompt, {"until": until})))
+        assert answer.strip() == text, until
+
+
 def test_until_lengths_and_order(chain):
     lm = UnmaskLM("embedded/chain", "confidence:2", batch_size=2)
     prompts = [example.prompt for example in chain]
@@ -449,7 +470,7 @@ def test_bad_input_is_one_sentence(arguments, says, tmp_path, monkeypatch, capsy
     assert not Path("runs").exists()
 
 
-def test_settings_that_cannot_be_used_and_loglikelihoods_are_refused():
+def test_settings_that_cannot_be_used_are_refused():
     for settings in (
         {"policy": "nonsense"},
         {"batch_size": "auto"},
@@ -459,5 +480,171 @@ def test_settings_that_cannot_be_used_and_loglikelihoods_are_refused():
     ):
         with pytest.raises(UnmaskError, match=r"nonsense|batch_size|block_length|dtype"):
             UnmaskLM(**settings)
-    with pytest.raises(UnmaskError, match="generate_until"):
-        UnmaskLM().loglikelihood([])
+    for settings, says in (
+        ({"likelihood": "best"}, "bound, left-to-right, policy"),
+        ({"mc_samples": 7}, "even number"),
+        ({"mc_samples": "many"}, "mc_samples"),
+    ):
+        with pytest.raises(UnmaskError, match=says):
+            UnmaskLM(**settings)
+
+
+def test_a_share_of_the_prompts_options_of_the_generation_and_a_cache(tasks, tmp_path):
+    common = ("--include-path", tasks, "--tasks", "chain_short", "--limit", "0.25")
+    common = (*common, "--gen-kwargs", "max_gen_toks=6", "--cache-requests")
+    cached = (*common, "--use-cache", tmp_path / "answers")
+
+    def results(name, *options):
+        assert lm_eval(*options, "--out", tmp_path / name) == 0
+        samples = (tmp_path / name / "samples-chain_short.jsonl").read_text(encoding="utf-8")
+        answers = [json.loads(line)["resps"] for line in samples.splitlines()]
+        return answers, read_json(tmp_path, name, "results.json")["costs"]
+
+    answers, costs = results("first", *cached)
+    assert len(answers) == 3 and costs["chain_short"]["prompts"] == 3
+    assert costs["chain_short"]["nfe"] <= 6
+    assert results("again", *cached) == (answers, {})  # nothing was decoded
+    other, costs = results("other", *cached, "--policy", "random:6")
+    assert costs["chain_short"]["nfe"] == 1 and other != answers
+    assert results("plain", *common)[0] == answers
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1.5", "nan"])
+def test_a_limit_is_a_share_or_a_whole_number(capsys, tmp_path, limit):
+    assert lm_eval("--tasks", "gsm8k", f"--limit={limit}", "--out", tmp_path / "out") == 2
+    assert "give a whole number of prompts, a share between 0 and 1" in capsys.readouterr().err
+
+
+CHOICES = """task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {data}
+output_type: multiple_choice
+test_split: test
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{answer}}}}"
+metric_list:
+  - metric: acc
+    aggregation: mean
+    higher_is_better: true
+"""
+
+
+def enumerate_bound(model, tokens, start):
+    """LLaDA's bound by all masks of the tokens from `start` on, from the public logits."""
+    places, total = range(start, len(tokens)), 0.0
+    for count in range(1, len(places) + 1):
+        subsets = list(combinations(places, count))
+        for subset in subsets:
+            values = log_probs(model, tokens, subset)
+            mean = sum(values[p, tokens[p]].item() for p in subset) / count
+            total += mean / len(subsets)
+    return total
+
+
+def enumerate_chain(model, tokens, start):
+    """The chain rule from left to right."""
+    places = range(start, len(tokens))
+    return sum(log_probs(model, tokens, range(p, len(tokens)))[p, tokens[p]].item() for p in places)
+
+
+def log_probs(model, tokens, masked):
+    canvas = torch.tensor([[model.mask_id if i in masked else t for i, t in enumerate(tokens)]])
+    logits = model.logits(canvas, torch.ones_like(canvas))[0].double()
+    logits[:, list(model.never_ids)] = -torch.inf
+    return logits.log_softmax(-1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "enumerate_choice"), [("bound", enumerate_bound), ("left-to-right", enumerate_chain)]
+)
+def test_multiple_choice_is_as_accurate_as_enumeration(
+    kind, enumerate_choice, tiny_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    model, rng = load_model(tiny_dir, dtype=torch.float32), random.Random(0)
+    words = ["7", "3", "a", "b", "+5", "*3", "=", "#"]
+    rows, chosen = [], []
+    for _ in range(12):
+        question = " ".join(rng.choices(words, k=5))
+        choices = [" ".join(rng.choices(words, k=rng.randint(1, 3))) for _ in range(4)]
+        rows.append({"question": question, "choices": choices, "answer": rng.randrange(4)})
+        start = len(encode_prompt(model, question))
+        choices[0] += rng.choice(["", " zebra"])  # an unknown word, which no answer holds
+        values = [
+            -math.inf
+            if "zebra" in choice
+            else enumerate_choice(model, encode_prompt(model, f"{question} {choice}"), start)
+            for choice in choices
+        ]
+        chosen.append(values.index(max(values)))
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tasks").mkdir()
+    text = CHOICES.format(name="pick", data=tmp_path / "test.jsonl")
+    (tmp_path / "tasks" / "pick.yaml").write_text(text)
+    options = ("--include-path", tmp_path / "tasks", "--tasks", "pick", "--model", tiny_dir)
+    options = (*options, "--dtype", "float32", "--likelihood", kind)
+    assert lm_eval(*options, "--out", tmp_path / "out") == 0
+    report = read_json(tmp_path, "out", "results.json")
+    right = [pick == row["answer"] for pick, row in zip(chosen, rows, strict=True)]
+    assert report["results"]["pick"]["acc,none"] == sum(right) / 12
+    samples = read_lines(tmp_path, "out", "samples-pick.jsonl")
+    found = [  # JSON has no −∞
+        [-math.inf if pair[0] is None else float(pair[0]) for pair in sample["filtered_resps"]]
+        for sample in samples
+    ]
+    assert [values.index(max(values)) for values in found] == chosen
+    assert 0 < sum(right) < 12 and len(set(chosen)) > 1
+    cost = report["costs"]["pick"]
+    assert cost["prompts"] == 48 and cost["nfe"] > 1
+
+
+def test_log_likelihoods_of_the_policy_and_of_whole_texts(tiny_dir):
+    lm = UnmaskLM(str(tiny_dir), "confidence:1", dtype="float32", likelihood="policy", batch_size=3)
+    (own,) = lm.generate_until(requests(("7 a +5 =", {"max_gen_toks": 4})))
+    pairs = [("7 a +5 =", own), ("7 a +5 =", "7 7 7 7"), ("", "# 3")]
+    asked = [Instance("loglikelihood", {}, pair, i, ("mc", i, 1)) for i, pair in enumerate(pairs)]
+    found = lm.loglikelihood(asked)
+    assert [greedy for _, greedy in found] == [True, False, False]
+    assert found[0][0] > found[1][0]
+    texts = [encode_pair(lm.model, *pair) for pair in pairs]
+    expected = exact_likelihood(lm.model, texts, "confidence:1")
+    assert [value for value, _ in found] == [each.log_likelihood for each in expected]
+    assert lm.costs["mc"].prompts == 3
+
+    whole = "7 a +5 b *3 = 2 c +1 = 3 # 3"
+    one = Instance("loglikelihood_rolling", {}, (whole,), 0, ("ppl", 0, 1))
+    (value,) = lm.loglikelihood_rolling([one])
+    ids = tuple(encode_prompt(lm.model, whole))
+    (expected,) = exact_likelihood(lm.model, [Text(ids, tuple(range(len(ids))))], "confidence:1")
+    assert value == expected.log_likelihood
+
+
+@pytest.mark.parametrize("kind", ["bound", "left-to-right", "policy"])
+def test_a_token_that_is_never_proposed_has_no_likelihood(kind, tiny_dir):
+    lm = UnmaskLM(str(tiny_dir), "confidence:1", dtype="float32", likelihood=kind, batch_size=2)
+    pairs = [("7 a +5 =", "zebra"), ("7 a +5 =", "# 2"), ("7 a", "<mask> 7"), ("7 a", "+5")]
+    asked = [Instance("loglikelihood", {}, pair, i, ("mc", i, 1)) for i, pair in enumerate(pairs)]
+    found = lm.loglikelihood(asked)
+    assert found[0] == found[2] == (-math.inf, False)
+    assert [found[1], found[3]] == lm.loglikelihood([asked[1], asked[3]])
+    assert lm.loglikelihood(asked[:1]) == found[:1]  # nothing is left to forward
+    whole = [Instance("loglikelihood_rolling", {}, ("7 zebra",), 0, ("ppl", 0, 1))]
+    assert lm.loglikelihood_rolling(whole) == [-math.inf]
+    assert lm.report()["ppl"]["tokens_per_forward"] == 0
+    with pytest.raises(UnmaskError, match="no tokens"):
+        lm.loglikelihood([Instance("loglikelihood", {}, ("7 a", ""), 0, ("mc", 0, 1))])
+
+
+def test_long_texts_are_cut_so_that_each_token_is_scored_once(tiny_model):
+    limit = tiny_model.network.config.max_position_embeddings
+    size = 2 * limit + 7
+    pieces = cut_text(tiny_model, "7 " * size)
+    assert sum(len(piece.places) for piece in pieces) == size
+    assert all(len(piece.tokens) <= limit for piece in pieces)
+    assert len(pieces[0].places) == limit
+    assert all(len(piece.given) == limit // 2 for piece in pieces[1:])
+    assert cut_text(tiny_model, "") == []

@@ -22,6 +22,8 @@ SPECIAL = {
     "dream": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"],
     "a2d": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|mask|>"],
     "llada_moe": ["<|endoftext|>", "<role>", "</role>", "<|role_end|>", "<|mask|>"],
+    "sdar": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>"],
+    "llada2_moe": ["<|endoftext|>", "<role>", "</role>", "<|role_end|>", "<|mask|>"],
     "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
     "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
 }
@@ -38,6 +40,12 @@ NAMED = {
         "pad_token": "<|endoftext|>",
         "mask_token": "<|mask|>",
     },
+    "sdar": {  # its special_tokens_map.json has another spelling, see `write_tokenizer`
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "mask_token": "<|MASK|>",
+    },
+    "llada2_moe": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},  # no mask_token
     "bert": {
         "pad_token": "[PAD]",
         "unk_token": "[UNK]",
@@ -106,7 +114,8 @@ def write_tokenizer(directory, kind, *, template=None, slow=False):
         tokenizer.save(str(directory / "tokenizer.json"))
         settings |= {"tokenizer_class": "PreTrainedTokenizerFast"}
     (directory / "tokenizer_config.json").write_text(json.dumps(settings))
-    (directory / "special_tokens_map.json").write_text(json.dumps(NAMED[kind]))
+    spelled = {"mask_token": "<MASK>"} if kind == "sdar" else {}
+    (directory / "special_tokens_map.json").write_text(json.dumps(NAMED[kind] | spelled))
     return ids
 
 
@@ -236,11 +245,14 @@ def stock_shapes(c, *, qkv_bias=False, head_norms=False, hidden="intermediate_si
         if head_norms:
             shapes |= {f"{b}self_attn.{name}.weight": (size,) for name in ("q_norm", "k_norm")}
         names = ("gate_proj", "up_proj", "down_proj")
-        if experts and c["moe_layer_freq"][n]:
+        if experts and c.get("moe_layer_freq", [1] * n + [1])[n]:
             shapes[f"{b}mlp.gate.weight"] = (c["num_experts"], d)
             for e in range(c["num_experts"]):
                 shapes |= swiglu_shapes(
-                    f"{b}mlp.experts.{e}.", names, d, c["expert_intermediate_size"]
+                    f"{b}mlp.experts.{e}.",
+                    names,
+                    d,
+                    c.get("expert_intermediate_size") or c["moe_intermediate_size"],
                 )
         else:
             shapes |= swiglu_shapes(f"{b}mlp.", names, d, c[hidden])
@@ -345,6 +357,136 @@ def llada_moe(ids, changes):
     return config, stock_shapes(
         config, head_norms=True, hidden="dense_intermediate_size", experts=True
     )
+
+
+def sdar(experts):
+    """Qwen3's fields and names, with what the authors' training code leaves in config.json."""
+
+    def make(ids, changes):
+        kind = "SDARMoeForCausalLM" if experts else "SDARForCausalLM"
+        left = {
+            "attn_implementation": "flex_attention",
+            "auto_map": {"AutoModelForCausalLM": f"modeling_sdar.{kind}"},
+            "debug": False,
+            "ep_size": 1,
+            "fuse_cross_entropy": True,
+            "micro_forward": False,
+            "skip_checkpoint": False,
+            "use_deepep": False,
+        }
+        own = {
+            "architectures": [kind],
+            "attention_bias": False,
+            "block_size": 4,
+            "eos_token_id": ids["<|endoftext|>"],
+            "head_dim": 8,
+            "mask_token_id": ids["<|MASK|>"],
+            "max_window_layers": 2,
+            "model_type": "sdar_moe" if experts else "sdar",
+            "sliding_window": None,
+            "use_sliding_window": False,
+        }
+        if experts:
+            own |= {
+                "decoder_sparse_step": 1,
+                "mlp_only_layers": [],
+                "moe_intermediate_size": 12,
+                "norm_topk_prob": True,
+                "num_experts": 5,
+                "num_experts_per_tok": 2,
+                "output_router_logits": False,
+                "router_aux_loss_coef": 0.001,
+            }
+        config = {
+            k: v for k, v in (qwen_config(ids) | left | own | changes).items() if v != "absent"
+        }
+        return config, stock_shapes(config, head_norms=True, experts=experts)
+
+    return make
+
+
+def llada2_moe(ids, changes):
+    """Names and fields of LLaDA2.0; like some of its config.json files it names no block size, mask
+    or end of text."""
+    remote = {
+        "AutoConfig": "configuration_llada2_moe.LLaDA2MoeConfig",
+        "AutoModelForCausalLM": "modeling_llada2_moe.LLaDA2MoeModelLM",
+    }
+    config = {
+        "architectures": ["LLaDA2MoeModelLM"],
+        "attention_dropout": 0.0,
+        "auto_map": remote,
+        "embedding_dropout": 0.0,
+        "first_k_dense_replace": 1,
+        "head_dim": 8,
+        "hidden_act": "silu",
+        "hidden_size": 24,
+        "initializer_range": 0.02,
+        "intermediate_size": 40,
+        "max_position_embeddings": 16384,
+        "model_type": "llada2_moe",
+        "moe_intermediate_size": 12,
+        "moe_router_enable_expert_bias": True,
+        "n_group": 4,
+        "norm_topk_prob": True,
+        "num_attention_heads": 4,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "num_shared_experts": 1,
+        "output_dropout": 0.0,
+        "output_router_logits": False,
+        "pad_token_id": ids["<|endoftext|>"],
+        "partial_rotary_factor": 0.5,
+        "rms_norm_eps": 1e-6,
+        "rope_scaling": None,
+        "rope_theta": 600000.0,
+        "routed_scaling_factor": 2.5,
+        "router_dtype": "fp32",
+        "score_function": "sigmoid",
+        "tie_word_embeddings": False,
+        "topk_group": 2,
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.57.1",
+        "use_bias": False,
+        "use_cache": True,
+        "use_qk_norm": True,
+        "use_qkv_bias": False,
+        "use_rmsnorm": True,
+        "vocab_size": len(ids) + 2,
+        **changes,
+    }
+    d, size, v = config["hidden_size"], config["head_dim"], config["vocab_size"]
+    q, kv = size * config["num_attention_heads"], size * config["num_key_value_heads"]
+    expert, names = config["moe_intermediate_size"], ("gate_proj", "up_proj", "down_proj")
+    shapes = {
+        "model.word_embeddings.weight": (v, d),
+        "model.norm.weight": (d,),
+        "lm_head.weight": (v, d),
+    }
+    for n in range(config["num_hidden_layers"]):
+        b = f"model.layers.{n}."
+        shapes |= {f"{b}input_layernorm.weight": (d,), f"{b}post_attention_layernorm.weight": (d,)}
+        shapes |= {
+            f"{b}attention.query_key_value.weight": (q + 2 * kv, d),
+            f"{b}attention.dense.weight": (d, q),
+            f"{b}attention.query_layernorm.weight": (size,),
+            f"{b}attention.key_layernorm.weight": (size,),
+        }
+        if n < config["first_k_dense_replace"]:
+            shapes |= swiglu_shapes(f"{b}mlp.", names, d, config["intermediate_size"])
+            continue
+        shapes |= {
+            f"{b}mlp.gate.weight": (config["num_experts"], d),
+            f"{b}mlp.gate.expert_bias": (config["num_experts"],),
+        }
+        shapes |= swiglu_shapes(
+            f"{b}mlp.shared_experts.", names, d, expert * config["num_shared_experts"]
+        )
+        for e in range(config["num_experts"]):
+            shapes |= swiglu_shapes(f"{b}mlp.experts.{e}.", names, d, expert)
+    return config, shapes
 
 
 def bert(ids, changes):
@@ -474,6 +616,9 @@ MAKERS = {
     "a2d-qwen3": ("a2d", a2d("qwen3")),
     "a2d-llama": ("a2d", a2d("llama")),
     "llada_moe": ("llada_moe", llada_moe),
+    "sdar": ("sdar", sdar(False)),
+    "sdar_moe": ("sdar", sdar(True)),
+    "llada2_moe": ("llada2_moe", llada2_moe),
     "bert": ("bert", bert),
     "roberta": ("roberta", bert),
     "modernbert": ("bert", modernbert),
@@ -488,6 +633,9 @@ def write(family, directory, *, shards=1, seed=0, template=CHATML, slow=False, *
     config, shapes = make(ids, changes)
     weights = random_weights(shapes, seed)
     (directory / "config.json").write_text(json.dumps(config))
+    if kind == "sdar":  # config.json has the second end only
+        ends = {"eos_token_id": [ids["<|im_end|>"], ids["<|endoftext|>"]]}
+        (directory / "generation_config.json").write_text(json.dumps(ends))
     if shards == 1:
         save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     else:

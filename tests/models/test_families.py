@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import unmask
-from tests.models.checkpoints import MAKERS, write
+from tests.models.checkpoints import MAKERS, vocabulary, write
 from tests.reference.architectures import NETWORKS
 
 VARIANTS = {
@@ -48,6 +48,21 @@ VARIANTS = {
         "llada_moe",
         {"moe_layer_freq": [0, 1], "norm_topk_prob": True, "shards": 2},
     ),
+    "sdar": ("sdar", {}),
+    "sdar in shards, blocks of 3, tied": (
+        "sdar",
+        {"shards": 2, "block_size": 3, "tie_word_embeddings": True, "num_key_value_heads": 1},
+    ),
+    "sdar_moe": ("sdar_moe", {}),
+    "sdar_moe in shards, weights as they are": (
+        "sdar_moe",
+        {"shards": 3, "norm_topk_prob": False, "block_size": 8},
+    ),
+    "llada2_moe": ("llada2_moe", {}),
+    "llada2_moe in shards, blocks of 4, two shared experts": (
+        "llada2_moe",
+        {"shards": 3, "block_size": 4, "num_shared_experts": 2, "first_k_dense_replace": 2},
+    ),
     "bert": ("bert", {}),
     "roberta": ("roberta", {}),
     "modernbert": ("modernbert", {}),
@@ -60,7 +75,8 @@ def worst_difference(checkpoint, family, seed=0):
     model = unmask.load_model(checkpoint.directory, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     worst = 0.0
-    for sizes in ([1], [2, 2], [9, 4, 13]):
+    blocks = model.attention_block is not None
+    for sizes in ([1], [2, 2], [9, 4, 13], *([[37, 21]] if blocks else [])):
         tokens = torch.full((len(sizes), max(sizes)), model.pad_id)
         mask = torch.zeros_like(tokens)
         for row, size in enumerate(sizes):
@@ -85,11 +101,12 @@ def test_logits_are_those_of_the_published_architecture(variant, tmp_path):
 def test_a_padded_batch_generates_what_each_row_does_alone(family, tmp_path):
     model = unmask.load_model(write(family, tmp_path / "model").directory, dtype=torch.float32)
     prompts = [[7, 8, 9], [10], [11, 12, 13, 14, 15, 16, 17]]
-    together = unmask.generate(model, prompts, "threshold:0.7", max_new_tokens=10, block_length=4)
+    options = {"max_new_tokens": 10, "block_length": None if model.attention_block else 4}
+    together = unmask.generate(model, prompts, "threshold:0.7", **options)
     assert not torch.isin(together.tokens, torch.tensor(model.never_ids)).any()
     assert model.mask_id in model.never_ids
     for i, prompt in enumerate(prompts):
-        alone = unmask.generate(model, [prompt], "threshold:0.7", max_new_tokens=10, block_length=4)
+        alone = unmask.generate(model, [prompt], "threshold:0.7", **options)
         assert torch.equal(alone.tokens[0], together.tokens[i])
         assert torch.equal(alone.reveal_step[0], together.reveal_step[i])
 
@@ -109,9 +126,46 @@ def test_special_tokens_of_the_families(tmp_path):
         False,
         "LLaDA-MoE",
     )
+    for family, name in (("sdar", "SDAR"), ("sdar_moe", "SDAR-MoE")):
+        assert special(family) == ("<|MASK|>", ["<|im_end|>", "<|endoftext|>"], False, name)
+    assert special("llada2_moe") == ("<|mask|>", ["<|endoftext|>"], False, "LLaDA2")
     assert special("bert") == ("[MASK]", ["[SEP]"], False, "Bert")
     assert special("roberta") == ("<mask>", ["</s>"], False, "Roberta")
     assert special("modernbert") == ("[MASK]", ["[SEP]"], False, "ModernBert")
+
+
+def test_blocks_and_masks_come_from_the_files_or_the_caller(tmp_path):
+    def load(family, **said):
+        return unmask.load_model(tmp_path / family, dtype=torch.float32, **said)
+
+    ids = vocabulary("sdar")
+    write("sdar", tmp_path / "sdar", block_size=8, mask_token_id=ids["!"])
+    assert load("sdar").attention_block == 8 and load("sdar").mask_id == ids["!"]
+    assert load("sdar", block_size=3, mask_token_id=ids["a"]).attention_block == 3
+    assert load("sdar", block_size=3, mask_token_id=ids["a"]).mask_id == ids["a"]
+    write("sdar", tmp_path / "sdar", block_size="absent", mask_token_id="absent")
+    assert load("sdar").attention_block == 4 and load("sdar").mask_id == ids["<|MASK|>"]
+    write("llada2_moe", tmp_path / "llada2_moe")
+    assert load("llada2_moe").attention_block == 32
+    write("a2d-qwen3", tmp_path / "a2d-qwen3")
+    assert load("a2d-qwen3").attention_block is None
+    with pytest.raises(unmask.UnmaskError, match="A2D model has no blocks"):
+        load("a2d-qwen3", block_size=4)
+    with pytest.raises(unmask.UnmaskError, match="needs attn_implementation sdpa"):
+        load("sdar", attn_implementation="eager")
+    edit(tmp_path / "sdar", block_size=0)
+    refused(tmp_path / "sdar", "block_size 0; correct it")
+
+
+@pytest.mark.parametrize("family", ["sdar", "sdar_moe", "llada2_moe"])
+def test_blocks_are_counted_from_the_first_token_wherever_padding_is(family, tmp_path):
+    model = unmask.load_model(
+        write(family, tmp_path / "model", block_size=4).directory, dtype=torch.float32
+    )
+    tokens = torch.randint(6, 30, (2, 9), generator=torch.Generator().manual_seed(0))
+    mask, padding = torch.ones_like(tokens), torch.zeros(2, 3, dtype=torch.long)
+    left = model.logits(torch.cat([padding, tokens], 1), torch.cat([padding, mask], 1))
+    torch.testing.assert_close(left[:, 3:], model.logits(tokens, mask), rtol=0, atol=1e-4)
 
 
 def test_ids_beyond_the_tokenizer_are_never_proposed(tmp_path):
@@ -120,6 +174,14 @@ def test_ids_beyond_the_tokenizer_are_never_proposed(tmp_path):
     known = len(model.tokenizer)
     assert checkpoint.config["embedding_size"] == known + 3
     assert set(range(known, known + 3)) <= set(model.never_ids)
+
+
+@pytest.mark.parametrize("width", [10, 12])
+def test_experts_of_odd_width_run_in_bf16(tmp_path, width):
+    """The kernel for all experts at once takes rows of whole 16 bytes only."""
+    directory = write("llada_moe", tmp_path / "model", expert_intermediate_size=width).directory
+    model = unmask.load_model(directory, dtype="bfloat16")
+    assert unmask.generate(model, [[5, 6]], "confidence:2", max_new_tokens=4).nfe.tolist() == [2]
 
 
 @pytest.mark.parametrize("slow", [False, True])
@@ -189,6 +251,12 @@ def test_llada_variants_without_a_stock_class_are_refused(changes, tmp_path):
         ("llada_moe", {"partial_rotary_factor": 0.5}),
         ("llada_moe", {"qk_layernorm": False}),
         ("dream", {"use_sliding_window": True}),
+        ("sdar", {"use_sliding_window": True}),
+        ("sdar", {"attention_bias": True}),
+        ("sdar_moe", {"shared_expert_intermediate_size": 8}),
+        ("llada2_moe", {"use_qkv_bias": True}),
+        ("llada2_moe", {"use_bias": True}),
+        ("llada2_moe", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
         ("bert", {"is_decoder": True}),
     ],
 )

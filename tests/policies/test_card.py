@@ -41,6 +41,24 @@ def test_model_cards_say_what_is_known_and_nothing_else(tmp_path, tiny_dir):
     assert "None" not in card + (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_card_shows_what_was_measured_and_the_name_to_load_it_by(tmp_path):
+    network = unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16))
+    point = {"sampler": "threshold:0.9", "accuracy": 0.9, "accuracy_low": 0.88} | {
+        "accuracy_high": 0.92,
+        "nfe": 4.25,
+    }
+    measured = {"prompts": 1000, "command": "unmask evaluate", "points": [point]}
+    metadata = {"name": "embedded/chain", "measured": measured} | {
+        "trained": {"model": "embedded/chain", "alpha_range": [0.5, 10.0]}
+    }
+    unmask.LearnedPolicy(network, metadata=metadata).save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "Measured on 1000 test prompts" in card and "`unmask evaluate`" in card
+    assert "| threshold:0.9 | 90.0 [88.0, 92.0] | 4.2 |" in card
+    assert '"embedded/chain", max_new_tokens' in card and "PATH_OR_HUB_ID" not in card
+    assert "`embedded/chain@alpha=10` is faster" in card and "@alpha=0.5` is slower" in card
+
+
 def test_a_card_names_the_command_or_else_the_program(tmp_path):
     network = unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16))
     for metadata, line in (

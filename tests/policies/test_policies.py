@@ -59,6 +59,7 @@ def test_heuristics_follow_their_rule_in_every_row(rule, seed, value, length):
     value = {
         "confidence": 1 + int(5 * value),
         "margin": 1 + int(5 * value),
+        "low-entropy": 1 + int(5 * value),
         "factor": 3 * value,
         "entropy": 3 * value,
     }.get(rule, value)

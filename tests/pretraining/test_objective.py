@@ -4,11 +4,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from unmask import load_task
+from unmask.models import Model
 from unmask.models.tokenizer import word_tokenizer
 from unmask.pretraining import PretrainConfig
 from unmask.pretraining.network import new_model
 from unmask.pretraining.objective import (
     PADDING_WEIGHT,
+    block_loss,
     diffusion_loss,
     draw_masks,
     draw_masks_within,
@@ -76,3 +78,28 @@ def test_padding_counts_less():
     nll = cross_entropy(logits, tokens[0, 4:], reduction="none")
     weight = torch.tensor([1.0, 1.0, *[PADDING_WEIGHT] * 3])
     torch.testing.assert_close(loss, (nll * weight).sum() / weight.sum())
+
+
+def test_the_loss_of_blocks_is_that_of_each_block_behind_clean_ones():
+    """One pass over noised and clean blocks gives what a pass for each block gives, through the
+    model's own attention."""
+    network, tokenizer = small_model()
+    size, mask_id = 4, tokenizer.mask_token_id
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(4, len(tokenizer), (5, 3 * size), generator=generator)
+    masks = draw_masks(15, size, 0.3, generator).view(5, -1)
+    masks[:2, :5] = False  # prompts
+    found = block_loss(network, tokens, masks, mask_id, size=size)
+    network.set_attn_implementation("sdpa")
+    special = {"mask_id": mask_id, "eos_ids": (1,), "never_ids": ()}
+    model = Model(network.eval(), tokenizer, **special, name="small", attention_block=size)
+    losses = []
+    for begin in range(0, 3 * size, size):
+        hidden, own = masks[:, begin : begin + size], tokens[:, begin : begin + size]
+        corrupted = tokens.clone()
+        corrupted[:, begin : begin + size][hidden] = mask_id
+        corrupted[:, begin + size :] = mask_id
+        logits = model.logits(corrupted, torch.ones_like(tokens))[:, begin : begin + size]
+        nll = cross_entropy(logits.transpose(1, 2), own, reduction="none")
+        losses += [row[m].mean() for row, m in zip(nll, hidden, strict=True) if m.any()]
+    torch.testing.assert_close(found.detach(), torch.stack(losses).mean())

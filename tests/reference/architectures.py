@@ -2,7 +2,8 @@
 head at a time, no `transformers`.
 
 Each takes the checkpoint's own config and weights and gives fp32 logits [B, S, V] for tokens [B, S]
-and mask [B, S] (1 = a token). Every position attends to every position that holds a token.
+and mask [B, S] (1 = a token). Every position attends to every position that holds a token; in SDAR
+and LLaDA2 only to those of its own block and of the blocks before it.
 """
 
 import math
@@ -29,10 +30,16 @@ def rotated(x, theta):
     return out
 
 
-def attend(q, k, v, mask, window=None):
-    """One head: q, k, v [S, d]; mask [S]; |i − j| ≤ window where there is one."""
+def attend(q, k, v, mask, window=None, block=None):
+    """One head: q, k, v [S, d]; mask [S]; |i − j| ≤ window where there is one; ⌊i/b⌋ ≥ ⌊j/b⌋ where
+    there are blocks of b."""
     scores = q @ k.T / math.sqrt(q.shape[1])
     scores = scores.masked_fill(mask[None] == 0, -torch.inf)
+    if block is not None:
+        for i in range(len(q)):
+            for j in range(len(q)):
+                if i // block < j // block:
+                    scores[i, j] = -torch.inf
     if window is not None:
         places = torch.arange(len(q))
         scores = scores.masked_fill((places[:, None] - places).abs() > window, -torch.inf)
@@ -51,7 +58,7 @@ def linear(w, name, x):
     return out + w[name + ".bias"] if name + ".bias" in w else out
 
 
-def attention(w, name, x, mask, n_heads, n_kv, theta, eps, out_name="o_proj"):
+def attention(w, name, x, mask, n_heads, n_kv, theta, eps, out_name="o_proj", block=None):
     """Grouped-query attention with rotary positions; q and k are normed for each head where the
     checkpoint has such norms."""
     q, k, v = (
@@ -66,7 +73,7 @@ def attention(w, name, x, mask, n_heads, n_kv, theta, eps, out_name="o_proj"):
                 rms(qi, w[f"{name}.q_norm.weight"], eps),
                 rms(ki, w[f"{name}.k_norm.weight"], eps),
             )
-        results.append(attend(rotated(qi, theta), rotated(ki, theta), vi, mask))
+        results.append(attend(rotated(qi, theta), rotated(ki, theta), vi, mask, block=block))
     return linear(w, f"{name}.{out_name}", torch.cat(results, 1))
 
 
@@ -121,7 +128,8 @@ def experts(c, w, name, x):
 
 @each_row
 def qwen(c, w, tokens, mask):
-    """Qwen2, Qwen3, Llama and LLaDA-MoE names: what Dream, A2D and LLaDA-MoE checkpoints hold."""
+    """Qwen2, Qwen3, Llama and LLaDA-MoE names: what Dream, A2D, LLaDA-MoE and SDAR checkpoints
+    hold."""
     eps, x = c["rms_norm_eps"], w["model.embed_tokens.weight"][tokens]
     for n in range(c["num_hidden_layers"]):
         b = f"model.layers.{n}"
@@ -135,6 +143,7 @@ def qwen(c, w, tokens, mask):
             c["num_key_value_heads"],
             c["rope_theta"],
             eps,
+            block=c.get("block_size"),
         )
         h = rms(x, w[f"{b}.post_attention_layernorm.weight"], eps)
         routed = f"{b}.mlp.gate.weight" in w
@@ -152,6 +161,61 @@ def dream(c, w, tokens, mask):
     at p − 1 (0 at 0)."""
     logits = qwen(c, w, tokens, mask)
     return torch.stack([logits[:, max(p - 1, 0)] for p in range(tokens.shape[1])], 1)
+
+
+def grouped_experts(c, w, name, x):
+    """LLaDA2's feed-forward layer: sigmoid scores; the bias counts for the choice only; the groups
+    with the largest sums of their two best scores stay, and of their experts the best k; their
+    scores without bias, divided by their sum, are scaled; one shared expert is added."""
+    scores = (x.double() @ w[f"{name}.gate.weight"].T.double()).sigmoid()
+    chosen_by = scores + w[f"{name}.gate.expert_bias"].double()
+    groups, each = c["n_group"], c["num_experts"] // c["n_group"]
+    out = swiglu(w, x, *(f"{name}.shared_experts.{part}_proj" for part in ("gate", "up", "down")))
+    for s in range(len(x)):
+        parts = [list(range(g * each, (g + 1) * each)) for g in range(groups)]
+        values = [sum(sorted(float(chosen_by[s, e]) for e in part)[-2:]) for part in parts]
+        best_groups = sorted(range(groups), key=lambda g: -values[g])[: c["topk_group"]]
+        allowed = [e for g in best_groups for e in parts[g]]
+        best = sorted(allowed, key=lambda e: -float(chosen_by[s, e]))[: c["num_experts_per_tok"]]
+        total = sum(float(scores[s, e]) for e in best) if len(best) > 1 else 1.0
+        for e in best:
+            b = f"{name}.experts.{e}"
+            share = float(scores[s, e]) / total * c["routed_scaling_factor"]
+            names = (f"{b}.{part}_proj" for part in ("gate", "up", "down"))
+            out[s] += share * swiglu(w, x[s : s + 1], *names)[0]
+    return out
+
+
+@each_row
+def llada2(c, w, tokens, mask, block=32):
+    """LLaDA2.0: q, k and v in one matrix, norms over each head of q and k, rotary positions on the
+    first half of a head, one or more dense layers and then experts."""
+    eps, size = c["rms_norm_eps"], c["head_dim"]
+    n_heads, n_kv = c["num_attention_heads"], c["num_key_value_heads"]
+    turned, block = int(size * c["partial_rotary_factor"]), c.get("block_size", block)
+
+    def placed(x):
+        return torch.cat([rotated(x[:, :turned], c["rope_theta"]), x[:, turned:]], 1)
+
+    x = w["model.word_embeddings.weight"][tokens]
+    for n in range(c["num_hidden_layers"]):
+        b = f"model.layers.{n}"
+        h = rms(x, w[f"{b}.input_layernorm.weight"], eps)
+        both = heads(linear(w, f"{b}.attention.query_key_value", h), n_heads + 2 * n_kv)
+        results = []
+        for i in range(n_heads):
+            kv = i * n_kv // n_heads
+            q = rms(both[i], w[f"{b}.attention.query_layernorm.weight"], eps)
+            k = rms(both[n_heads + kv], w[f"{b}.attention.key_layernorm.weight"], eps)
+            v = both[n_heads + n_kv + kv]
+            results.append(attend(placed(q), placed(k), v, mask, block=block))
+        x = x + linear(w, f"{b}.attention.dense", torch.cat(results, 1))
+        h = rms(x, w[f"{b}.post_attention_layernorm.weight"], eps)
+        if n < c["first_k_dense_replace"]:
+            x = x + swiglu(w, h, *(f"{b}.mlp.{part}_proj" for part in ("gate", "up", "down")))
+        else:
+            x = x + grouped_experts(c, w, f"{b}.mlp", h)
+    return rms(x, w["model.norm.weight"], eps) @ w["lm_head.weight"].T
 
 
 def normed(w, name, x, eps):
@@ -241,6 +305,9 @@ NETWORKS = {
     "a2d-qwen3": qwen,
     "a2d-llama": qwen,
     "llada_moe": qwen,
+    "sdar": qwen,
+    "sdar_moe": qwen,
+    "llada2_moe": llada2,
     "bert": bert,
     "roberta": bert,
     "modernbert": modernbert,

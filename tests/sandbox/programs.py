@@ -1,6 +1,7 @@
 """Programs with tests that must hold, or must not: what the sandbox has to let pass."""
 
-from unmask.sandbox import Job, defined_names
+from tests.sandbox.solutions import HUMANEVAL_SOLUTIONS, KODCODE_SOLUTIONS, MBPP_SOLUTIONS
+from unmask.sandbox import Job, defined_classes, defined_names
 
 COUNTER = "class Counter:\n    def __init__(self, n=0): self.n = n\n    def up(self, by=1):\n        self.n += by\n        return self\n    @property\n    def twice(self): return 2 * self.n\n    @staticmethod\n    def zero(): return Counter()\n"
 STACK = "class Empty(Exception):\n    pass\nclass Stack:\n    def __init__(self): self._items = []\n    def push(self, x): self._items.append(x)\n    def pop(self):\n        if not self._items: raise Empty('nothing to pop')\n        return self._items.pop()\n    def __len__(self): return len(self._items)\n    def __iter__(self): return iter(self._items)\n    def __contains__(self, x): return x in self._items\n    def __getitem__(self, i): return self._items[i]\n"
@@ -124,15 +125,28 @@ HUMANEVAL = [
 ]
 
 
+def make_job(program: str, test: str, **others) -> Job:
+    """A job whose tests see all that the program defines, as those of a data set do."""
+    names, classes = defined_names(program), defined_classes(program)
+    return Job(program, test, names=names, classes=classes, **others)
+
+
 def list_cases() -> list[tuple[Job, bool]]:
     """Every job of the tables, and whether its tests hold."""
-    found = [(Job(p, t, names=defined_names(p)), holds) for p, t, holds in ASSERTS]
-    found += [
-        (Job(p, HEADER + t, kind="pytest", names=defined_names(p)), holds)
-        for p, t, holds in PYTESTS
-    ]
+    found = [(make_job(p, t), holds) for p, t, holds in ASSERTS]
+    found += [(make_job(p, HEADER + t, kind="pytest"), holds) for p, t, holds in PYTESTS]
     found += [
         (Job(p, t, kind="humaneval", names=("f",), setup=HUMANEVAL_SETUP), holds)
         for p, t, holds in HUMANEVAL
     ]
-    return found
+    return found + [(job, True) for job in list_solutions()]
+
+
+def list_solutions() -> list[Job]:
+    """The right programs of `tests.sandbox.solutions`."""
+    found = [
+        Job(p, f"def check(candidate):\n    {t}", "humaneval", ("f",), classes=())
+        for p, t in HUMANEVAL_SOLUTIONS
+    ]
+    found += [make_job(p, t, setup="".join(setup)) for p, t, *setup in MBPP_SOLUTIONS]
+    return found + [make_job(p, HEADER + t, kind="pytest") for p, t in KODCODE_SOLUTIONS]

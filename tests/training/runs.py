@@ -1,7 +1,6 @@
 """Small training runs, and how they are killed."""
 
 import json
-import sys
 
 import unmask.training.trainer as trainer
 from unmask import TrainConfig
@@ -52,7 +51,3 @@ def kill_before_round(monkeypatch, number, original=trainer.train_round):
         return original(session, state, phase)
 
     monkeypatch.setattr(trainer, "train_round", train_round)
-
-
-def train_command(*arguments):
-    return [sys.executable, "-m", "unmask.cli", "train", *map(str, arguments)]

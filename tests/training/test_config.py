@@ -12,7 +12,15 @@ from unmask.decoding.options import DecodeOptions
 from unmask.policies.learned import ACTIONS
 from unmask.policies.network import CHOICES
 from unmask.settings import change_settings, flat_settings, option_types
-from unmask.training.config import ActionName, OptimConfig, RewardName, Transform
+from unmask.training.config import (
+    ActionName,
+    LabelName,
+    OptimConfig,
+    RewardName,
+    Transform,
+    paper_settings,
+)
+from unmask.training.labels import LABELS
 from unmask.training.rewards import REWARDS
 
 
@@ -26,6 +34,54 @@ def test_options_are_given_flat_or_in_their_group():
     assert config.given == {"alpha", "rounds", "block_length"} | whole_group
 
 
+def test_the_papers_preset_gives_way_to_what_is_given():
+    config = TrainConfig(preset="paper", width=32, rounds=100)
+    assert (config.policy.width, config.policy.transform) == (32, "probability")
+    assert (config.policy.initial_bias, config.policy.context) == (-2.0, False)
+    assert (config.optim.epsilon, config.optim.minibatches) == (0.5, 1)
+    assert config.optim.lr == pytest.approx(3e-5 * 936 / 100) and config.optim.warmup == 5
+    assert config.evaluation.eval_temperature == 1.0
+    assert config.given == {"preset", "width", "rounds"}
+    assert TrainConfig(preset="paper", block_length=16).evaluation.eval_temperature == 0.5
+    assert TrainConfig(preset="paper", optim=OptimConfig(lr=0.1)).optim.minibatches == 4
+    # The paper's own number of rounds gives its own learning rate and warm-up.
+    paper = TrainConfig(preset="paper", rounds=936).optim
+    assert (paper.lr, paper.warmup) == (pytest.approx(3e-5), 50)
+    # What a run wrote down is taken as it is.
+    saved = change_settings(config, {"lr": 0.25})
+    assert TrainConfig(**flat_settings(saved)) == saved
+    # On the command line every group is whole, and only named options count as given.
+    named = TrainConfig(**flat_settings(TrainConfig(lr=0.5)) | {"preset": "paper"})
+    named = named.with_given({"preset", "lr"})
+    assert (named.optim.lr, named.optim.epsilon, named.policy.width) == (0.5, 0.5, 128)
+
+
+def test_a_range_of_alpha_brings_its_recipe_unless_something_else_is_given():
+    config = TrainConfig(alpha_range=(0.1, 10.0))
+    assert (config.policy.hidden, config.policy.joint) == (True, True)
+    assert config.evaluation.eval_temperature == 0.5
+    assert config.imitation.imitate == ("entropy:0.3", "entropy:0.3@block_length=16")
+    own = TrainConfig(alpha_range=(0.1, 10.0), rounds=7, hidden=False, imitate=())
+    assert (own.rollout.rounds, own.policy.hidden, own.imitation.imitate) == (7, False, ())
+    for other in ({}, {"preset": "paper"}, {"start": "a"}, {"from_traces": "b"}):
+        settings = other | ({"alpha_range": (0.1, 10.0)} if other else {})
+        plain = TrainConfig(**settings)
+        assert (plain.policy.hidden, plain.imitation.imitate) == (False, ()), settings
+
+
+def test_the_preset_agrees_with_the_file_for_llada():
+    lines = Path("experiments/llada-8b.yaml").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("#")[0].split(": ") for line in lines if ": " in line.split("#")[0]]
+    file = {name: value.strip() for name, value in pairs}
+    preset = paper_settings(936, 32)
+    shared = sorted(set(file) & set(preset))
+    assert len(shared) > 12
+    for name in shared:
+        value = preset[name]
+        words = str(value).lower() if isinstance(value, bool | str) else value
+        assert words == (float(file[name]) if isinstance(words, float | int) else file[name]), name
+
+
 def test_every_option_has_one_name():
     names = option_types(TrainConfig)
     assert len(names) == len(flat_settings(TrainConfig()))
@@ -35,6 +91,7 @@ def test_every_option_has_one_name():
 def test_names_agree_with_what_they_name():
     assert get_args(RewardName) == tuple(REWARDS)
     assert get_args(ActionName) == tuple(ACTIONS)
+    assert get_args(LabelName) == tuple(LABELS)
     assert set(get_args(Transform)) == set(CHOICES["transform"])
 
 

@@ -2,23 +2,22 @@
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
 import time
 
 import pytest
 
+from tests.forks import kill_fork, start_fork
 from tests.training.runs import (
     Killed,
     assert_equal_weights,
     kill_before_round,
     read_metrics,
     tiny_run,
-    train_command,
 )
+from tests.typechecks import check_types
 from unmask import TrainConfig, UnmaskError, train
 from unmask.cli import main
+from unmask.files import read_tensors
 from unmask.training.checkpoint import resume_config
 from unmask.training.config import RewardConfig
 
@@ -27,6 +26,7 @@ WEIGHTS = ("checkpoint.safetensors", "last/model.safetensors", "best/model.safet
 
 def test_stopped_and_resumed_gives_the_same_weights(tmp_path, tiny_dir, any_digit, monkeypatch):
     train(tiny_run(tmp_path / "whole", tiny_dir))
+    check_types(False)  # the same calls follow
     kill_before_round(monkeypatch, 3)
     with pytest.raises(Killed):
         train(tiny_run(tmp_path / "cut", tiny_dir))
@@ -43,6 +43,7 @@ def test_batch_and_save_settings_may_change_on_resume_and_change_no_bits(
 ):
     """Decisions come in another order from a smaller batch; minibatches must not see that."""
     train(tiny_run(tmp_path / "whole", tiny_dir))
+    check_types(False)  # the same calls follow
     kill_before_round(monkeypatch, 3)
     with pytest.raises(Killed):
         train(tiny_run(tmp_path / "cut", tiny_dir))
@@ -52,31 +53,25 @@ def test_batch_and_save_settings_may_change_on_resume_and_change_no_bits(
 
 
 def test_kill_9_and_resume_by_command(tmp_path, tiny_dir, capsys):
-    options = f"--model {tiny_dir} --max-new-tokens 6 --rounds 40 --prompts 2 --rollouts 2".split()
+    options = f"--model {tiny_dir} --max-new-tokens 6 --rounds 20 --prompts 2 --rollouts 2".split()
     options += ["--width", "16", "--eval-prompts", "2", "--save-every", "3", "--eval-every", "5"]
-    whole = train_command(*options, "--out", tmp_path / "whole")
-    subprocess.run(whole, check=True, capture_output=True)
-    process = subprocess.Popen(
-        train_command(*options, "--out", tmp_path / "cut"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    assert main(["train", *map(str, options), "--out", str(tmp_path / "whole")]) == 0
+    child = start_fork(tmp_path / "log", "train", *options, "--out", tmp_path / "cut")
     metrics, deadline = tmp_path / "cut" / "metrics.jsonl", time.monotonic() + 60
     while time.monotonic() < deadline:
         if metrics.exists() and len(metrics.read_text().splitlines()) >= 4:
             break
         time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert kill_fork(child) == -9
     started = (tmp_path / "cut" / "run.json").read_text()
     # An option that contradicts the run is refused even where it equals the default.
     for option in (("--rounds", "300"), ("--width", "64"), ("--no-context",)):
         assert main(["train", "--resume", str(tmp_path / "cut"), *option]) == 2
         name = option[0].removeprefix("--no-").removeprefix("--")
         assert f"another configuration ({name} differ)" in capsys.readouterr().err
-    resume = train_command("--resume", tmp_path / "cut", "--batch-size", "7", "--rounds", "40")
-    subprocess.run(resume, check=True, capture_output=True)
-    assert (tmp_path / "cut" / "run.json").read_text() == started and "--rounds 40" in started
+    resume = ["train", "--resume", str(tmp_path / "cut"), "--batch-size", "7", "--rounds", "20"]
+    assert main(resume) == 0
+    assert (tmp_path / "cut" / "run.json").read_text() == started and "--rounds 20" in started
     assert_equal_weights(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -104,6 +99,38 @@ def test_where_and_how_fast_a_run_goes_on_may_change(tmp_path):
     assert config.rewards.alpha == 3.0 and config.run.out == tmp_path
     with pytest.raises(UnmaskError, match="micro_batch"):  # it decides the order of sums
         resume_config(TrainConfig(resume=tmp_path, micro_batch=7))
+
+
+def test_a_run_above_temperature_0_of_an_older_version_is_refused(tmp_path):
+    """Its confidences were another quantity."""
+    write_run(tmp_path, temperature=0.5)
+    with pytest.raises(UnmaskError, match="probability of the drawn token; start a new run"):
+        resume_config(TrainConfig(resume=tmp_path))
+
+
+class Fragile:
+    """A reward that fails in its n-th call."""
+
+    def __init__(self, fails=-1):
+        self.fails, self.calls = fails, 0
+
+    def __call__(self, correctness, nfe, length, alpha):
+        self.calls += 1
+        if self.calls == self.fails:
+            raise RuntimeError("a service is down")
+        return correctness / nfe
+
+
+def test_the_rounds_before_one_that_fails_are_kept(tmp_path, tiny_dir, any_digit):
+    """Whatever the settings say about checkpoints."""
+    seldom = {"save_every": 100, "eval_every": 100}
+    train(tiny_run(tmp_path / "whole", tiny_dir, **seldom), reward=Fragile())
+    with pytest.raises(RuntimeError, match="a service is down"):
+        train(tiny_run(tmp_path / "cut", tiny_dir, **seldom), reward=Fragile(fails=4))
+    kept = read_tensors(tmp_path / "cut" / "checkpoint.safetensors")
+    assert int(kept["round"]) == 3 == len(read_metrics(tmp_path / "cut"))
+    train(TrainConfig(resume=tmp_path / "cut"), reward=Fragile())
+    assert_equal_weights(tmp_path / "whole", tmp_path / "cut", WEIGHTS)
 
 
 def first_reward(correctness, nfe, length, alpha):

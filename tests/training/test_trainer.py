@@ -16,7 +16,9 @@ from tests.training.runs import (
     read_metrics,
     tiny_run,
 )
-from unmask import TrainConfig, UnmaskError, train
+from tests.typechecks import check_types
+from unmask import TrainConfig, UnmaskError, load_policy, train
+from unmask.cli import main
 from unmask.files import read_tensors
 
 
@@ -55,6 +57,7 @@ def test_each_method_trains_and_resumes_bit_for_bit(
     monkeypatch.setattr(front, "RANGE_PROMPTS", 4)
     changes = {"rounds": 4} | METHODS[name]
     whole = train(tiny_run(tmp_path / "whole", tiny_dir, **changes))
+    check_types(False)  # the same calls follow
     kill_before_round(monkeypatch, 3)
     with pytest.raises(Killed):
         train(tiny_run(tmp_path / "cut", tiny_dir, **changes))
@@ -141,19 +144,34 @@ def test_your_own_reward(tmp_path, tiny_dir):
     assert entry["reward"] == entry["nfe"]
 
 
-@pytest.mark.parametrize("imitate", [(), ("threshold:0.5", "confidence:2")])
+POOL = {"imitate": ("threshold:0.5", "confidence:2")}
+ROLLOUTS = 12  # of a round of tiny_run
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({}, r"round \d"),
+        ({"dense": 3.0}, r"round \d"),
+        (POOL, r"round \d"),
+        (POOL, "the comparison of the teachers"),
+    ],
+)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_reward_that_is_not_finite_names_the_prompt_and_the_round(
-    tmp_path, tiny_dir, any_digit, value, imitate
+    tmp_path, tiny_dir, any_digit, value, settings, where
 ):
     calls = []
 
     def reward(correctness, nfe, length, alpha):
+        if (len(nfe) == ROLLOUTS) != (where == r"round \d"):
+            return correctness
         calls.append(1)
-        return correctness if len(calls) < 3 else torch.full_like(correctness, value)
+        good = 2 if where == r"round \d" else 0
+        return correctness if len(calls) <= good else torch.full_like(correctness, value)
 
-    config = tiny_run(tmp_path / "run", tiny_dir, imitate=imitate, eval_every=100, save_every=1)
-    with pytest.raises(UnmaskError, match=r"reward is (nan|inf) for the prompt '.+=' in round \d"):
+    config = tiny_run(tmp_path / "run", tiny_dir, eval_every=100, save_every=1, **settings)
+    with pytest.raises(UnmaskError, match=rf"reward is (nan|inf) for the prompt '.+=' in {where}"):
         train(config, reward=reward)
     last = tmp_path / "run" / "last" / "model.safetensors"
     if last.exists():
@@ -278,3 +296,18 @@ def test_rounds_without_signal_leave_every_weight_alone(tmp_path, tiny_dir):
     )
     assert {entry["silent"] for entry in read_metrics(run)} == {1.0}
     assert not [name for name in read_tensors(run / "checkpoint.safetensors") if "/step" in name]
+
+
+def test_the_preset_on_the_command_line_is_written_down(tiny_dir, tmp_path):
+    out = tmp_path / "run"
+    words = ["train", "--preset", "paper", "--width", "16", "--rounds", "2", "--out", str(out)]
+    words += ["--model", str(tiny_dir), "--max-new-tokens", "6", "--prompts", "2"]
+    assert main([*words, "--rollouts", "2", "--eval-prompts", "2"]) == 0
+    started = json.loads((out / "run.json").read_text())
+    settings = started["settings"]
+    assert settings["preset"] == "paper" and "--preset paper" in started["provenance"]["command"]
+    assert (settings["width"], settings["epsilon"], settings["minibatches"]) == (16, 0.5, 1)
+    assert settings["lr"] == pytest.approx(3e-5 * 936 / 2)
+    assert load_policy(out / "last").network.config.transform == "probability"
+    assert main(["train", "--resume", str(out)]) == 0
+    assert json.loads((out / "run.json").read_text()) == started

@@ -86,7 +86,7 @@ def plot_pareto(
         ncols=columns,
         fontsize=8,
     )
-    figure.suptitle(fill(title, 85 * len(blocks)))
+    figure.suptitle(fill(title, 60 * len(blocks)))
     return save_figure(figure, out)
 
 

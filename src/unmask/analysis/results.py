@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unmask.errors import UnmaskError
 from unmask.evaluation.points import Point
-from unmask.files import read_json
+from unmask.evaluation.stores import read_summary
 
 
 def read_points(paths: Sequence[str | Path]) -> tuple[list[Point], list[str], int]:
@@ -24,18 +24,10 @@ def read_points(paths: Sequence[str | Path]) -> tuple[list[Point], list[str], in
     settings: dict[tuple, str | Path] = {}
     for path in map(Path, paths):
         path = path / "summary.json" if path.is_dir() else path
-        summary = read_json(path)
-        try:
-            settings.setdefault(
-                tuple(str(summary[key]) for key in ("model", "task", "split", "max_new_tokens")),
-                path,
-            )
-            int(summary["max_new_tokens"])
-            points += [Point(**point) for point in summary["points"]]
-        except (KeyError, TypeError, ValueError):
-            raise UnmaskError(
-                f"{path} is not a summary of `unmask evaluate`; give its directory"
-            ) from None
+        summary = read_summary(path)
+        names = ("model", "task", "split", "max_new_tokens")
+        settings.setdefault(tuple(str(summary[name]) for name in names), path)
+        points += [Point(**point) for point in summary["points"]]
     if len(settings) > 1:
         raise UnmaskError(
             f"{' and '.join(map(str, settings.values()))} differ in model, task, split or length; "

@@ -51,6 +51,14 @@ def read_traces(directory: str | Path) -> list[Trace]:
         "reveal_step" not in record for records in groups.values() for record in records
     ):
         raise UnmaskError(f"{directory} holds no traces; run `unmask evaluate` with --traces")
+    records = [record for group in groups.values() for record in group]
+    length = len(records[0]["reveal_step"])
+    for record in records:
+        if not len(record["reveal_step"]) == len(record.get("tokens", ())) == length:
+            raise UnmaskError(
+                f"{directory} holds traces of different lengths (one has {length} steps); copy its "
+                "results.jsonl again, or evaluate again"
+            )
     return [
         Trace(
             sampler,

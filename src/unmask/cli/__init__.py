@@ -10,28 +10,55 @@ runs.
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 from unmask.errors import UnmaskError
+from unmask.extras import require_extras
 
 COMMANDS = {
     "demo": "train policies on an embedded model, compare them with heuristics (the main job)",
     "generate": "answer prompts; with --show, watch the canvas fill",
-    "train": "train an unmasking policy with GRPO",
+    "score": "measure how likely a model finds continuations of prompts (log-likelihoods)",
+    "train": "train an unmasking policy, with GRPO or from stored traces",
+    "record": "store every step of decodes of training problems, to train policies from",
     "evaluate": "measure accuracy and NFE of one or many samplers on held-out prompts",
     "compare": "test whether two samplers differ on the same prompts (paired bootstrap)",
+    "compare-fronts": "test whether one front is above another, over which range of passes",
     "lm-eval": "run tasks of lm-evaluation-harness, with NFE beside its metrics",
+    "serve": "serve models with OpenAI's API, and the playground page",
+    "playground": "watch two samplers write side by side, in the browser",
     "plot": "draw the Pareto figure from evaluation files",
     "analyze": "measure and draw in which order samplers reveal, from evaluations with --traces",
     "pretrain": "pre-train a small masked diffusion language model",
     "push": "upload a policy directory to the Hugging Face Hub",
+    "export-sglang": "write the file with which SGLang decodes with a policy",
     "import-policy": "convert a policy of the paper's released code",
+    "doctor": "say what works on this machine: versions, devices, sandbox, caches, models",
+}
+
+# Extras that a command needs beside `cli`; they are checked before anything is loaded or written.
+COMMAND_EXTRAS = {
+    "demo": ("train", "plot"),
+    "train": ("train",),
+    "lm-eval": ("lm-eval",),
+    "serve": ("serve",),
+    "playground": ("serve",),
+    "plot": ("plot",),
+    "analyze": ("plot",),
 }
 
 
 def usage() -> str:
     """What `unmask --help` prints."""
-    lines = [f"  {name:<14}{text}" for name, text in COMMANDS.items()]
+    lines = [f"  {name:<16}{text}" for name, text in COMMANDS.items()]
     return "\n".join(
         ["usage: unmask COMMAND [options]; `unmask COMMAND --help` explains each.", "", *lines]
     )
@@ -52,46 +79,161 @@ def given_options(arguments: list[str]) -> frozenset[str]:
     return frozenset(flag.removeprefix("no-").replace("-", "_") for flag in flags)
 
 
-def run_command(name: str, arguments: list[str]) -> None:
-    """Runs one subcommand.
+def run_command(name: str, arguments: list[str]) -> int:
+    """Runs one subcommand; returns the exit code, 0 unless the subcommand returns another one.
 
     Raises:
         UnmaskError: for bad input.
         SystemExit: with the code 0 after `--help`.
     """
     if name not in COMMANDS:
-        raise UnmaskError(f"command {name!r} is not known; use one of {', '.join(COMMANDS)}")
+        raise UnmaskError(
+            f"command {shorten_word(name)!r} is not known; use one of {', '.join(COMMANDS)}"
+        )
 
     import importlib
     import inspect
 
+    extras = ("cli", *COMMAND_EXTRAS.get(name, ()))
+    require_extras(f"unmask {name}", extras[:1])
     from unmask.cli.arguments import parse
     from unmask.files import running_command
 
     module = importlib.import_module(f"unmask.cli.{name.replace('-', '_')}")
     aliases = getattr(module, "ALIASES", {})  # other names of flags
     config, given = parse(module.Config, name, arguments, aliases)
+    require_extras(f"unmask {name}", extras)
     with running_command(["unmask", name, *arguments]):
         if len(inspect.signature(module.run).parameters) == 2:
-            module.run(config, given)
+            code = module.run(config, given)
         else:
-            module.run(config)
+            code = module.run(config)
+    return code or 0
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for bad input, after one sentence on standard
     error)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
-        return 0 if arguments else 2
-    name, *rest = arguments
+    name = shorten_word(arguments[0]) if arguments else ""
     try:
-        run_command(name, rest)
+        with interrupts_stay(), short_warnings():
+            code = print_usage(arguments) if name in ("", "-h", "--help") else run_words(arguments)
+        sys.stdout.flush()  # not at the exit of Python, which would complain of a closed pipe
+        return code
     except UnmaskError as error:
-        print(f"unmask {name}: {error}", file=sys.stderr)
+        print(f"unmask {name}: {shorten_words(str(error))}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        # Whoever reads the output has enough of it; what is left goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    # The system's own words: a disk that is full, a name that is too long, no permission.
+    except (OSError, MemoryError) as error:
+        print(f"unmask {name}: {shorten_words(system_sentence(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"unmask {name}: interrupted", file=sys.stderr)
         return 130
-    return 0
+
+
+@contextmanager
+def interrupts_stay() -> Iterator[None]:
+    """While the body runs, whatever error an interrupt (Ctrl-C) turns into is a KeyboardInterrupt.
+
+    Packages that import their parts at first use may take an interrupt for a missing module.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # not the main thread's own handler: whoever set another one deals with it
+        return
+    noticed: list[int] = []
+
+    def notice(number: int, frame: FrameType | None) -> None:
+        noticed.append(number)
+        raise KeyboardInterrupt
+
+    try:
+        signal.signal(signal.SIGINT, notice)
+    except ValueError:  # in another thread than the main one
+        yield
+        return
+    try:
+        yield
+    except Exception as error:
+        if noticed:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is notice:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def short_warnings() -> Iterator[None]:
+    """While the body runs, a warning for the user is one line, without a place in the code."""
+    whole = warnings.formatwarning
+
+    def shorten(message: Warning | str, category: type[Warning], *where: Any) -> str:
+        if category is UserWarning:
+            return f"warning: {message}\n"
+        return whole(message, category, *where)
+
+    warnings.formatwarning = shorten  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        warnings.formatwarning = whole
+
+
+def print_usage(arguments: list[str]) -> int:
+    """Prints the list of commands; returns the exit code."""
+    print(usage())
+    return 0 if arguments else 2
+
+
+def run_words(arguments: list[str]) -> int:
+    """Runs the command of a command line; returns its exit code.
+
+    Raises:
+        UnmaskError: for bad input, among it words that are no text.
+    """
+    for word in arguments:
+        if not is_text(word):
+            raise UnmaskError(
+                f"the word '{shorten_word(word)}' of the command line is no UTF-8 text; correct it"
+            )
+    try:
+        return run_command(arguments[0], arguments[1:])
+    except SystemExit as stop:  # --help
+        sys.stdout.flush()
+        if stop.code:
+            raise
+        return 0
+
+
+def shorten_words(text: str) -> str:
+    """A sentence whose words of more than 300 characters, which a user gave, are cut."""
+    return re.sub(r"\S{300,}", lambda match: f"{match.group()[:100]}…", text)
+
+
+def is_text(word: str) -> bool:
+    """Whether a word can be written as UTF-8, and holds no zero byte, which no name can."""
+    try:
+        word.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in word
+
+
+def shorten_word(word: str) -> str:
+    """A word of the command line for use in a sentence."""
+    return word if len(word) <= 80 and is_text(word) else ascii(word[:80])[1:-1] + "…"
+
+
+def system_sentence(error: OSError | MemoryError) -> str:
+    """An error of the operating system as one sentence."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; give smaller values"
+    reason = error.strerror or str(error) or type(error).__name__
+    place = "" if error.filename is None else f"{shorten_word(str(error.filename))}: "
+    return f"{place}{reason}; check names, permissions and free space"

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import tyro
 
 from unmask.cli import given_options
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_error, short_text
 
 C = TypeVar("C")
 NO_ALIASES: Mapping[str, str] = MappingProxyType({})
@@ -88,6 +88,10 @@ def parse(
             raise  # --help
         text = complaint_sentence(complaint.getvalue())
         raise UnmaskError(f"{text}; see `unmask {name} --help`") from None
+    except (ValueError, OverflowError, RecursionError) as error:  # a number of thousands of digits
+        raise UnmaskError(
+            f"the options cannot be read ({short_error(error)}); see `unmask {name} --help`"
+        ) from None
     return config, given_options(rest) | in_file
 
 
@@ -97,4 +101,5 @@ def complaint_sentence(box: str) -> str:
     text = [line for line in lines if line]
     behind = ("For full helptext", "Argument helptext", "Perhaps you meant")
     end = next((i for i, line in enumerate(text) if line.startswith(behind)), len(text))
-    return " ".join(text[1:end]).rstrip(".") or "the options cannot be read"
+    words = " ".join(text[1:end]).rstrip(".")
+    return short_text(words, 600) or "the options cannot be read"

@@ -10,9 +10,11 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from unmask.errors import UnmaskError, short_error
+from unmask.errors import UnmaskError, short_error, short_text
+from unmask.files import check_file
 
 C = TypeVar("C")
+LARGEST = 2**20  # bytes
 
 
 def read_config(config_class: type[C], path: str) -> tuple[C, frozenset[str]]:
@@ -34,18 +36,21 @@ def read_config(config_class: type[C], path: str) -> tuple[C, frozenset[str]]:
     values = read_mapping(path)
     kinds = option_types(config_class)
     if unknown := sorted(set(values) - set(kinds)):
+        names = short_text(", ".join(unknown))
         raise UnmaskError(
-            f"config file {path} sets unknown options ({', '.join(unknown)}); known are "
+            f"config file {path} sets unknown options ({names}); known are "
             f"{', '.join(sorted(kinds))}"
         )
+    check_flat(values, path)
     typed = {name: to_type(kinds[name], value, name, path) for name, value in values.items()}
     return unchecked_instance(config_class, typed), frozenset(values)
 
 
 def read_mapping(path: str) -> dict[str, Any]:
     """The file's `option: value` lines; a dash in a name counts as an underscore."""
+    check_file(Path(path), "give a YAML file")
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+        values = yaml.safe_load(Path(path).read_bytes()[: LARGEST + 1].decode("utf-8-sig"))
     # RecursionError: brackets nested thousands deep; ValueError: bytes that are not UTF-8, or a
     # date that does not exist.
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
@@ -56,7 +61,26 @@ def read_mapping(path: str) -> dict[str, Any]:
         raise UnmaskError(
             f"config file {path} holds no `option: value` lines; see `--help` for the options"
         )
+    for key in values:
+        if isinstance(key, tuple | frozenset):
+            raise UnmaskError(f"config file {path}: an option's name is a list; give a word")
     return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def check_flat(values: Mapping[str, Any], path: str) -> None:
+    """Refuses values that are nested. This is also a guard against aliases, with which a few lines
+    of YAML can stand for lists of billions of values.
+
+    Raises:
+        UnmaskError: naming the option.
+    """
+    for name, value in values.items():
+        parts = value if isinstance(value, list) else [value]
+        if any(isinstance(part, dict | list | set | tuple) for part in parts):
+            raise UnmaskError(
+                f"config file {path}: {short_text(name, 80)} is nested; give each option a value "
+                "or a list of values"
+            )
 
 
 def option_types(config_class: type) -> dict[str, Any]:

@@ -17,8 +17,8 @@ class Config:
     """Measure accuracy and NFE of samplers on held-out prompts."""
 
     samplers: tuple[str, ...] = ("confidence:1", "threshold:0.9", "threshold:0.7", "threshold:0.5")
-    """Heuristics (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy
-    directories (DIR@temperature=0.5,beta=0.8)."""
+    """Heuristics (random:K confidence:K threshold:λ factor:f margin:K low-entropy:K entropy:γ) or
+    policy directories (DIR@temperature=0.5,beta=0.8)."""
     out: Path = Path("runs/evaluate")
     """New directory for results.jsonl and summary.json."""
     resume: bool = False

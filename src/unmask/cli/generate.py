@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,13 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from unmask.decoding.options import DecodeOptions, decode_options
+from unmask.cli.records import check_output, read_values, write_records
+from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.errors import UnmaskError
-from unmask.files import decode_lines, write_text
+from unmask.files import read_json
 
 if TYPE_CHECKING:
-    from unmask.decoding import Generation, Prompt, Result
+    from unmask.decoding import Prompt, Result
     from unmask.models import Model
+    from unmask.policies import Policy
+    from unmask.processes import Processes
 
 ALIASES = {"--gen-length": "--max-new-tokens"}
 
@@ -32,6 +33,8 @@ class Config:
     prompt: tyro.conf.Positional[tuple[str, ...]] = ()
     """Prompts, each in quotes; embedded/chain knows problems like "7 a +5 b *3 =" (operations carry
     the letters a to f)."""
+    samples: int = 1
+    """Answers to each prompt; above --temperature 0, or with a policy that draws, they differ."""
     prompts: Path | None = None
     """JSON-lines file of prompts, or - for standard input: each line a string, {"prompt": …} or
     {"messages": [{"role": …, "content": …}, …]}."""
@@ -40,17 +43,18 @@ class Config:
     revision: str | None = None
     """Branch, tag or commit of a Hub repository that the model is loaded from."""
     policy: str | None = None
-    """Heuristic (random:K confidence:K threshold:λ factor:f margin:K entropy:γ) or policy
-    directory; threshold:0.9 if left out."""
+    """Heuristic (random:K confidence:K threshold:λ factor:f margin:K low-entropy:K entropy:γ) or
+    policy directory; threshold:0.9 if left out."""
     alpha: float | None = None
     """α for a policy that serves a range: larger is faster."""
     target_nfe: float | None = None
     """Forward passes a prompt, for a policy that serves a range of α: picks the α that needs about
     so many."""
     steps: int | None = None
-    """LLaDA's and Dream's `steps`, instead of --policy: L / steps positions a pass."""
+    """LLaDA's and Dream's `steps`, instead of --policy: L / steps positions a pass; the first
+    passes take the remainder."""
     remasking: Annotated[str | None, tyro.conf.arg(aliases=["--alg"])] = None
-    """With --steps: LLaDA's low_confidence or random, Dream's maskgit_plus or topk_margin;
+    """With --steps: LLaDA's low_confidence or random, Dream's maskgit_plus, topk_margin or entropy;
     low_confidence if left out."""
     decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)
     """How prompts are decoded."""
@@ -66,14 +70,24 @@ class Config:
     """System message for prompts that bring none; implies --chat."""
     infill: bool = False
     """The prompts hold mask tokens, and only those are filled."""
+    append: int = 0
+    """With --infill, put so many mask tokens behind each prompt, to be filled too."""
+    infill_length: tuple[int, int] | None = None
+    """With --infill, prompts hold one mask token, that stands for a gap of so many tokens, at least
+    and at most: each length is tried, and the one whose tokens are likeliest on average is kept."""
+    allowed: Path | None = None
+    """JSON file of the tokens that may stand at each position of the answers: a list with one entry
+    a position, which is a list of texts of one token or token ids, or null for any token."""
     output: Path | None = None
-    """JSON-lines file for the answers: prompt, text, nfe, tokens; an existing file is refused."""
+    """File for the answers, as JSON lines or, if its name ends in .csv or .parquet, as a table:
+    prompt, text, nfe, tokens; an existing file is refused."""
     show: bool = False
     """Watch the canvas fill."""
     delay: float = 0.2
     """Seconds between steps with --show."""
     device: str = "cpu"
-    """Device of the model."""
+    """Device of the model; under `accelerate launch` the processes share the prompts, and cuda
+    gives each a GPU of its own."""
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     """Weights and activations of the frozen model."""
     attn_implementation: str | None = None
@@ -107,33 +121,16 @@ def read_prompt_lines(path: Path) -> list[Prompt]:
     Raises:
         UnmaskError: if it cannot be read, or a line holds no prompt.
     """
-    name = "standard input" if str(path) == "-" else str(path)
-    try:
-        data = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        lines = decode_lines(data)
-    except (OSError, ValueError) as error:
-        raise UnmaskError(
-            f"prompts file {name} cannot be read ({error}); give a JSON-lines file"
-        ) from None
-    numbered = enumerate(lines, 1)
-    return [read_line(line, f"line {n} of {name}") for n, line in numbered if line.strip()]
+    forms = 'write a string, {"prompt": …} or {"messages": […]}'
+    return [prompt_of(value, where) for where, value in read_values(path, forms, "prompts file")]
 
 
-def read_line(line: str, where: str) -> Prompt:
-    """One prompt from a line of JSON.
+def prompt_of(value: Any, where: str) -> Prompt:
+    """The prompt of a line's value.
 
     Raises:
-        UnmaskError: if the line is not JSON, or holds no prompt.
+        UnmaskError: if it holds none.
     """
-    try:
-        value = json.loads(line)
-        line.encode()  # a lone surrogate is no character, and no tokenizer takes it
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError):
-        raise UnmaskError(
-            f'{where} is not JSON of whole characters; write a string, {{"prompt": …}} or '
-            '{"messages": […]}'
-        ) from None
     if isinstance(value, Mapping):
         value = value.get("messages", value.get("prompt"))
     chat = (
@@ -173,7 +170,8 @@ def policy_spec(config: Config, length: int | None) -> str:
             )
         if length is None:
             raise UnmaskError("--steps needs the length of the answers; give --max-new-tokens")
-        return steps_spec(config.steps, length, config.remasking or "low_confidence")
+        remasking = config.remasking or "low_confidence"
+        return steps_spec(config.steps, length, remasking, config.decode.block_length)
     if config.remasking is not None:
         raise UnmaskError("--remasking was given without --steps; give both, or --policy")
     if config.alpha is not None and config.target_nfe is not None:
@@ -192,22 +190,6 @@ def policy_spec(config: Config, length: int | None) -> str:
     return spec + ("" if not settings else "," if "@" in spec else "@") + settings
 
 
-def check_output(path: Path | None) -> None:
-    """Refuses an output file that exists, or has no directory.
-
-    Raises:
-        UnmaskError: if so.
-    """
-    if path is None:
-        return
-    if path.exists():
-        raise UnmaskError(f"output file {path} already exists; name a new one or remove it")
-    if not path.parent.is_dir():
-        raise UnmaskError(
-            f"output file {path} is in no existing directory; make {path.parent} first"
-        )
-
-
 def end_of_text_options(config: Config) -> DecodeOptions:
     """The decode options, with LLaDA's two flags as the `eos` that they mean.
 
@@ -223,17 +205,21 @@ def end_of_text_options(config: Config) -> DecodeOptions:
 
 
 def run(config: Config) -> None:
-    prompts = read_prompts(config)
+    check_whole("samples", config.samples, 1)
+    prompts = [prompt for prompt in read_prompts(config) for _ in range(config.samples)]
     check_output(config.output)
+    check_gap(config)
+    allowed = None if config.allowed is None else read_json(config.allowed)
     options = end_of_text_options(config)
 
-    from unmask.cli.show import answer
     from unmask.models import load_model
     from unmask.policies import load_policy
+    from unmask.processes import Processes
 
+    processes = Processes.join(config.device)
     model = load_model(
         config.model,
-        device=config.device,
+        device=config.device if processes.world == 1 else processes.device,
         dtype=config.dtype,
         attn_implementation=config.attn_implementation,
         device_map=config.device_map,
@@ -242,24 +228,121 @@ def run(config: Config) -> None:
     options, length = with_answer_length(config, options, model)
     policy = load_policy(policy_spec(config, length), device=model.device)
     began = time.perf_counter()
+    if config.infill_length is not None:
+        own = fill_share(config, model, prompts, policy, options, processes)
+    else:
+        own = answer_share(config, model, prompts, policy, options, processes, allowed)
+    gathered = [record for records in processes.gather(own) for record in records]
+    if processes.main:
+        records = [record for _, record in sorted(gathered, key=lambda pair: pair[0])]
+        positions = None if config.infill else len(records) * (options.max_new_tokens or 0)
+        report(config, records, positions, time.perf_counter() - began)
+
+
+def answer_share(
+    config: Config,
+    model: Model,
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    options: DecodeOptions,
+    processes: Processes,
+    allowed: Any,
+) -> list[tuple[int, dict[str, Any]]]:
+    """The answers to this process' share of the prompts, each with the number of its prompt.
+
+    An interrupt writes those that are finished; of several processes the first writes its own.
+    """
+    from unmask.cli.show import answer
+    from unmask.decoding import encode_prompt
+    from unmask.rng import row_keys
+
+    # All prompts are looked at in each process, so that a wrong one ends all of them, and a row's
+    # random numbers do not depend on how many processes there are.
+    behind = [model.mask_id] * config.append
+    ids = [encode_prompt(model, prompt, infill=config.infill) + behind for prompt in prompts]
+    keys = row_keys(ids, options.seed)
+    numbers = processes.share(range(len(prompts)))
+    if not numbers:
+        return []
     done: list[Result] = []
     try:
         generation = answer(
             model,
-            prompts,
+            [prompts[number] for number in numbers],
             policy,
             options,
             batch_size=config.batch_size,
             infill=config.infill,
+            append=config.append,
+            allowed=allowed,
+            keys=[keys[number] for number in numbers],
             delay=config.delay if config.show else None,
             done=done,
         )
     except KeyboardInterrupt:
-        if config.output is not None and done:
-            write_records(config.output, finished_records(model, prompts, done))
+        if config.output is not None and done and processes.main:
+            finished = finished_records(model, prompts, numbers, done, config.samples)
+            write_records(config.output, [record for _, record in finished])
             print(f"{len(done)} of {len(prompts)} answers are in {config.output}")
         raise
-    report(config, prompts, generation, time.perf_counter() - began)
+    nfe, counts = generation.nfe.tolist(), generation.answer_tokens.tolist()
+    columns = zip(numbers, generation.text, nfe, counts, strict=True)
+    return [
+        (number, answer_record(prompts[number], text, passes, tokens, number, config.samples))
+        for number, text, passes, tokens in columns
+    ]
+
+
+def check_gap(config: Config) -> None:
+    """Refuses what does not go with a gap of unknown length.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    if config.infill_length is None:
+        return
+    if not config.infill:
+        raise UnmaskError("--infill-length was given without --infill; give both")
+    for flag, given in (("--append", config.append), ("--show", config.show)):
+        if given:
+            raise UnmaskError(f"{flag} does not go with --infill-length; leave out one of them")
+    if config.allowed is not None:
+        raise UnmaskError("--allowed does not go with --infill-length; leave out one of them")
+
+
+def fill_share(
+    config: Config,
+    model: Model,
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    options: DecodeOptions,
+    processes: Processes,
+) -> list[tuple[int, dict[str, Any]]]:
+    """What fills the gaps of this process' share of the prompts, each with its prompt's number."""
+    from unmask.decoding import encode_prompt
+    from unmask.rng import row_keys
+    from unmask.scoring import infill_lengths
+
+    keys = row_keys([encode_prompt(model, p, infill=True) for p in prompts], options.seed)
+    numbers = processes.share(range(len(prompts)))
+    if not numbers or config.infill_length is None:
+        return []
+    fillings = infill_lengths(
+        model,
+        [prompts[number] for number in numbers],
+        policy,
+        config.infill_length,
+        options,
+        batch_size=config.batch_size,
+        keys=[keys[number] for number in numbers],
+    )
+    found = []
+    for number, each in zip(numbers, fillings, strict=True):
+        cost = (each.nfe, each.answer_tokens, number, config.samples)
+        record = answer_record(prompts[number], each.text, *cost)
+        likelihood = each.per_token[each.length]
+        found.append((number, {**record, "length": each.length, "per_token": likelihood}))
+    return found
 
 
 def with_answer_length(
@@ -271,6 +354,10 @@ def with_answer_length(
         UnmaskError: if neither says it, or the block length is above it.
     """
     length = options.max_new_tokens
+    if length is None and options.choices and not config.infill:
+        from unmask.decoding.constraints import longest_choice
+
+        length = longest_choice(model, options.choices)
     if length is None:
         length = model.max_new_tokens
     if config.infill:
@@ -283,11 +370,16 @@ def with_answer_length(
 
 
 def report(
-    config: Config, prompts: Sequence[Prompt], generation: Generation, seconds: float
+    config: Config, records: Sequence[Mapping[str, Any]], positions: int | None, seconds: float
 ) -> None:
-    """Writes or prints the answers, and a line that says what they cost."""
-    nfe, counts = generation.nfe.tolist(), generation.answer_tokens.tolist()
-    records = list(map(answer_record, prompts, generation.text, nfe, counts))
+    """Writes or prints the answers, and a line that says what they cost.
+
+    Args:
+        config: where to write.
+        records: of all prompts, in their order.
+        positions: of all buffers; None where masks of the prompts are filled.
+        seconds: that decoding took.
+    """
     if config.output is not None:
         write_records(config.output, records)
     else:
@@ -295,41 +387,42 @@ def report(
             print(answer_line(record))
         if len(records) == 1:
             return
-    tokens, passes = int(generation.answer_tokens.sum()), int(generation.nfe.sum())
+    tokens, passes = (sum(record[name] for record in records) for name in ("tokens", "nfe"))
     line = (
         f"{len(records)} prompts in {seconds:.1f} s: {tokens / passes:.2f} tokens per forward "
         f"pass, {tokens / seconds:.0f} a second"
     )
-    if not config.infill:
-        rest = generation.tokens.numel() - tokens
-        line += f"; {rest} positions from the end of text on are not counted"
+    if positions is not None:
+        line += f"; {positions - tokens} positions from the end of text on are not counted"
     print(line)
 
 
 def finished_records(
-    model: Model, prompts: Sequence[Prompt], done: Sequence[Result]
-) -> list[dict[str, Any]]:
-    """The records of the rows that are finished, in the order of the prompts."""
+    model: Model,
+    prompts: Sequence[Prompt],
+    numbers: Sequence[int],
+    done: Sequence[Result],
+    samples: int,
+) -> list[tuple[int, dict[str, Any]]]:
+    """The records of the rows that are finished, each with the number of its prompt, in order."""
     from unmask.decoding.generation import count_answer, row_text
 
     records = []
     for result in sorted(done, key=lambda result: result.ticket):
-        tokens = result.tokens.tolist()
+        number, tokens = numbers[result.ticket], result.tokens.tolist()
         text = row_text(model, result.request, tokens)
-        steps = result.reveal_step.tolist()
-        count = count_answer(model, result.request, tokens, steps)
-        records.append(answer_record(prompts[result.ticket], text, result.nfe, count))
+        count = count_answer(model, result.request, tokens, result.reveal_step.tolist())
+        record = answer_record(prompts[number], text, result.nfe, count, number, samples)
+        records.append((number, record))
     return records
 
 
-def answer_record(prompt: Prompt, text: str, nfe: int, tokens: int) -> dict[str, Any]:
-    """One line of the output file."""
-    return {"prompt": prompt, "text": text, "nfe": nfe, "tokens": tokens}
-
-
-def write_records(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
-    """Writes JSON lines."""
-    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+def answer_record(
+    prompt: Prompt, text: str, nfe: int, tokens: int, number: int, samples: int
+) -> dict[str, Any]:
+    """One line of the output file; with several samples it says which one it is, from 0."""
+    which = {"sample": number % samples} if samples > 1 else {}
+    return {"prompt": prompt, "text": text, "nfe": nfe, "tokens": tokens, **which}
 
 
 def answer_line(record: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ class Config:
     metrics."""
 
     tasks: tuple[str, ...] = ()
-    """Tasks of type generate_until, apart or with commas: gsm8k,minerva_math500,humaneval,mbpp."""
+    """Tasks, apart or with commas: gsm8k,minerva_math500,humaneval,mbpp,arc_easy,wikitext."""
     out: Path = Path("runs/lm-eval")
     """New directory for results.json and samples-TASK.jsonl."""
     model: str = "embedded/chain"
@@ -33,8 +33,15 @@ class Config:
     """Directory of task files (YAML) of your own."""
     num_fewshot: int | None = None
     """Examples before each question; leave out for the task's own."""
-    limit: int | None = None
-    """Prompts of each task; leave out for all."""
+    limit: float | None = None
+    """Prompts of each task, or below 1 the share of them; leave out for all."""
+    gen_kwargs: str | None = None
+    """Generation options that go before each task's own: temperature=0.7,do_sample=True."""
+    use_cache: Path | None = None
+    """File name of a cache of answers: a run that was interrupted goes on with those it has. Each
+    model, policy and decode options have a cache of their own. Costs are of new answers only."""
+    cache_requests: bool = False
+    """Keep the tasks' prompts for the next run, which then starts faster."""
     apply_chat_template: bool = False
     """Write prompts in the model's chat template."""
     fewshot_as_multiturn: bool = False
@@ -45,6 +52,11 @@ class Config:
     """Let programs that the model wrote run, in the sandbox (docs/security.md): humaneval, mbpp."""
     batch_size: int = 8
     """Rows decoded side by side."""
+    likelihood: Literal["bound", "left-to-right", "policy"] = "bound"
+    """For tasks that ask for log-likelihoods (multiple choice, perplexity): LLaDA's bound, or the
+    exact one of decoding one token a pass in an order, from left to right or the policy's."""
+    mc_samples: int = 128
+    """Masks that the bound of each text is estimated with, an even number."""
     device: str = "cpu"
     """Device; under `accelerate launch` on GPUs, each process takes its own."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
@@ -58,8 +70,7 @@ def run(config: Config) -> None:
     names = [name for text in config.tasks for name in text.split(",") if name]
     if not names:
         raise UnmaskError("no tasks were given; give at least one, for example --tasks gsm8k")
-    if config.limit is not None and config.limit < 1:
-        raise UnmaskError(f"limit is {config.limit}; give at least 1, or leave it out")
+    check_limit(config.limit)
     try:
         from unmask.integrations.lm_eval import UnmaskLM, sandboxed_code_eval
     except ImportError as error:
@@ -82,10 +93,25 @@ def run(config: Config) -> None:
             device=config.device,
             dtype=config.dtype,
             processes=processes,
+            likelihood=config.likelihood,
+            mc_samples=config.mc_samples,
         )
         results = run_harness(config, lm, manager, names)
     if results is not None:  # the first of several processes has them
         write_results(config, lm, results)
+
+
+def check_limit(limit: float | int | None) -> None:
+    """Refuses a limit that is neither a share nor a number of prompts.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    if limit is not None and not (0 < limit < 1 or (limit >= 1 and limit == int(limit))):
+        raise UnmaskError(
+            f"limit is {limit:g}; give a whole number of prompts, a share between 0 and 1, or "
+            "leave it out"
+        )
 
 
 def load_tasks(include_path: Path | None, names: list[str]) -> Any:
@@ -150,6 +176,9 @@ def run_harness(config: Config, lm: Any, manager: Any, names: list[str]) -> dict
             task_manager=manager,
             num_fewshot=config.num_fewshot,
             limit=config.limit,
+            gen_kwargs=config.gen_kwargs,
+            use_cache=None if config.use_cache is None else cache_path(config.use_cache, lm),
+            cache_requests=config.cache_requests,
             apply_chat_template=config.apply_chat_template,
             fewshot_as_multiturn=config.fewshot_as_multiturn and config.apply_chat_template,
             system_instruction=config.system_instruction,
@@ -164,6 +193,34 @@ def run_harness(config: Config, lm: Any, manager: Any, names: list[str]) -> dict
             f"a task's data cannot be loaded ({error}); check the network, or name local files in "
             "a task file"
         ) from None
+
+
+def cache_path(path: Path, lm: Any) -> str:
+    """The name of the cache for a model, a policy and decode options: the harness looks answers up
+    by their prompts alone, so another sampler's must not be found there.
+
+    Raises:
+        UnmaskError: if its directory does not exist.
+    """
+    import hashlib
+
+    from unmask.evaluation.contents import model_contents, policy_contents, weights_digest
+
+    if not path.absolute().parent.is_dir():
+        raise UnmaskError(f"use_cache {path} is in no existing directory; make it first")
+    parts = (
+        model_contents(lm.model),
+        weights_digest(lm.policy),
+        policy_contents(lm.policy),
+        vars(lm.options),
+        str(lm.model.dtype),
+        *(
+            ()
+            if (lm.likelihood, lm.mc_samples) == ("bound", 128)
+            else (lm.likelihood, lm.mc_samples)
+        ),
+    )
+    return f"{path}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
 
 
 def write_results(config: Config, lm: Any, results: dict[str, Any]) -> None:

@@ -14,20 +14,20 @@ from rich.text import Text
 
 from unmask.decoding import DecodeOptions, Generation, Prompt, Result, Step, finish, stream
 from unmask.decoding.calls import Steps
+from unmask.decoding.text import token_texts
 from unmask.models import Model
-from unmask.policies import Policy
+from unmask.policies.base import PolicyLike
 
 
 def answer(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy,
+    policy: PolicyLike,
     options: DecodeOptions,
     *,
-    batch_size: int,
-    infill: bool,
-    delay: float | None,
     done: list[Result],
+    delay: float | None,
+    **settings: Any,
 ) -> Generation:
     """Decodes the prompts; shows the canvas if there is a `delay`, else a bar on a terminal.
 
@@ -36,12 +36,11 @@ def answer(
         prompts: N prompts.
         policy: which proposals to accept.
         options: how to decode.
-        batch_size: rows decoded side by side.
-        infill: fill the mask tokens of the prompts instead of writing behind them.
-        delay: seconds between two steps of the canvas; None shows none.
         done: gets each row as soon as it is finished, so that an interrupt loses none.
+        delay: seconds between two steps of the canvas; None shows none.
+        settings: the keywords of `stream`.
     """
-    steps = stream(model, prompts, policy, options, batch_size=batch_size, infill=infill)
+    steps = stream(model, prompts, policy, options, **settings)
     steps = keep_results(steps, done)
     if delay is not None:
         return finish_shown(steps, model, len(prompts), Console(), delay)
@@ -60,23 +59,23 @@ def keep_results(steps: Steps, done: list[Result]) -> Steps:
 
 
 def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> Text:
-    """One buffer as text: `·` for masks, new tokens highlighted, text after the end dimmed to
-    `⌁`."""
+    """One buffer as text: `·` for masks and for characters that are not whole yet, new tokens
+    highlighted, text after the end dimmed to `⌁`."""
     line = Text(no_wrap=False)
-    for token, new in zip(tokens, fresh, strict=True):
-        if token == model.mask_id:
+    for token, new, text in zip(tokens, fresh, token_texts(model, tokens), strict=True):
+        if text is None:
             line.append("· ", "dim")
-        elif token in model.eos_ids:
+        elif token in model.end_set:
             line.append("⌁ ", "bold green" if new else "dim")
-        else:
-            line.append(model.tokenizer.decode([token]).strip() + " ", "bold green" if new else "")
+        elif text:
+            line.append(text.strip() + " ", "bold green" if new else "")
     return line
 
 
 def generate_shown(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy | str,
+    policy: PolicyLike | str,
     console: Console,
     delay: float = 0.0,
     options: DecodeOptions | None = None,

@@ -22,5 +22,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "generate": "calls",
         "infill": "calls",
         "stream": "calls",
+        "text_so_far": "text",
     },
 )

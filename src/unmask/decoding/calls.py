@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -13,15 +14,17 @@ import torch
 from torch import Tensor
 
 from unmask.decoding.canvas import padded_width
+from unmask.decoding.constraints import allowed_ids, check_limits, longest_choice
 from unmask.decoding.engine import Engine
+from unmask.decoding.footprint import check_decode, footprint_of, join_footprints
 from unmask.decoding.generation import Generation, Step, count_answer, row_text
-from unmask.decoding.options import DecodeOptions, decode_options
+from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.recorder import Recorder
-from unmask.decoding.request import Request, as_tuple, check_request
+from unmask.decoding.request import Request, as_token_sets, as_tuple, check_request
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
-from unmask.policies.base import Policy
+from unmask.policies.base import PolicyLike
 from unmask.policies.load import load_policy
 from unmask.rng import row_keys
 from unmask.transfer import to_device
@@ -32,7 +35,7 @@ Steps = Generator[Step, None, Generation]
 def generate(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy | str | Path,
+    policy: PolicyLike | str | Path,
     options: DecodeOptions | None = None,
     **settings: Any,
 ) -> Generation:
@@ -42,20 +45,23 @@ def generate(
         model: from `load_model`.
         prompts: each a string, a list of chat messages (`{"role": …, "content": …}`) or a list of
             token ids; of any lengths.
-        policy: a policy, or a spec or directory for `load_policy`.
+        policy: a policy, a spec or directory for `load_policy`, or a plain function of an
+            `Observation` (and a generator) that says which positions to reveal: a bool tensor or
+            array [B, L].
         options: lengths, temperature and the like; None takes the defaults.
-        settings: the keywords of `stream`: `batch_size` (64 by default), `infill`, `record`, and
-            any field of `DecodeOptions`, which wins over `options`: max_new_tokens, block_length,
-            temperature, top_p, top_k, cfg_scale, eos, stop_at_eos, stop, max_passes, cache,
-            cache_refresh, seed. LLaDA's `logits_eos_inf` is eos="never", its
-            `confidence_eos_eot_inf` is eos="last".
+        settings: the keywords of `stream`: `batch_size` (64 by default), `infill`, `append`,
+            `record`, `allowed`, and any field of `DecodeOptions`, which wins over `options`:
+            max_new_tokens, block_length, temperature, top_p, top_k, cfg_scale, eos, stop_at_eos,
+            stop, choices, max_passes, cache, cache_refresh, seed. LLaDA's `logits_eos_inf` is
+            eos="never", its `confidence_eos_eot_inf` is eos="last".
 
     Raises:
         UnmaskError: if there are no prompts, one cannot be read, or an argument is out of range.
 
-    Example:
-        >>> model = load_model("embedded/chain")
-        >>> generate(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48).text
+    Examples:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> unmask.generate(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48).text
+        ['a then 7 +5 gives 2 . b then 2 *3 gives 6 . # 6']
     """
     return finish(stream(model, prompts, policy, options, **settings))
 
@@ -63,7 +69,7 @@ def generate(
 def infill(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy | str | Path,
+    policy: PolicyLike | str | Path,
     options: DecodeOptions | None = None,
     **settings: Any,
 ) -> Generation:
@@ -83,6 +89,13 @@ def infill(
 
     Raises:
         UnmaskError: as `generate`, and if a prompt holds no mask token.
+
+    Examples:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> mask = model.tokenizer.mask_token
+        >>> prompt = f"7 a +5 b *3 = a then 7 +5 gives {mask} . b then 2 *3 gives {mask} . # 6"
+        >>> unmask.infill(model, [prompt], "confidence:1").text
+        ['7 a +5 b *3 = a then 7 +5 gives 2 . b then 2 *3 gives 6 . # 6']
     """
     return generate(model, prompts, policy, options, infill=True, **settings)
 
@@ -90,12 +103,15 @@ def infill(
 def stream(
     model: Model,
     prompts: Sequence[Prompt],
-    policy: Policy | str | Path,
+    policy: PolicyLike | str | Path,
     options: DecodeOptions | None = None,
     *,
     batch_size: int = 64,
     infill: bool = False,
+    append: int = 0,
     record: bool = False,
+    keys: Sequence[int] | None = None,
+    allowed: Any = None,
     **settings: Any,
 ) -> Steps:
     """`generate`, step by step: yields a `Step` after each pass, and may be closed at any time.
@@ -107,7 +123,13 @@ def stream(
         options: as for `generate`.
         batch_size: rows decoded side by side; changes the speed, never the result.
         infill: the prompts hold mask tokens, and only those are filled; see `infill`.
+        append: with `infill`, put so many mask tokens behind each prompt, to be filled too.
         record: keep every decision in `Generation.transitions`.
+        keys: what each prompt's random numbers depend on, one each; None takes those of
+            `unmask.rng.row_keys`. For a part of the prompts of a whole.
+        allowed: for each position of the answers from the first on, the tokens that may stand there
+            (token ids, or texts of one token), or None for any; positions behind the last entry
+            are free. Also a bool tensor or array [positions, V]. It holds for every prompt.
         settings: any field of `DecodeOptions` by keyword, as for `generate`.
 
     Returns:
@@ -117,9 +139,11 @@ def stream(
     Raises:
         UnmaskError: as `generate`, at the call.
 
-    Example:
-        >>> for step in stream(model, ["7 a +5 b *3 ="], "threshold:0.9", max_new_tokens=48):
-        ...     print(model.tokenizer.decode(step.tokens[0]))
+    Examples:
+        >>> from unmask.decoding import text_so_far
+        >>> model = unmask.load_model("embedded/chain")
+        >>> for step in unmask.stream(model, ["7 a +5 ="], "confidence:24", max_new_tokens=48):
+        ...     text = text_so_far(model, step.tokens[0])  # · where nothing is known yet
     """
     chosen = decode_options(options, settings)
     if not isinstance(model, Model):
@@ -127,8 +151,16 @@ def stream(
     for name, value in (("infill", infill), ("record", record)):
         if not isinstance(value, bool):
             raise UnmaskError(f"{name} is {value!r}; give True or False")
+    check_whole("append", append, 0)
+    if append and not infill:
+        raise UnmaskError(
+            f"append is {append} without infill; it puts masks behind prompts that hold some, and "
+            "max_new_tokens says how long an answer is"
+        )
     if isinstance(prompts, str) or not isinstance(prompts, Sequence):
         raise UnmaskError(f"prompts is {shorten(repr(prompts), 60)}; give a list of prompts")
+    if not infill and chosen.max_new_tokens is None and chosen.choices:
+        chosen = chosen.with_length(longest_choice(model, chosen.choices))
     if not infill and chosen.max_new_tokens is None:
         raise UnmaskError(
             "max_new_tokens is missing; give the length of the answers, or infill=True for prompts "
@@ -137,7 +169,8 @@ def stream(
     loaded: Any = policy
     if isinstance(policy, str | Path):
         loaded = load_policy(policy, device=model.device)
-    ids = [encode_prompt(model, prompt, infill=infill) for prompt in prompts]
+    behind = [model.mask_id] * append
+    ids = [encode_prompt(model, prompt, infill=infill) + behind for prompt in prompts]
     pairs = zip(ids, prompts, strict=True)
     holes = [find_holes(model, row, prompt) for row, prompt in pairs] if infill else None
     return decode_steps(
@@ -146,8 +179,10 @@ def stream(
         loaded,
         chosen,
         batch_size=batch_size,
+        keys=keys,
         holes=holes,
         recorder=Recorder() if record else None,
+        allowed=None if allowed is None else allowed_ids(model, allowed),
     )
 
 
@@ -168,7 +203,11 @@ def find_holes(model: Model, row: Sequence[int], prompt: Prompt) -> list[int]:
 
 
 def decode(
-    model: Model, prompts: Sequence[Sequence[int]], policy: Policy, *arguments: Any, **settings: Any
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    policy: PolicyLike,
+    *arguments: Any,
+    **settings: Any,
 ) -> Generation:
     """`decode_steps`, run to its end; takes the same arguments."""
     return finish(decode_steps(model, prompts, policy, *arguments, **settings))
@@ -177,7 +216,7 @@ def decode(
 def decode_steps(
     model: Model,
     prompts: Sequence[Sequence[int]],
-    policy: Policy,
+    policy: PolicyLike,
     options: DecodeOptions | None = None,
     *,
     batch_size: int = 64,
@@ -185,6 +224,7 @@ def decode_steps(
     alpha: Sequence[float] | Tensor | None = None,
     holes: Sequence[Sequence[int]] | None = None,
     recorder: Recorder | None = None,
+    allowed: Any = None,
     **settings: Any,
 ) -> Steps:
     """Answers prompts of token ids with one policy, step by step: submits all, steps until done.
@@ -200,6 +240,7 @@ def decode_steps(
         alpha: N numbers, what each row's policy is told to act for, if it was trained for many.
         holes: the positions of each prompt that hold masks, for infilling.
         recorder: keeps the decisions, which the generation then has as `transitions`.
+        allowed: the token ids that may stand at each position, as `Request.allowed`.
         settings: as for `generate`.
 
     Raises:
@@ -229,6 +270,7 @@ def decode_steps(
     rows = [as_tuple("a prompt", prompt) for prompt in prompts]
     own = row_keys(rows, chosen.seed) if keys is None else list(keys)
     told = alpha.tolist() if isinstance(alpha, Tensor) else alpha
+    sets = None if allowed is None else as_token_sets(allowed)
 
     def request(row: int) -> Request:
         return Request(
@@ -238,17 +280,36 @@ def decode_steps(
             own[row],
             None if told is None else told[row],
             None if holes is None else as_tuple("holes", holes[row]),
+            sets,
         )
 
-    sizes = []
+    engine = Engine(model, batch_size, recorder)
+    sizes, footprints = [], {}
     for row in range(n):  # everything is checked before anything runs
         made = request(row)
         check_request(model, made)
-        sizes.append((padded_width(model, made.size), made.length))
+        check_limits(model, made)
+        sizes.append((padded_width(model, made.size), made.length, made.size))
+        if sizes[-1] not in footprints:  # rows differ in nothing else
+            footprints[sizes[-1]] = footprint_of(model, made, engine.least)
     # Longest rows first: those side by side are of like length, so little is padded.
     order = sorted(range(n), key=lambda row: -sizes[row][0])
-    longest = max(length for _, length in sizes)
-    return run_requests(Engine(model, batch_size, recorder), request, order, longest)
+    longest = max(length for _, length, _ in sizes)
+    footprint = join_footprints(list(footprints.values()))
+    check_decode(model, footprint, batch_size, n, recorder is not None)
+    warn_of_length(model, max(size for _, _, size in sizes))
+    return run_requests(engine, request, order, longest)
+
+
+def warn_of_length(model: Model, size: int) -> None:
+    """Warns of a canvas that is longer than those the model was made for."""
+    trained = getattr(model.network.config, "max_position_embeddings", None)
+    if isinstance(trained, int) and size > trained:
+        warnings.warn(
+            f"a prompt and its buffer have {size} tokens, and this model was made for {trained}; "
+            "its answers may be worse",
+            stacklevel=2,
+        )
 
 
 def run_requests(
@@ -284,11 +345,19 @@ def run_requests(
         yield replace(step, rows=numbers[step.rows], results=results)
     if engine.recorder is not None:
         engine.recorder.number_rows(numbers)
-    text, answer_tokens = [], []
-    for row, (buffer, steps) in enumerate(zip(tokens.tolist(), reveal_step.tolist(), strict=True)):
-        asked = request(row)
+    text, answer_tokens, left = [], [], 0
+    # Row by row: as lists, all at once would take many times the memory of the tensors.
+    for row, (buffer, steps) in enumerate(zip(tokens.cpu(), reveal_step.cpu(), strict=True)):
+        asked, buffer, steps = request(row), buffer.tolist(), steps.tolist()
         text.append(row_text(model, asked, buffer))
         answer_tokens.append(count_answer(model, asked, buffer, steps))
+        left += asked.options.max_passes is None and model.mask_id in buffer
+    if left and engine.recorder is None:
+        warnings.warn(
+            f"{left} of {n} answers still hold masks, which their text leaves out: the policy "
+            "revealed nothing in some passes; let it reveal a position in each",
+            stacklevel=2,
+        )
     return Generation(
         tokens,
         text,

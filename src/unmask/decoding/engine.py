@@ -11,14 +11,23 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint
+from unmask.decoding.constraints import check_limits
+from unmask.decoding.footprint import (
+    ADVICE,
+    decode_bytes,
+    footprint_of,
+    held_bytes,
+    join_footprints,
+)
 from unmask.decoding.generation import Cost, Result, Step, answer_of, find_stop
 from unmask.decoding.proposer import Proposer
 from unmask.decoding.recorder import Recorder
 from unmask.decoding.request import Request, check_request
 from unmask.decoding.schedule import Schedule
 from unmask.errors import UnmaskError
+from unmask.memory import check_memory
 from unmask.models.base import Model
-from unmask.policies.base import Needs, Observation, Policy, check_action
+from unmask.policies.base import Needs, Observation, PolicyLike, decide
 from unmask.rng import RowGenerator
 from unmask.transfer import to_device
 
@@ -29,13 +38,13 @@ class Actors:
 
     Attributes:
         policy: decides.
-        length: L.
+        length: L; b of a block-causal model, as a policy sees one block at a time.
         places: their places among the active rows.
         rows: int64 [b], their slots on the device.
         at: int64 [b], `places` on the device; None where they are all active rows in order.
     """
 
-    policy: Policy
+    policy: PolicyLike
     length: int
     places: list[int]
     rows: Int[Tensor, " b"]
@@ -54,32 +63,44 @@ class Engine:
         slots: how many rows may be in flight; it changes the speed, never a result.
         recorder: keeps every decision, for training.
 
-    Example:
+    Examples:
+        >>> from unmask.decoding import DecodeOptions, Engine, Request
+        >>> model, policy = unmask.load_model("embedded/chain"), unmask.load_policy("confidence:24")
+        >>> prompt = tuple(model.tokenizer("7 a +5 =")["input_ids"])
         >>> engine = Engine(model, slots=8)
         >>> ticket = engine.submit(Request(prompt, policy, DecodeOptions(max_new_tokens=48)))
         >>> while not engine.idle:
         ...     step = engine.step()
+        >>> step.results[0].nfe
+        2
     """
 
     def __init__(self, model: Model, slots: int = 64, recorder: Recorder | None = None) -> None:
-        if not isinstance(slots, int) or isinstance(slots, bool) or slots < 1:
-            raise UnmaskError(f"batch_size is {slots!r}; give a whole number, at least 1")
+        if not isinstance(slots, int) or isinstance(slots, bool) or not 1 <= slots < 2**31:
+            raise UnmaskError(
+                f"batch_size is {slots!r}; give a whole number, at least 1, at most {2**31 - 1}"
+            )
         self.model, self.recorder = model, recorder
         if not isinstance(model, Model):
             raise UnmaskError(f"model is {model!r}; give one that load_model returned")
         self.schedule = Schedule(slots)
-        self._start_afresh(Cost())
+        self.least = recorder.needs if recorder else Needs(everywhere=False)
         self.waiting: dict[int, Request] = {}
+        self.fitting = 0  # rows that there was room for when somebody looked
+        self._start_afresh(Cost())
         self.submitted = 0
         self._members: tuple[Tensor, list[Actors]] | None = None  # of the rows in flight
 
     def _start_afresh(self, cost: Cost) -> None:
         """A canvas and proposals for no rows yet, so that a long row leaves nothing behind."""
-        least = self.recorder.needs if self.recorder else Needs(everywhere=False)
         self.canvas = Canvas(self.model, self.schedule.slots)
-        self.proposer = Proposer(self.model, self.canvas, least)
+        self.proposer = Proposer(self.model, self.canvas, self.least)
         self.proposer.cost = cost
         self.schedule.free.clear()
+        waiting = self.waiting.values()
+        self.footprint = join_footprints(
+            [footprint_of(self.model, request, self.least) for request in waiting]
+        )
 
     @property
     def idle(self) -> bool:
@@ -104,13 +125,37 @@ class Engine:
             Its ticket: a number, from 0, in the order of submission.
 
         Raises:
-            UnmaskError: if this model cannot answer it.
+            UnmaskError: if this model cannot answer it, or the rows that may then be in flight
+                would take more memory than there is.
         """
         check_request(self.model, request)
+        check_limits(self.model, request)
+        self._check_memory(request)
         ticket, self.submitted = self.submitted, self.submitted + 1
         self.waiting[ticket] = request
         self.schedule.submit(ticket)
         return ticket
+
+    def _check_memory(self, request: Request) -> None:
+        """Refuses a request beside which the rows in flight would not fit. What is free is looked
+        up where the engine was idle, or more may be taken than fitted at the last look.
+
+        Raises:
+            UnmaskError: as `submit`.
+        """
+        idle, slots = self.idle, self.schedule.slots
+        footprint = self.footprint | footprint_of(self.model, request, self.least)
+        others = len(self.schedule.active) + len(self.schedule.waiting)
+        rows = min(others + 1, slots)
+        if not idle and footprint == self.footprint and rows <= self.fitting:
+            return
+        what = f"decoding {rows} rows side by side, with canvases of {footprint.size} tokens,"
+        wanted = decode_bytes(self.model, footprint, rows)
+        held = held_bytes(self.canvas, self.proposer)
+        free = check_memory(max(0, wanted - held), what, ADVICE, self.model.device)
+        every = decode_bytes(self.model, footprint, slots) - held
+        self.fitting = slots if free is None or every <= free else rows
+        self.footprint = footprint
 
     def cancel(self, ticket: int) -> None:
         """Takes a request out, whether it waits or is in flight; it gives no result.
@@ -152,10 +197,16 @@ class Engine:
         action = self._decide(rows, actors) & finite[:, None]
         proposals = self.proposer.tokens[rows]
         early = any(self.canvas.requests[s].options.stop_at_eos for s in self.schedule.active)
+        action, proposals = self.canvas.spread(rows, action), self.canvas.spread(rows, proposals)
+        confidence = self.canvas.spread(rows, self.proposer.confidence[rows][..., 0])
+        if self.proposer.constraints is not None:
+            shown = (proposals, confidence)
+            action = self.proposer.constraints.settle(self.canvas, rows, action, shown)
         revealed = self.canvas.reveal(rows, action, proposals, early)
         revealed = replace(revealed, going=revealed.going & finite)
         going, moved, broken = self._look(rows, revealed, finite)
-        return self._advance(rows, action, proposals, revealed, (going, moved, broken))
+        shown = (revealed.buffer, action, proposals, confidence)
+        return self._advance(rows, shown, ~revealed.going, (going, moved, broken))
 
     def _admit(self) -> None:
         """Lets waiting rows take the free slots.
@@ -194,8 +245,8 @@ class Engine:
             found: dict[tuple[int, int, bool], list[int]] = {}
             for place, slot in enumerate(active):
                 request = self.canvas.requests[slot]
-                told = request.acts_for is not None
-                found.setdefault((id(request.policy), request.length, told), []).append(place)
+                told, length = request.acts_for is not None, self.canvas.window or request.length
+                found.setdefault((id(request.policy), length, told), []).append(place)
             actors = []
             for (_, length, _), places in found.items():
                 policy = self.canvas.requests[active[places[0]]].policy
@@ -210,15 +261,15 @@ class Engine:
         actions = []
         for actor in actors:
             seen = self._observe(actor)
-            generator = RowGenerator(self.canvas.key[actor.rows])
-            decided = check_action(actor.policy.act(seen, generator), seen.eligible, actor.policy)
+            generator = RowGenerator(self.canvas.keys(actor.rows))
+            decided = decide(actor.policy, seen, generator)
             if self.recorder is not None:
-                tickets = self.canvas.ticket[actor.rows]
-                self.recorder.record(tickets, seen, (decided * seen.eligible).short())
+                tickets, passes = self.canvas.ticket[actor.rows], self.canvas.nfe[actor.rows]
+                self.recorder.record(tickets, seen, (decided * seen.eligible).short(), passes)
             actions.append((decided > 0) & seen.eligible)
-        if len(actors) == 1 and actors[0].length == self.canvas.length:
+        if len(actors) == 1 and actors[0].length == self.canvas.seen:
             return actions[0]
-        whole = torch.zeros(len(rows), self.canvas.length, dtype=torch.bool, device=rows.device)
+        whole = torch.zeros(len(rows), self.canvas.seen, dtype=torch.bool, device=rows.device)
         for actor, action in zip(actors, actions, strict=True):
             whole[slice(None) if actor.at is None else actor.at, : actor.length] = action
         return whole
@@ -231,9 +282,9 @@ class Engine:
         told = canvas.requests[slots[0]].acts_for is not None
         return Observation(
             proposer.confidence[rows][:, :length, : needs.top_k],
-            canvas.masked(rows)[:, :length],
-            canvas.eligible[rows][:, :length],
-            canvas.nfe[rows],
+            canvas.look(rows, canvas.masked(rows))[:, :length],
+            canvas.look(rows, canvas.eligible[rows])[:, :length],
+            canvas.nfe[rows] - canvas.begun[rows],
             length,
             {name: proposer.features[name][rows][:, :length] for name in needs.features},
             canvas.alpha[rows] if told else None,
@@ -267,8 +318,7 @@ class Engine:
         for slot, place, number in zip(active, first, eligible, strict=True):
             canvas.counts[slot] = number
             canvas.passes[slot] += 1
-            if slot in proposer.caching.rows:
-                proposer.caching.move(slot, place)
+            proposer.move(slot, place)
         proposer.mark(active, prints[0] if prints else None)
         length, buffers = canvas.length, numbers[len(columns) * count :]
         ended = []
@@ -291,8 +341,8 @@ class Engine:
 
     def _stops(self, slot: int, buffer: Sequence[int]) -> bool:
         """Whether the text that can no longer change holds one of the row's stop strings."""
-        request = self.canvas.requests[slot]
-        buffer = buffer[: request.length]
+        request, given = self.canvas.requests[slot], self.canvas.extents[slot].given
+        buffer = buffer[given : given + request.length]
         masks = (i for i, token in enumerate(buffer) if token == self.model.mask_id)
         prefix = answer_of(self.model, buffer[: next(masks, len(buffer))])
         return find_stop(self.model, prefix, request.options.stop) is not None
@@ -300,25 +350,36 @@ class Engine:
     def _advance(
         self,
         rows: Int[Tensor, " B"],
-        action: Bool[Tensor, "B L"],
-        proposals: Int[Tensor, "B L"],
-        revealed: Revealed,
+        shown: tuple[Tensor, Tensor, Tensor, Tensor],
+        finished: Bool[Tensor, " B"],
         seen: tuple[list[int], list[int], list[int]],
     ) -> Step:
-        """Lets finished rows leave, after what `_look` has seen; what the step did."""
-        canvas, finished, (going, moved, sound) = self.canvas, ~revealed.going, seen
+        """Lets finished rows leave, after what `_look` has seen; what the step did.
+
+        Args:
+            rows: slots.
+            shown: buffers, actions, proposals and confidences, [B, L] each.
+            finished: which rows do not go on, as far as the device knows.
+            seen: what `_look` returned.
+        """
+        canvas, (going, moved, sound) = self.canvas, seen
         rows_sound = zip(self.schedule.active, sound, strict=True)
         broken = {slot for slot, whole in rows_sound if not whole}
         done = [slot for slot, goes in zip(self.schedule.active, going, strict=True) if not goes]
         if any(canvas.requests[slot].options.stop for slot in done):
             finished = to_device([1 - goes for goes in going], rows.device) > 0
-        buffer, confidence = revealed.buffer, self.proposer.confidence[rows][..., 0]
+        buffer, *decided = shown
         if canvas.mixed:
             end = self.model.eos_ids[0]
             buffer = buffer.masked_fill(canvas.reveal_step[rows] == OUTSIDE, end)
+        active = self.schedule.active
+        buffer = canvas.answers(active, buffer, self.model.eos_ids[0])
+        action, proposals, confidence = (canvas.answers(active, x, 0) for x in decided)
         results = self._results(done, broken)
         tickets = canvas.ticket[rows]
         self.schedule.advance(going, moved)
+        for slot in broken:
+            self.proposer.discard(slot)
         if done:
             self._close(done)
         return Step(tickets, buffer, action, proposals, confidence, finished, results)

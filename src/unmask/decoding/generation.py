@@ -25,7 +25,8 @@ class Cost:
     Attributes:
         model_calls: forward passes of batches.
         rows: rows in them: fewer than the sum of NFE where rows were shared or had not changed,
-            more where guidance forwards a row twice.
+            more where guidance forwards a row twice, or the full blocks of a prompt are forwarded
+            for a block-causal model's cache.
         positions: positions in them, padding included.
         padding: how many of those were padding.
     """
@@ -47,12 +48,23 @@ class Transitions:
         row: int64 [T], which row decided.
         observation: what it saw, T rows.
         action: int16 [T, L], what it revealed: 0 where nothing, else the place in the policy's
-            order, or 1 where it has none.
+            order, or 1 where it has none. L is what the policy saw: the block of a block-causal
+            model.
+        passes: int64 [T], forward passes that the row had behind it.
+
+    Examples:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> generation = unmask.generate(
+        ...     model, ["7 a +5 ="], "confidence:24", max_new_tokens=48, record=True
+        ... )
+        >>> generation.transitions.action.shape
+        torch.Size([2, 48])
     """
 
     row: Int[Tensor, " T"]
     observation: Observation
     action: Int[Tensor, "T L"]
+    passes: Int[Tensor, " T"]
 
 
 @dataclass(frozen=True)
@@ -69,9 +81,16 @@ class Step:
         fresh: bool [B, L], what the step revealed.
         proposals: int64 [B, L], what the model proposed in the step, for every position that the
             policy could choose from.
-        confidence: fp32 [B, L], the largest probability at those positions.
+        confidence: fp32 [B, L], the model's probabilities of those proposals.
         finished: bool [B], which rows are done.
         results: the rows that are done.
+
+    Examples:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> for step in unmask.stream(model, ["7 a +5 ="], "confidence:24", max_new_tokens=48):
+        ...     print(step.rows.tolist(), int(step.fresh.sum()), step.finished.tolist())
+        [0] 24 [False]
+        [0] 24 [True]
     """
 
     rows: Int[Tensor, " B"]
@@ -121,6 +140,14 @@ class Generation:
             what tokens per forward are counted with.
         cost: what was really run.
         recorder: holds the decisions, if they were recorded.
+
+    Examples:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> generation = unmask.generate(model, ["7 a +5 ="], "threshold:0.9", max_new_tokens=48)
+        >>> generation.tokens.shape, generation.reveal_step.shape
+        (torch.Size([1, 48]), torch.Size([1, 48]))
+        >>> bool(generation.nfe[0] == generation.reveal_step.max() + 1)
+        True
     """
 
     tokens: Int[Tensor, "N L"]
@@ -140,14 +167,19 @@ class Generation:
 def row_text(model: Model, request: Request, row: Sequence[int]) -> str:
     """The text of one row: up to its end or its first stop string; when infilling, the whole
     text."""
-    tokenizer = model.tokenizer
     if request.holes is not None:
         whole = list(request.prompt)
         for position, token in zip(request.holes, row, strict=False):
             whole[position] = token
-        return tokenizer.decode(whole, skip_special_tokens=True)
-    tokens = answer_of(model, row)
-    cut = find_stop(model, tokens, request.options.stop)
+        return model.tokenizer.decode(whole, skip_special_tokens=True)
+    return answer_text(model, row, request.options.stop)
+
+
+def answer_text(model: Model, row: Sequence[int], stop: Sequence[str]) -> str:
+    """The text of a buffer up to its end or the first of some strings, which are looked for before
+    special tokens are dropped."""
+    tokenizer, tokens = model.tokenizer, answer_of(model, row)
+    cut = find_stop(model, tokens, stop)
     if cut is None:
         return tokenizer.decode(buffer_tokens(model, tokens), skip_special_tokens=True)
     count, rest = cut

@@ -22,12 +22,19 @@ class DecodeOptions:
 
     Raises:
         UnmaskError: if a value has the wrong type or is out of range.
+
+    Examples:
+        >>> options = unmask.DecodeOptions(max_new_tokens=48, temperature=0.7, stop=("\\n\\n",))
+        >>> unmask.DecodeOptions(temperature=-1.0)
+        Traceback (most recent call last):
+        unmask.errors.UnmaskError: temperature is -1.0; ...
     """
 
     max_new_tokens: int | None = None
     """L, the length of the generation buffer in tokens; leave out for the task's or model's own."""
     block_length: int | None = None
-    """Block length BL (semi-autoregressive decoding); leave out for full diffusion (BL = L)."""
+    """Block length BL (semi-autoregressive decoding); leave out for full diffusion (BL = L), or
+    for the blocks of a block-causal model, which has no other."""
     temperature: float = 0.0
     """Temperature τ of the frozen model's token draw; 0 takes the most probable token."""
     top_p: float = 1.0
@@ -39,11 +46,15 @@ class DecodeOptions:
     eos: EndOfText = "free"
     """End-of-text tokens: free; never proposed; or last, revealed after all others."""
     stop_at_eos: bool = False
-    """Finish a row once an end of text is revealed and everything before it is."""
+    """Finish a row once an end of text is revealed and everything before it is. Block-causal models
+    stop without it too, after the block that holds an end."""
     stop: tuple[str, ...] = ()
     """Strings that end a row's text: it is cut before the first one, and the row is finished."""
+    choices: tuple[str, ...] = ()
+    """The answer is one of these strings. Each is tokenized and padded with the end-of-text token
+    to L, which is the longest one's length if it is left out."""
     max_passes: int | None = None
-    """Most forward passes for a row; what is masked then stays masked. Leave out for L."""
+    """Most forward passes for a row; what is masked then stays masked. Leave out for no limit."""
     cache: CacheKind | None = None
     """Cache keys and values within each block (Fast-dLLM): faster, and an approximation."""
     cache_refresh: int | None = None
@@ -58,7 +69,7 @@ class DecodeOptions:
         check_whole("top_k", self.top_k, 0)
         check_whole("seed", self.seed, 0, 2**63 - 1)
         check_number("temperature", self.temperature, "0 (greedy) or more")
-        check_number("cfg_scale", self.cfg_scale, "0 (no guidance) or more")
+        check_number("cfg_scale", self.cfg_scale, "0 (no guidance) to 1000", high=1000.0)
         check_number("top_p", self.top_p, "a share above 0, at most 1", low=1e-9, high=1.0)
         if 0 < self.temperature < 1e-6:
             raise UnmaskError(
@@ -72,6 +83,8 @@ class DecodeOptions:
         if not all(isinstance(text, str) and text for text in texts):
             raise UnmaskError(f"stop is {self.stop!r}; give a tuple of strings that are not empty")
         object.__setattr__(self, "stop", tuple(self.stop))
+        check_choices(self.choices)
+        object.__setattr__(self, "choices", tuple(self.choices))
         length = self.max_new_tokens
         if length is not None and (self.block_length or 0) > length:
             raise UnmaskError(
@@ -92,6 +105,18 @@ class DecodeOptions:
         if block_length is not None:
             block_length = min(block_length, length)
         return replace(self, max_new_tokens=length, block_length=block_length)
+
+
+MOST_CHOICES = 1000
+
+
+def check_choices(choices: Any) -> None:
+    """Refuses what are no choices of an answer."""
+    texts = choices if isinstance(choices, list | tuple) else (None,)
+    if not all(isinstance(text, str) and text for text in texts):
+        raise UnmaskError(f"choices is {choices!r}; give a tuple of strings that are not empty")
+    if len(texts) > MOST_CHOICES:
+        raise UnmaskError(f"choices are {len(texts)} strings; give at most {MOST_CHOICES}")
 
 
 ALIASES = {"logits_eos_inf": "never", "confidence_eos_eot_inf": "last"}

@@ -9,15 +9,16 @@ from functools import cached_property
 from numbers import Real
 from typing import Any
 
+import numpy as np
+from torch import Tensor
+
 from unmask.decoding.options import DecodeOptions
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 from unmask.models.base import Model
 from unmask.models.head import Sampling
-from unmask.policies.base import Needs, Policy, needs_of
+from unmask.models.limits import canvas_limit
+from unmask.policies.base import Needs, PolicyLike, needs_of
 from unmask.policies.learned import LearnedPolicy
-
-# A canvas of more is taken for a mistake.
-MOST_TOKENS = 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +26,7 @@ class Request:
     """One row for the engine: it decides alone what the row becomes, whatever its batch-mates are.
 
     Attributes:
-        prompt: token ids.
+        prompt: token ids; with none, the model writes without being asked anything.
         policy: decides what to reveal.
         options: lengths, temperature, rules and the like; `options.max_new_tokens` is L, unless
             `holes` are given.
@@ -34,22 +35,26 @@ class Request:
             own.
         holes: positions of the prompt that hold masks; they are the buffer then, and nothing is put
             behind the prompt (infilling).
+        allowed: for each position of the buffer from the first on, the token ids that may stand
+            there, or None for any; positions behind the last entry are free. Also a bool tensor or
+            array [positions, V].
 
     Raises:
         UnmaskError: if a value has the wrong type or is out of range.
     """
 
     prompt: tuple[int, ...]
-    policy: Policy
+    policy: PolicyLike
     options: DecodeOptions
     key: int = 0
     alpha: float | None = None
     holes: tuple[int, ...] | None = None
+    allowed: Any = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prompt", as_tuple("prompt", self.prompt))
-        if not self.prompt or not all(type(token) is int for token in self.prompt):
-            raise UnmaskError("a prompt is empty or holds no token ids; give at least one token id")
+        if not all(type(token) is int for token in self.prompt):
+            raise UnmaskError("a prompt holds something else than token ids; give whole numbers")
         needs_of(self.policy)
         if not isinstance(self.options, DecodeOptions):
             raise UnmaskError(f"options is {self.options!r}; give a DecodeOptions")
@@ -59,6 +64,8 @@ class Request:
             raise UnmaskError(f"alpha is {self.alpha!r}; give a number above 0, or leave it out")
         if self.alpha is not None:
             object.__setattr__(self, "alpha", float(self.alpha))
+        if self.allowed is not None:
+            object.__setattr__(self, "allowed", as_token_sets(self.allowed))
         if self.holes is not None:
             object.__setattr__(self, "holes", as_tuple("holes", self.holes))
             check_holes(self.holes, len(self.prompt))
@@ -111,11 +118,73 @@ class Request:
         return self.alpha if self.alpha is not None else getattr(self.policy, "alpha", None)
 
 
+@dataclass(frozen=True)
+class Extent:
+    """Which canvas positions of a row are decided, for the attention of its model.
+
+    In full attention these are the L positions of the request. A block-causal model decides whole
+    blocks, counted from the first token of the prompt: the buffer begins with the block that holds
+    the end of the prompt and reaches to the end of the last block, which is cut to L afterwards.
+
+    Attributes:
+        size: tokens of the canvas.
+        buffer: the canvas positions that are decided, in rising order.
+        given: how many of them, at the beginning, are tokens of the prompt.
+        block_length: BL.
+        most: most forward passes that the row takes part in.
+    """
+
+    size: int
+    buffer: Sequence[int]
+    given: int
+    block_length: int
+    most: int
+
+
+def extent_of(model: Model, request: Request) -> Extent:
+    """The positions that a model decides for a request."""
+    size = model.attention_block
+    if size is None:
+        whole = (request.size, request.buffer, 0, request.block_length, request.max_passes)
+        return Extent(*whole)
+    prompt, end = len(request.prompt), -(-request.size // size) * size
+    first, masked = prompt // size * size, end - prompt
+    most = min(request.options.max_passes or masked, masked)
+    return Extent(end, range(first, end), prompt - first, size, most)
+
+
 def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
     """A sequence as a tuple; an `UnmaskError` for anything else."""
     if isinstance(values, str) or not isinstance(values, Sequence):
         raise UnmaskError(f"{name} is {values!r}; give a sequence of whole numbers")
     return tuple(values)
+
+
+def as_token_sets(allowed: Any) -> tuple[tuple[int, ...] | None, ...]:
+    """The tokens that may stand at each position, sorted, from lists of ids, or from a bool tensor
+    or array [positions, V].
+
+    Raises:
+        UnmaskError: if it is neither.
+    """
+    wanted = "give for each position a list of token ids, or None for any token"
+    if isinstance(allowed, Tensor | np.ndarray):
+        if allowed.ndim != 2 or str(allowed.dtype).removeprefix("torch.") != "bool":
+            raise UnmaskError(
+                f"allowed is an array {list(allowed.shape)} of {allowed.dtype}; give a bool one "
+                "[positions, vocabulary]"
+            )
+        rows = np.asarray(allowed.cpu() if isinstance(allowed, Tensor) else allowed)
+        return tuple(None if row.all() else tuple(row.nonzero()[0].tolist()) for row in rows)
+    if isinstance(allowed, str) or not isinstance(allowed, Sequence):
+        raise UnmaskError(f"allowed is {short_text(repr(allowed))}; {wanted}")
+    found: list[tuple[int, ...] | None] = []
+    for ids in allowed:
+        plain = isinstance(ids, list | tuple | set | frozenset | range)
+        if ids is not None and not (plain and all(type(token) is int for token in ids)):
+            raise UnmaskError(f"allowed holds {short_text(repr(ids))}; {wanted}")
+        found.append(None if ids is None else tuple(sorted(set(ids))))
+    return tuple(found)
 
 
 def is_positive(value: Any) -> bool:
@@ -153,9 +222,10 @@ def check_request(model: Model, request: Request) -> None:
             f"a prompt and its buffer have {request.size} tokens; this model takes {limit}, so "
             "shorten one of them"
         )
-    if request.size > MOST_TOKENS:
+    most = canvas_limit(model.network.config)
+    if request.size > most:
         raise UnmaskError(
-            f"a prompt and its buffer have {request.size} tokens; give at most {MOST_TOKENS}"
+            f"a prompt and its buffer have {request.size} tokens; give this model at most {most}"
         )
     check_policy(model, request)
     if request.needs.top_k > model.vocabulary:
@@ -163,8 +233,39 @@ def check_request(model: Model, request: Request) -> None:
             f"the policy reads the top {request.needs.top_k} probabilities; this model has "
             f"{model.vocabulary} tokens"
         )
-    if request.options.cache is not None and not model.full_attention:
+    if model.attention_block is not None:
+        check_blocks(model.attention_block, request)
+    if request.options.cache is not None and not model.takes_mask:
         raise UnmaskError(f"a {model.family} model cannot be decoded with a cache; leave out cache")
+
+
+def check_blocks(size: int, request: Request) -> None:
+    """Refuses what a block-causal model with blocks of `size` positions cannot do.
+
+    Raises:
+        UnmaskError: as `check_request`.
+    """
+    options = request.options
+    if options.block_length not in (None, size, min(size, request.length)):
+        raise UnmaskError(
+            f"block_length is {options.block_length}; this model is decoded in its own blocks of "
+            f"{size}, so give {size} or leave it out"
+        )
+    if options.cache is not None:
+        raise UnmaskError(
+            f"cache is {options.cache!r}; this model's finished blocks are always cached, and "
+            "exactly, so leave it out"
+        )
+    if options.cfg_scale:
+        raise UnmaskError(
+            "cfg_scale was given, and guidance needs a second cache, which block-causal models do "
+            "not have here; leave it out"
+        )
+    if request.holes is not None:
+        raise UnmaskError(
+            "infilling needs a model that sees the text behind a hole; a block-causal model does "
+            "not, so use one with full attention"
+        )
 
 
 def check_policy(model: Model, request: Request) -> None:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from unmask.models import Model
-from unmask.policies import LearnedPolicy, Policy
+from unmask.policies import LearnedPolicy
+from unmask.policies.base import PolicyLike
 from unmask.rng import mix
 
 MOST_NESTED = 8  # of a policy's attributes within attributes
@@ -92,7 +93,7 @@ def model_revision(model: Model) -> str | None:
         return None
 
 
-def weights_digest(policy: Policy) -> str:
+def weights_digest(policy: PolicyLike) -> str:
     """A hash of a learned policy's weights, 16 hexadecimal digits; "" for other policies."""
     if not isinstance(policy, LearnedPolicy):
         return ""
@@ -102,7 +103,7 @@ def weights_digest(policy: Policy) -> str:
     return found.hexdigest()[:16]
 
 
-def policy_contents(policy: Policy) -> Any:
+def policy_contents(policy: PolicyLike) -> Any:
     """All that decides what a policy does, as JSON: its class and its settings, with weights and
     other tensors as hashes. What it was trained on (`metadata`) is left out."""
     if not isinstance(policy, LearnedPolicy):

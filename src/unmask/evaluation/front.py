@@ -53,7 +53,7 @@ def area(points: Iterable[Point], length: int) -> float:
     if length < 2:
         raise UnmaskError(f"L is {length}; the area under a front needs at least 2")
     front = pareto(points)
-    edges = [min(max(math.log(point.nfe), 0.0), math.log(length)) for point in front] + [
+    edges = [min(max(math.log(max(point.nfe, 1.0)), 0.0), math.log(length)) for point in front] + [
         math.log(length)
     ]
     widths = np.diff(edges)
@@ -63,10 +63,43 @@ def area(points: Iterable[Point], length: int) -> float:
     )
 
 
+def accuracy_under_parallelism(
+    points: Iterable[Point], best: float | None = None, penalty: float = 3.0
+) -> float | None:
+    """AUP, the weighted area under accuracy (percent) against tokens per forward pass (d3LLM, Qian
+    et al. 2026, arXiv 2601.07568).
+
+    With points sorted by tokens per forward ρ and accuracy y in percent, AUP = ρ₁y₁ + ½ Σ (ρᵢ −
+    ρᵢ₋₁)(yᵢW(yᵢ) + yᵢ₋₁W(yᵢ₋₁)), where W(y) = min(exp(−penalty·(1 − y/best)), 1). Points more than
+    5 percent below y₁, the accuracy of the slowest one, are left out.
+
+    Args:
+        points: of one model and task; those without tokens per forward cannot be used.
+        best: the best accuracy that is known for the task, 0 to 1; the best of the points if left
+            out.
+        penalty: how hard a loss of accuracy counts.
+
+    Returns:
+        The score; None if no point has tokens per forward.
+    """
+    known = [(p.tokens_per_forward, 100 * p.accuracy) for p in points if p.tokens_per_forward]
+    if not known:
+        return None
+    known.sort()
+    kept = [(rate, y) for rate, y in known if y >= known[0][1] - 5]
+    top = 100 * best if best is not None else max(y for _, y in kept)
+    weighted = [y * min(math.exp(-penalty * (1 - y / top)), 1.0) if top else 0.0 for _, y in kept]
+    score = kept[0][0] * kept[0][1]
+    for i in range(1, len(kept)):
+        score += (kept[i][0] - kept[i - 1][0]) * (weighted[i] + weighted[i - 1]) / 2
+    return score
+
+
 def fronts(points: Sequence[Point], length: int) -> list[dict[str, Any]]:
     """For each block length the front of all points and that of each family: its samplers and the
-    area under it."""
-    rows = []
+    area under it, and its AUP against the best accuracy of all points."""
+    rows: list[dict[str, Any]] = []
+    best = max((point.accuracy for point in points), default=None)
     for block_length in dict.fromkeys(point.block_length for point in points):
         here = [point for point in points if point.block_length == block_length]
         for name in ("all", *dict.fromkeys(family(point.sampler) for point in here)):
@@ -78,6 +111,7 @@ def fronts(points: Sequence[Point], length: int) -> list[dict[str, Any]]:
                     "family": name,
                     "front": front,
                     "area": area(members, length) if length > 1 else None,
+                    "aup": accuracy_under_parallelism(members, best),
                 }
             )
     return rows

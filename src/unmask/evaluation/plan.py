@@ -8,16 +8,21 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from unmask.decoding.constraints import check_limits
+from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions, check_whole
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_contents, policy_contents, weights_digest
 from unmask.models import Model
-from unmask.policies import Policy, load_policy
+from unmask.models.head import CONFIDENCE_RULE
+from unmask.policies import load_policy
+from unmask.policies.base import PolicyLike, is_function
 from unmask.rng import row_keys
 from unmask.tasks import Example, Split, Task, prompt_tokens
 from unmask.tasks.base import SPLITS
 
+MOST_PROMPTS = 1_000_000
 # Fields of DecodeOptions that belong to a piece, not to the whole plan.
 OF_A_PIECE = ("block_length", "seed")
 
@@ -80,7 +85,7 @@ class EvalPlan:
         UnmaskError: if a value has the wrong type or is out of range, or one is given twice.
     """
 
-    samplers: Mapping[str, Policy]
+    samplers: Mapping[str, PolicyLike]
     block_lengths: tuple[int, ...]
     seeds: tuple[int, ...] = (0,)
     prompts: int = 256
@@ -103,8 +108,8 @@ class EvalPlan:
             replace(self.decode, block_length=block_length)
         for seed in self.seeds:
             replace(self.decode, seed=seed)
-        check_whole("prompts", self.prompts, 1)
-        check_whole("batch_size", self.batch_size, 1)
+        check_whole("prompts", self.prompts, 1, MOST_PROMPTS)
+        check_whole("batch_size", self.batch_size, 1, 2**20)
         if self.split not in SPLITS:
             raise UnmaskError(f"split {self.split!r} is not known; use one of {', '.join(SPLITS)}")
         check_switch("traces", self.traces)
@@ -154,6 +159,8 @@ class EvalPlan:
         what a policy does, `model_contents` a hash of the frozen model.
         """
         decode = {name: value for name, value in vars(self.decode).items() if name in DECODE_KEYS}
+        if self.decode.temperature > 0:
+            decode["confidence"] = CONFIDENCE_RULE
         return {
             "model": str(model.name),
             "task": task.name,
@@ -195,12 +202,16 @@ def check_requests(model: Model, plan: EvalPlan, prompts: Prompts) -> None:
     """Refuses what this model cannot be asked, before anything is decoded or written.
 
     Raises:
-        UnmaskError: if the longest prompt is too long, a policy reads more than there is, or the
-            model cannot be decoded with a cache.
+        UnmaskError: if the longest prompt is too long, a policy reads more than there is, the model
+            cannot be decoded with a cache, or a piece would not fit into memory.
     """
     longest = tuple(max(prompts.ids, key=len))
+    answers = min(4 * plan.batch_size, len(prompts.ids))
     for policy in plan.samplers.values():
-        check_request(model, Request(longest, policy, plan.decode))
+        request = Request(longest, policy, plan.decode)
+        check_request(model, request)
+        check_limits(model, request)
+        check_decode(model, footprint_of(model, request), plan.batch_size, answers)
 
 
 def number_list(name: str, values: Any) -> tuple[int, ...]:
@@ -214,12 +225,12 @@ def number_list(name: str, values: Any) -> tuple[int, ...]:
     return tuple(values)
 
 
-def load_samplers(samplers: Any, device: Any) -> dict[str, Policy]:
+def load_samplers(samplers: Any, device: Any) -> dict[str, PolicyLike]:
     """Policies by name.
 
     Args:
-        samplers: a list of specs or directories for `load_policy` and of policies that have a
-            `name`; or a mapping from names to specs or policies.
+        samplers: a list of specs or directories for `load_policy`, of policies that have a `name`,
+            and of plain functions; or a mapping from names to specs or policies.
         device: for the weights of those that are loaded.
 
     Raises:
@@ -238,7 +249,8 @@ def load_samplers(samplers: Any, device: Any) -> dict[str, Policy]:
     for name, each in named:
         if not isinstance(name, str) or not name:
             raise UnmaskError(f"a sampler has the name {name!r}; give a string")
-        if not isinstance(each, str | Path) and not callable(getattr(each, "act", None)):
+        acts = callable(getattr(each, "act", None)) or is_function(each)
+        if not isinstance(each, str | Path) and not acts:
             raise UnmaskError(f"sampler {each!r} is neither a spec nor a policy; give one of them")
         if name in found and found[name] is not each and not isinstance(each, str | Path):
             raise UnmaskError(f"two samplers are named {name!r}; give each a name of its own")
@@ -257,7 +269,7 @@ def sampler_name(sampler: Any) -> str:
     """
     if isinstance(sampler, str | Path):
         return str(sampler)
-    name = getattr(sampler, "name", None)
+    name = getattr(sampler, "__name__" if is_function(sampler) else "name", None)
     if not isinstance(name, str) or not name:
         raise UnmaskError(
             f"sampler {sampler!r} is neither a spec such as threshold:0.9 nor a policy that has a "

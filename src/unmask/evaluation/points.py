@@ -27,6 +27,12 @@ class Point:
         seconds: of decoding, a prompt, on the machine of the results; None likewise.
         timed_out: how many verdicts a time limit decided; on a less busy machine these answers
             might have been found right.
+
+    Examples:
+        >>> model, task = unmask.load_model("embedded/chain"), unmask.load_task("chain")
+        >>> (point,) = unmask.evaluate(model, task, ["confidence:24"], prompts=4)
+        >>> point.sampler, point.block_length, point.prompts, point.nfe
+        ('confidence:24', 48, 4, 2.0)
     """
 
     sampler: str
@@ -83,8 +89,9 @@ def summarise_one(sampler: str, block_length: int, group: Sequence[Mapping[str, 
     nfe_low, nfe_high = bootstrap(nfe)
     tokens = [record["answer_tokens"] for record in group if "answer_tokens" in record]
     rate = None
-    if len(tokens) == len(group):
-        rate = sum(tokens) / sum(record["nfe"] for record in group)
+    passes = sum(record["nfe"] for record in group)
+    if len(tokens) == len(group) and passes:
+        rate = sum(tokens) / passes
     return Point(
         sampler=sampler,
         block_length=block_length,

@@ -28,7 +28,7 @@ from unmask.evaluation.points import Point, describe, summarise
 from unmask.evaluation.stores import Ledger, MemoryStore, Store
 from unmask.files import provenance
 from unmask.models import Model
-from unmask.policies import Policy
+from unmask.policies.base import PolicyLike
 from unmask.processes import Processes
 from unmask.tasks import Example, Split, Task, Verdict, answer_length
 
@@ -36,7 +36,7 @@ from unmask.tasks import Example, Split, Task, Verdict, answer_length
 def evaluate(
     model: Model,
     task: Task,
-    samplers: Sequence[str | Path | Policy] | Mapping[str, str | Path | Policy],
+    samplers: Sequence[str | Path | PolicyLike] | Mapping[str, str | Path | PolicyLike],
     *,
     block_lengths: Sequence[int] | None = None,
     prompts: int = 256,
@@ -59,10 +59,11 @@ def evaluate(
     Args:
         model: the frozen model.
         task: prompts and verifier.
-        samplers: specs or directories for `load_policy`, and policies that have a `name`; or a
-            mapping from the names that results use to specs or policies.
+        samplers: specs or directories for `load_policy`, policies that have a `name`, and plain
+            functions (see `generate`); or a mapping from the names that results use to specs or
+            policies.
         block_lengths: each sampler is run at each; L itself is full diffusion. None is the
-            `block_length` of the options, or full diffusion.
+            `block_length` of the options, or full diffusion; a block-causal model has its own.
         prompts: how many of the split's prompts.
         seeds: each sampler is run with each; above temperature 0 each seed is a sample
             (`unmask.evaluation.sampling` gives pass@k). None is the `seed` of the options.
@@ -84,6 +85,12 @@ def evaluate(
 
     Raises:
         UnmaskError: for unusable arguments; all are checked before anything is decoded or written.
+
+    Examples:
+        >>> model, task = unmask.load_model("embedded/chain"), unmask.load_task("chain")
+        >>> points = unmask.evaluate(model, task, ["threshold:0.9", "threshold:0.5"], prompts=8)
+        >>> points[0].nfe > points[1].nfe
+        True
     """
     check_callers_objects(model, task)
     for name, value in (("traces", traces), ("resume", resume), ("progress", progress)):
@@ -94,7 +101,7 @@ def evaluate(
     decode = replace(decode, max_new_tokens=answer_length(model, task, decode.max_new_tokens))
     plan = EvalPlan(
         samplers=load_samplers(samplers, model.device),
-        block_lengths=choose_block_lengths(block_lengths, decode),
+        block_lengths=choose_block_lengths(model, block_lengths, decode),
         seeds=choose_seeds(seeds, decode),
         prompts=prompts,
         split=split,
@@ -119,10 +126,14 @@ def check_callers_objects(model: Any, task: Any) -> None:
         raise UnmaskError(f"task is {task!r}; give what load_task returns")
 
 
-def choose_block_lengths(given: Sequence[int] | None, decode: DecodeOptions) -> tuple[int, ...]:
-    """The block lengths of a plan: the list, else the single one of the options, else L."""
+def choose_block_lengths(
+    model: Model, given: Sequence[int] | None, decode: DecodeOptions
+) -> tuple[int, ...]:
+    """The block lengths of a plan: the list, else the single one of the options, else that of a
+    block-causal model, else L."""
+    length = decode.max_new_tokens or 0
     if given is None:
-        return (decode.block_length or decode.max_new_tokens or 0,)
+        return (decode.block_length or min(model.attention_block or length, length),)
     if decode.block_length is not None:
         raise UnmaskError("block_lengths and block_length were both given; give one of them")
     return number_list("block_lengths", given)
@@ -168,6 +179,7 @@ def evaluate_plan(
         show(points if progress else ())
         return points
     done = store.pieces()
+    check_pieces(work, done, prompts)
     processes.barrier()  # nobody writes before all have read
     write, shown = store.writer(processes.rank), set()
     missing = CellsMissing(work, done)
@@ -189,6 +201,29 @@ def evaluate_plan(
         show(point for point in points if (point.sampler, point.block_length) not in shown)
         show_time_limits(points)
     return points
+
+
+def check_pieces(
+    work: Sequence[Piece], done: Mapping[int, Mapping[str, Any]], prompts: Prompts
+) -> None:
+    """Refuses pieces that are not of this evaluation, before anything is added to them.
+
+    Raises:
+        UnmaskError: naming the first such piece.
+    """
+    for number, found in done.items():
+        names = ("sampler", "block_length", "seed", "prompt")
+        held = [tuple(record[name] for name in names) for record in found["records"]]
+        wanted: list[tuple[Any, ...]] = []
+        if number < len(work):
+            piece = work[number]
+            cell = (piece.sampler, piece.block_length, piece.seed)
+            wanted = [(*cell, prompts.examples[row].prompt) for row in piece.rows]
+        if not wanted or held != wanted:
+            raise UnmaskError(
+                f"piece {number} of the interrupted evaluation is not what its settings ask for; "
+                "its directory is damaged, so evaluate again in a new one"
+            )
 
 
 def open_store(

@@ -63,7 +63,7 @@ def sampling(records: Iterable[dict[str, Any]], ks: Sequence[int]) -> list[dict[
             for k in ks
         }
         measures["majority"] = [
-            majority([r["answer"] for r in rs], [r["correct"] for r in rs])
+            majority([str(r.get("answer")) for r in rs], [r["correct"] for r in rs])
             for rs in prompts.values()
         ]
         row: dict[str, Any] = {

@@ -12,7 +12,18 @@ from typing import Any, Protocol, runtime_checkable
 
 from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError
-from unmask.files import new_directory, read_json, write_json, write_text
+from unmask.evaluation.schema import PieceLine, Record, StartedEvaluation, Summary
+from unmask.files import (
+    check_data,
+    check_file,
+    check_plain,
+    new_directory,
+    read_json,
+    read_json_lines,
+    remove_parts,
+    write_json,
+    write_text,
+)
 
 PARTIAL, RESULTS, SUMMARY, SETTINGS = "partial", "results.jsonl", "summary.json", "settings.json"
 # Settings that older evaluations did not write down: what they ran with, or, for the hashes, what
@@ -108,14 +119,22 @@ class Ledger:
                 this evaluation.
         """
         partial = self.directory / PARTIAL
+        if self.resume:
+            check_plain(self.directory)
+            remove_parts(self.directory)
         if self.resume and (self.directory / SUMMARY).exists():
-            self.check(settings, read_json(self.directory / SUMMARY))
+            self.check(settings, read_summary(self.directory / SUMMARY))
             shutil.rmtree(partial, ignore_errors=True)
             return
         if self.resume and (partial / SETTINGS).exists():
-            self.check(settings, read_json(partial / SETTINGS)["settings"])
+            self.check(settings, self.started()["settings"])
             return
         if self.resume and [path.name for path in list_directory(self.directory)] == [PARTIAL]:
+            if any(partial.glob("*.jsonl")):
+                raise UnmaskError(
+                    f"{partial / SETTINGS} is missing, though there are results beside it; copy "
+                    "it again, or name a new directory"
+                )
             shutil.rmtree(partial)  # killed before it began
         try:
             new_directory(self.directory)
@@ -148,24 +167,26 @@ class Ledger:
         """The summary of a finished evaluation."""
         if (self.directory / PARTIAL).is_dir():
             return None
-        return read_json(self.directory / SUMMARY)
+        return read_summary(self.directory / SUMMARY)
+
+    def started(self) -> dict[str, Any]:
+        """What the process that started the evaluation wrote down: settings and provenance."""
+        return read_json(self.directory / PARTIAL / SETTINGS, StartedEvaluation)
 
     def provenance(self) -> dict[str, Any]:
         """The provenance of the process that started the evaluation."""
-        return read_json(self.directory / PARTIAL / SETTINGS)["provenance"]
+        return self.started()["provenance"]
 
     def pieces(self) -> dict[int, Mapping[str, Any]]:
         """Every finished piece of all processes, by number. What a kill left of a line is no
-        piece."""
-        found: dict[int, Mapping[str, Any]] = {}
-        for path in sorted((self.directory / PARTIAL).glob("*.jsonl")):
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-                try:
-                    piece = json.loads(line)
-                except ValueError:
-                    continue
-                found[piece["piece"]] = piece
-        return found
+        piece.
+
+        Raises:
+            UnmaskError: if a whole line is no piece: the ledger is damaged.
+        """
+        paths = sorted((self.directory / PARTIAL).glob("*.jsonl"))
+        lines = [line for path in paths for line in read_json_lines(path, PieceLine, torn=True)]
+        return {line["piece"]: line for line in lines}
 
     def writer(self, rank: int) -> Callable[[Mapping[str, Any]], None]:
         """What appends a piece to this process' file. A torn last line of an earlier process is
@@ -195,6 +216,17 @@ def list_directory(directory: Path) -> list[Path]:
     return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
+def read_summary(path: Path) -> dict[str, Any]:
+    """A summary.json.
+
+    Raises:
+        UnmaskError: if it is missing, damaged, or no summary.
+    """
+    summary = read_json(path)
+    check_data(summary, Summary, f"{path}, read as a summary of `unmask evaluate`,")
+    return summary
+
+
 def read_records(directory: str | Path) -> list[dict[str, Any]]:
     """The lines of the `results.jsonl` that `evaluate` wrote in a directory.
 
@@ -202,15 +234,5 @@ def read_records(directory: str | Path) -> list[dict[str, Any]]:
         UnmaskError: if there is none, or it is damaged.
     """
     path = Path(directory) / RESULTS
-    try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        if not all(
-            {"sampler", "block_length", "seed", "prompt", "correct", "nfe"} <= set(record)
-            for record in records
-        ):
-            raise ValueError
-    except (OSError, ValueError, TypeError):
-        raise UnmaskError(
-            f"{path} is not a results file of `unmask evaluate`; give its directory"
-        ) from None
-    return records
+    check_file(path, "give a directory that `unmask evaluate` wrote, for it is not a results file")
+    return read_json_lines(path, Record)

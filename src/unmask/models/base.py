@@ -15,8 +15,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unmask.errors import UnmaskError
-from unmask.models.cache import CacheView, PaddedKeys
-from unmask.models.head import GREEDY, HeadPlan, Sampling, TokenRules, best_tokens, ids_on_device
+from unmask.models.cache import BlockView, CacheView, PaddedKeys
+from unmask.models.head import (
+    GREEDY,
+    HeadPlan,
+    Sampling,
+    TokenMask,
+    TokenRules,
+    best_tokens,
+    ids_on_device,
+    log_probs_of,
+)
 from unmask.rng import TOKEN
 
 
@@ -36,11 +45,11 @@ class Proposal:
     Attributes:
         tokens: int64 [B, n], the token each position would get (the most probable one at
             temperature 0).
-        confidence: fp32 [B, n, k], the k largest probabilities, descending; the first is the
-            confidence c of paper §2.
+        confidence: fp32 [B, n, k], the probability of that token (the confidence c of paper §2),
+            then the k − 1 largest of the other tokens. At temperature 0 these are the k largest.
         features: fp32 [B, n] each: `entropy` in nats, `margin` (top-1 minus top-2 probability), if
-            they were asked for; and `hidden` [B, n, width], what the head reads, in the network's
-            dtype.
+            they were asked for; both are of the distribution, whatever token was drawn. And
+            `hidden` [B, n, width], what the head reads, in the network's dtype.
     """
 
     tokens: Int[Tensor, "B n"]
@@ -80,7 +89,7 @@ class Forward:
     tokens: Int[Tensor, "B S"]
     inside: Bool[Tensor, "B S"]
     positions: Int[Tensor, "B n"]
-    view: CacheView | None = None
+    view: CacheView | BlockView | None = None
     unconditional: Int[Tensor, "B S"] | None = None
 
 
@@ -89,7 +98,7 @@ class Model:
     """A frozen masked diffusion language model.
 
     Attributes:
-        network: a `transformers` model with bidirectional attention and a language-model head.
+        network: a `transformers` model that sees what its mask says, with a language-model head.
         tokenizer: its tokenizer.
         mask_id: the token that stands for "not revealed yet".
         eos_ids: tokens that end a text; the first one fills up short answers.
@@ -100,6 +109,19 @@ class Model:
         shift: the network's output at position i predicts token i + 1 (Dream); `logits` and
             `propose` undo this.
         head: from hidden states to logits; None takes the network's output embeddings.
+        attention_block: b of a block-causal model: a position sees its own block of b positions and
+            all blocks before it, counted from the first token of the sequence. None is full
+            attention: every position sees every other.
+
+    Raises:
+        UnmaskError: if the network is a causal language model.
+
+    Examples:
+        >>> model = unmask.load_model("embedded/chain")
+        >>> tokens = model.tokenizer("7 a +5 =", return_tensors="pt")["input_ids"]
+        >>> logits = model.logits(tokens, tokens == tokens)  # every position is real
+        >>> logits.shape[:2] == tokens.shape
+        True
     """
 
     network: Any
@@ -112,6 +134,16 @@ class Model:
     family: str = "plain"
     shift: bool = False
     head: Callable[[Tensor], Tensor] | None = None
+    attention_block: int | None = None
+
+    def __post_init__(self) -> None:
+        config = getattr(self.network, "config", None)
+        causal = getattr(config, "is_causal", None) is not False
+        if causal and type(self.network).__name__.endswith("ForCausalLM"):
+            raise UnmaskError(
+                f"the network is a {type(self.network).__name__} whose config does not say "
+                "is_causal=False, so it sees no token behind a mask; give a masked diffusion model"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +194,7 @@ class Model:
         not for decoding.
 
         Args:
-            tokens: int64 [B, S]; padding, if any, on the right.
+            tokens: int64 [B, S]; padding, if any, on the right or on the left.
             attention_mask: [B, S], 1 or True where there is a token.
         """
         positions = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
@@ -183,7 +215,7 @@ class Model:
         tokens: Int[Tensor, "B S"],
         attention_mask: Bool[Tensor, "B S"] | Int[Tensor, "B S"],
         positions: Int[Tensor, "B n"],
-        view: CacheView | None = None,
+        view: CacheView | BlockView | None = None,
     ) -> Float[Tensor, "B n width"]:
         """One forward pass of the backbone; the hidden states that the head predicts `positions`
         from.
@@ -191,32 +223,48 @@ class Model:
         With a `view` of cached keys and values the pass takes its queries only, and refreshes them;
         elsewhere hidden states mean nothing.
         """
-        parts = min(-(-tokens.numel() // self.positions_at_once), len(tokens))
-        if view is not None or parts <= 1:
+        blocks = view if isinstance(view, BlockView) else None
+        queries = tokens if blocks is None else blocks.queries
+        parts = min(-(-queries.numel() // self.positions_at_once), len(tokens))
+        if (view is not None and blocks is None) or parts <= 1:
             return self._run_backbone(tokens, attention_mask, positions, view)
+        views = [None] * parts if blocks is None else blocks.split(parts)
         cut = (x.tensor_split(parts) for x in (tokens, attention_mask, positions))
-        pieces = zip(*cut, strict=True)
-        return torch.cat([self._run_backbone(rows, mask, at, None) for rows, mask, at in pieces])
+        pieces = zip(*cut, views, strict=True)
+        return torch.cat([self._run_backbone(*piece) for piece in pieces])
 
     def _run_backbone(
-        self, tokens: Tensor, attention_mask: Tensor, positions: Tensor, view: CacheView | None
+        self,
+        tokens: Tensor,
+        attention_mask: Tensor,
+        positions: Tensor,
+        view: CacheView | BlockView | None,
     ) -> Float[Tensor, "B n width"]:
         """`hidden_at` for as many rows as are taken at once."""
         where = (positions - 1).clamp(min=0) if self.shift else positions
-        padding = -tokens.shape[1] % 16 if self.full_attention and view is None else 0
-        inputs: dict[str, Any] = {"input_ids": tokens}
-        inputs["attention_mask"] = self.prepared(attention_mask, padding)
-        if view is not None or padding:
-            everywhere = torch.arange(tokens.shape[1], device=tokens.device).expand_as(tokens)
-            inputs |= {"past_key_values": view or PaddedKeys(padding), "position_ids": everywhere}
         if view is not None and view.queries is not None:
             where = view.reached(where)[1]
-            mask = attention_mask[:, None, None, :].expand(-1, 1, view.queries.shape[1], -1)
-            inputs |= {
+            if isinstance(view, BlockView):
+                mask = view.mask()
+            else:
+                mask = attention_mask[:, None, None, :].expand(-1, 1, view.queries.shape[1], -1)
+            inputs: dict[str, Any] = {
                 "input_ids": tokens.gather(1, view.queries),
                 "attention_mask": mask,
                 "position_ids": view.queries,
+                "past_key_values": view,
             }
+        else:
+            padding = -tokens.shape[1] % 16 if self.takes_mask and view is None else 0
+            inputs = {"input_ids": tokens}
+            inputs["attention_mask"] = self.prepared(attention_mask, padding)
+            if view is not None or padding:
+                inputs["past_key_values"] = view or PaddedKeys(padding)
+                inputs["position_ids"] = torch.arange(
+                    tokens.shape[1], device=tokens.device
+                ).expand_as(tokens)
+            if self.attention_block is not None:
+                inputs["position_ids"] = places_in_text(attention_mask)
         # Inference mode is fastest, but its tensors cannot take part in anybody's training: what
         # leaves this function is made outside of it.
         with torch.inference_mode():
@@ -233,9 +281,9 @@ class Model:
         return max(1, 5 * 2**20 // (widest * self.dtype.itemsize))
 
     @cached_property
-    def full_attention(self) -> bool:
-        """Whether every layer of the network sees every position, through a kernel that takes a
-        mask ready-made."""
+    def takes_mask(self) -> bool:
+        """Whether every layer of the network sees just what a mask says, through a kernel that
+        takes that mask ready-made."""
         config = self.network.config
         layers = set(getattr(config, "layer_types", None) or ["full_attention"])
         return (
@@ -248,10 +296,13 @@ class Model:
         """The mask as the network takes it. Where possible ready-made, [B, 1, S, S + padding]: that
         saves building it, a host synchronisation (is it all ones?), and, as the kernel always gets
         one, rows without padding have the same bits as others."""
-        if not self.full_attention:
+        if not self.takes_mask:
             return attention_mask.long()
-        seen = pad(attention_mask.bool(), (0, padding))
-        return seen[:, None, None, :].expand(-1, 1, attention_mask.shape[1], -1)
+        seen = pad(attention_mask.bool(), (0, padding))[:, None, None, :]
+        if self.attention_block is None:
+            return seen.expand(-1, 1, attention_mask.shape[1], -1)
+        block = places_in_text(attention_mask) // self.attention_block
+        return seen & (block[:, None, :, None] >= pad(block, (0, padding))[:, None, None, :])
 
     def to_logits(self, hidden: Float[Tensor, "B n width"]) -> Float[Tensor, "B n V"]:
         """The language-model head."""
@@ -274,7 +325,7 @@ class Model:
             forward: what the network reads; with guidance its `unconditional` canvas is needed.
             sampling: how tokens are drawn.
             needs: features to compute beside the confidence, of `FEATURES`.
-            k: how many of the largest probabilities to return.
+            k: how many probabilities to return at each position.
             needed: bool [B, n], where a proposal is needed; None is everywhere.
             generator: draws for τ > 0, one key a row.
 
@@ -318,6 +369,7 @@ class Model:
         needed: Bool[Tensor, "B n"] | None = None,
         count: int | None = None,
         generator: Uniform | None = None,
+        allowed: Callable[[Tensor, Tensor], TokenMask] | None = None,
     ) -> Proposal:
         """Tokens and confidences from hidden states; the head runs on the needed positions only,
         and probabilities are fp32.
@@ -325,15 +377,18 @@ class Model:
         Args:
             hidden: what the head reads.
             sampling: how tokens are drawn. The noise of a draw belongs to (row, position), not to
-                the step: a position is revealed once, and until then its draw influences nothing,
-                so this samples exactly.
+                the step. A position is revealed once; a policy that does not read confidences
+                (random:K) therefore samples exactly. One that does sees how probable each draw is
+                and prefers probable ones, as with LLaDA's and Fast-dLLM's samplers.
             without: the same from a canvas without its prompt, for guidance.
             needs: features to compute beside the confidence, of `FEATURES`.
-            k: how many of the largest probabilities to return.
+            k: how many probabilities to return at each position.
             needed: bool [B, n], where a proposal is needed; None is everywhere. Elsewhere the token
                 is the mask token, and confidence and features are 0.
             count: how many are needed, where the host knows it; else it waits to see.
             generator: draws for τ > 0, one key a row.
+            allowed: which tokens may stand where: a function of rows and positions, int64 [m] each.
+                Probabilities are among these tokens. None allows all.
 
         Returns:
             A `Proposal`; confidence and features are those of the model at τ = 1.
@@ -353,35 +408,84 @@ class Model:
         }
         ends = self.eos_ids if sampling.eos == "last" else ()
         never = self.never_ids + (self.eos_ids if sampling.eos == "never" else ())
-        rules = TokenRules(never, ends)
         plan = HeadPlan.for_device(hidden.device.type)
         tile = self.vocabulary if sampling.restricted else min(plan.tile, self.vocabulary)
         most = plan.drawn if sampling.temperature > 0 else plan.logits
         parts = max(1, min(-(-len(where) * tile // most), len(where)))
         for part in where.tensor_split(parts) if len(where) else ():
             at = (part[:, 0], part[:, 1])
-            token, probabilities, entropy = best_tokens(
+            choice = best_tokens(
                 head,
                 hidden[at],
                 without=None if without is None else without[at],
                 sampling=sampling,
-                rules=rules,
+                rules=TokenRules(never, ends, None if allowed is None else allowed(*at)),
                 k=max(k, 2 if "margin" in needs else 1),
                 entropy="entropy" in needs,
                 noise=None if generator is None else self.noise(generator, at, sampling),
             )
-            if ends:  # LLaDA's rule: probabilities are of the other tokens; a proposed end has none
-                ended = torch.isin(token, ids_on_device(ends, 0, self.vocabulary, token.device))
-                # What is not finite stays so: a broken model must be found.
-                probabilities.masked_fill_(ended[:, None] & probabilities.isfinite(), 0.0)
-            tokens[at] = token
-            confidence[at] = probabilities[:, :k]
+            tokens[at] = choice.token
+            seen = {"confidence": choice.confidence(k)}
             if "margin" in needs:
-                features["margin"][at] = probabilities[:, 0] - probabilities[:, 1]
-            if entropy is not None:
-                spread = torch.where(probabilities[:, 0] > 0, entropy, math.log(self.vocabulary))
-                features["entropy"][at] = spread
+                seen["margin"] = choice.largest[:, 0] - choice.largest[:, 1]
+            if choice.entropy is not None:
+                seen["entropy"] = choice.entropy
+            if ends:
+                seen = self.unsure_of_ends(seen, choice.token)
+            confidence[at] = seen.pop("confidence")
+            for name, values in seen.items():
+                features[name][at] = values
         return Proposal(tokens, confidence, features)
+
+    @torch.no_grad()
+    def token_log_probs(
+        self,
+        hidden: Float[Tensor, "B n width"],
+        tokens: Int[Tensor, "B n"],
+        *,
+        needed: Bool[Tensor, "B n"] | None = None,
+        count: int | None = None,
+    ) -> tuple[Float[Tensor, "B n"], Bool[Tensor, "B n"]]:
+        """How probable given tokens are, among those that may be proposed, at τ = 1.
+
+        Args:
+            hidden: what the head reads.
+            tokens: int64 [B, n].
+            needed: bool [B, n], where it is asked; None is everywhere.
+            count: how many places are asked for, where the host knows it; else it waits to see.
+
+        Returns:
+            fp32 [B, n], log-probabilities in nats, and bool [B, n], whether each token is the most
+            probable one; 0 and False where nothing was asked.
+        """
+        where = needed_places(hidden, needed, count)
+        head = self.head or self.network.get_output_embeddings()
+        values = hidden.new_zeros(hidden.shape[:2], dtype=torch.float32)
+        best = torch.zeros(hidden.shape[:2], dtype=torch.bool, device=hidden.device)
+        plan = HeadPlan.for_device(hidden.device.type)
+        tile = min(plan.tile, self.vocabulary)
+        parts = max(1, min(-(-len(where) * tile // plan.logits), len(where)))
+        for part in where.tensor_split(parts) if len(where) else ():
+            at = (part[:, 0], part[:, 1])
+            values[at], top = log_probs_of(head, hidden[at], tokens[at], self.never_ids)
+            best[at] = top == tokens[at]
+        return values, best
+
+    def unsure_of_ends(
+        self, seen: dict[str, Tensor], token: Int[Tensor, " m"]
+    ) -> dict[str, Tensor]:
+        """LLaDA's rule for ends that come last: probabilities are of the other tokens, and where an
+        end is proposed nothing is sure. What is not finite stays so: a broken model must be found.
+        """
+        ended = torch.isin(token, ids_on_device(self.eos_ids, 0, self.vocabulary, token.device))
+        unsure = {"entropy": math.log(self.vocabulary)}
+        return {
+            name: values.masked_fill(
+                (ended if values.ndim == 1 else ended[:, None]) & values.isfinite(),
+                unsure.get(name, 0.0),
+            )
+            for name, values in seen.items()
+        }
 
     def check_proposal(
         self,
@@ -423,6 +527,11 @@ class Model:
             return None
         rows, first = generator[at[0]], at[1] * self.vocabulary
         return lambda token, n: rows.uniform(0, n, TOKEN, first + token)
+
+
+def places_in_text(attention_mask: Tensor) -> Int[Tensor, "B S"]:
+    """Positions counted from each row's first token; padding on the left has 0."""
+    return attention_mask.long().cumsum(1).sub(1).clamp(min=0)
 
 
 def needed_places(

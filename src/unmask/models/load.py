@@ -3,30 +3,39 @@ Hub; stock classes, no remote code."""
 
 from __future__ import annotations
 
-import json
+import copy
 import re
-import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.utils import are_progress_bars_disabled, enable_progress_bars
-from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Tokenizer
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast, Qwen2Tokenizer
 from transformers import logging as transformers_logging
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from unmask.errors import UnmaskError, short_error, short_text
-from unmask.files import read_json
+from unmask.errors import UnmaskError, refuse_errors, short_error, short_text
+from unmask.extras import require_package
+from unmask.files import TensorInfo, read_header, read_json
+from unmask.memory import check_memory
 from unmask.models.base import Model
+from unmask.models.chat import check_template
 from unmask.models.families import FAMILIES, Family
+from unmask.models.schema import (
+    WeightIndex,
+    check_parts,
+    check_tokenizer_files,
+    read_model_config,
+)
 from unmask.processes import usable_device
 from unmask.sources import find_source
 
 EMBEDDED = Path(__file__).parent / "embedded"
 END_OF_TURN = ("<|eot_id|>", "<|im_end|>", "<|role_end|>")
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt")
+KERNELS = ("_attn_implementation", "attn_implementation", "_experts_implementation")
 DTYPES = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -36,7 +45,12 @@ DTYPES = {
 
 
 def embedded_models() -> list[str]:
-    """The names of the models that ship with the package, as `load_model` takes them."""
+    """The names of the models that ship with the package, as `load_model` takes them.
+
+    Examples:
+        >>> unmask.embedded_models()[0]
+        'embedded/chain'
+    """
     return sorted(
         f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json")
     )
@@ -51,12 +65,14 @@ def load_model(
     device_map: str | Mapping[str, Any] | None = None,
     quantization_config: Any = None,
     revision: str | None = None,
+    block_size: int | None = None,
+    mask_token_id: int | None = None,
 ) -> Model:
     """Loads a frozen masked diffusion language model for inference.
 
-    The family (LLaDA, Dream, A2D, LLaDA-MoE, masked-LM encoders, plain) is decided from
-    `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote code
-    are never touched.
+    The family (LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, masked-LM encoders, plain) is decided
+    from `config.json`. Weights are read shard by shard straight into `dtype`; pickles and remote
+    code are never touched.
 
     Args:
         name_or_path: `embedded/NAME` (see `embedded_models`), a directory, or a Hub repository
@@ -72,6 +88,8 @@ def load_model(
         quantization_config: as in `transformers`, for example
             `BitsAndBytesConfig(load_in_4bit=True)`; needs a `device_map` or a GPU.
         revision: branch, tag or commit of a Hub repository.
+        block_size: of a block-causal model (SDAR, LLaDA2), where config.json lacks it or is wrong.
+        mask_token_id: the mask token, where config.json lacks it or is wrong.
 
     Raises:
         UnmaskError: for an argument of the wrong type, an unknown name or architecture, a damaged
@@ -79,8 +97,10 @@ def load_model(
             mask token that neither config.json nor the tokenizer names, or a `device_map` that
             spreads the model over several devices.
 
-    Example:
-        >>> model = load_model("embedded/chain")
+    Examples:
+        >>> model = unmask.load_model("embedded/chain", dtype="float32")
+        >>> model.tokenizer.mask_token_id == model.mask_id
+        True
     """
     if not isinstance(name_or_path, str | Path) or not str(name_or_path):
         raise UnmaskError(
@@ -89,10 +109,12 @@ def load_model(
     target, number = usable_device(device), weight_dtype(dtype)
     check_placement(attn_implementation, device_map)
     directory = find_model(str(name_or_path), revision)
-    config = read_json(directory / "config.json")
-    if not isinstance(config, dict):
-        raise UnmaskError(f"{directory}/config.json describes no model; copy it again")
-    check_weights(directory)
+    config = read_model_config(directory)
+    said = {"block_size": block_size, "mask_token_id": mask_token_id}
+    config |= {name: value for name, value in said.items() if value is not None}
+    headers = read_weight_headers(directory)
+    check_parts(config, headers, directory / "config.json")
+    check_tokenizer_files(directory)
     placement = {
         "attn_implementation": attn_implementation,
         "device_map": device_map,
@@ -100,8 +122,15 @@ def load_model(
     }
     with quiet_transformers():
         family = find_family(config, directory)
+        if block_size is not None and family.block_size is None:
+            raise UnmaskError(
+                f"block_size was given, but a {family.name} model has no blocks; leave it out"
+            )
+        whole = device_map is None and quantization_config is None
+        if whole and config.get("quantization_config") is None:
+            check_network(family, headers, directory, target, number)
         network = load_network(family, directory, number, placement)
-        if device_map is None and quantization_config is None:
+        if whole:
             network = network.to(target)
         if family.probe and not bidirectional(network):
             raise UnmaskError(
@@ -110,6 +139,44 @@ def load_model(
             )
         tokenizer = load_tokenizer(directory, family)
         return assemble_model(family, network, tokenizer, str(name_or_path), config, directory)
+
+
+def load_without_weights(name: str) -> Model:
+    """The model that `load_model` would load, with weights that hold no numbers: for its tokens and
+    its tokenizer. Weights are neither read nor downloaded.
+
+    Raises:
+        UnmaskError: as `load_model`.
+    """
+    files = tuple(pattern for pattern in HUB_FILES if pattern != "*.safetensors")
+    directory = find_model(name, files=files)
+    config = read_json(directory / "config.json")
+    with quiet_transformers():
+        family = find_family(config, directory)
+        network = empty_network(family, directory)
+        tokenizer = load_tokenizer(directory, family)
+        return assemble_model(family, network, tokenizer, name, config, directory)
+
+
+def empty_network(family: Family, directory: Path) -> Any:
+    """The network with weights that hold no numbers.
+
+    Raises:
+        UnmaskError: if its configuration files cannot be used.
+    """
+    try:
+        with torch.device("meta"):
+            # Classes that only choose another one by its config are made otherwise.
+            network = getattr(family.network, "from_config", family.network)(family.config)
+        if (directory / "generation_config.json").exists():
+            network.generation_config = GenerationConfig.from_pretrained(directory)
+        return network
+    # Absurd values make transformers raise nearly any kind of error.
+    except Exception as error:
+        raise UnmaskError(
+            f"{directory} cannot be loaded ({short_error(error)}); check that its files belong "
+            "together"
+        ) from None
 
 
 def weight_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -138,6 +205,8 @@ def check_placement(
         )
     if not isinstance(device_map, str | Mapping | None):
         raise UnmaskError(f'device_map is {device_map!r}; give "auto", a mapping or None')
+    if device_map is not None:
+        require_package("accelerate", "device_map", "train")
     if isinstance(device_map, Mapping):
         check_one_device(device_map)
 
@@ -196,7 +265,8 @@ def load_network(
         UnmaskError: if the weights cannot be loaded, do not fit config.json, or lie on several
             devices.
     """
-    try:
+    # A damaged file makes transformers raise nearly any kind of error.
+    with refuse_errors(f"{directory} cannot be loaded", "check that its files belong together"):
         network, report = family.network.from_pretrained(
             directory,
             config=family.config,
@@ -207,30 +277,31 @@ def load_network(
             output_loading_info=True,
             **{name: value for name, value in placement.items() if value is not None},
         )
-    # A damaged file makes transformers raise nearly any kind of error.
-    except Exception as error:
-        raise UnmaskError(
-            f"{directory} cannot be loaded ({short_error(error)}); check that its files belong "
-            "together"
-        ) from None
     check_report(report, family, directory)
     check_one_device(getattr(network, "hf_device_map", None) or {})
+    choose_expert_kernel(network)
     network.requires_grad_(False)
     return network.eval()
 
 
-def find_model(name: str, revision: str | None = None) -> Path:
+def choose_expert_kernel(network: Any) -> None:
+    """Takes the plain loop over experts where torch's grouped product cannot be used: rows of its
+    matrices must be multiples of 16 bytes."""
+    experts = [value for name, value in network.named_parameters() if ".experts." in name]
+    if any(size * value.itemsize % 16 for value in experts for size in value.shape[-2:]):
+        network.set_experts_implementation("eager")
+
+
+def find_model(name: str, revision: str | None = None, files: Sequence[str] = HUB_FILES) -> Path:
     """The directory of an embedded model, a local one, or the local copy of a Hub repository
-    (downloaded if need be).
+    (downloaded if need be: those of its files that match the patterns).
 
     Raises:
         UnmaskError: if there is none.
     """
     known = ", ".join(embedded_models())
     if not name.startswith("embedded/"):
-        return find_source(
-            "model", name, HUB_FILES, others=f"nor one of {known}", revision=revision
-        )
+        return find_source("model", name, files, others=f"nor one of {known}", revision=revision)
     if name not in embedded_models():
         raise UnmaskError(f"model {name!r} is not known; embedded are {known}")
     if revision is not None:
@@ -246,43 +317,33 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
     Raises:
         UnmaskError: if none does.
     """
-    try:
+    # Absurd values make the configuration classes raise nearly any kind of error.
+    with refuse_errors(
+        f"{directory} cannot be loaded: its config.json is not usable", "copy it from its source"
+    ):
         module = next((module for module in FAMILIES if module.matches(config)), None)
         if module is not None:
-            return module.family(config)
-    except UnmaskError:
-        raise
-    # Absurd values make the configuration classes raise nearly any kind of error.
-    except Exception as error:
-        raise UnmaskError(
-            f"{directory} cannot be loaded: its config.json is not usable ({short_error(error)}); "
-            "copy it from its source"
-        ) from None
+            # A file must not say which attention kernel runs: the name may be one on the Hub.
+            return module.family({k: v for k, v in config.items() if k not in KERNELS})
     kind = f"model_type {config.get('model_type')!r}, architectures {config.get('architectures')}"
     raise UnmaskError(
         f"{directory} holds a causal model or one of an unknown architecture ({short_text(kind)}); "
-        "known are LLaDA, Dream, A2D, LLaDA-MoE, BERT-like masked LMs, and stock causal classes "
-        'with "is_causal": false in config.json'
+        "known are LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, BERT-like masked LMs, and stock "
+        'causal classes with "is_causal": false in config.json'
     )
 
 
-def check_weights(directory: Path) -> None:
-    """Looks at every weight file's header and size before anything is built, so that damage is
-    named by file.
+def read_weight_headers(directory: Path) -> dict[str, TensorInfo]:
+    """Name, type and shape of every weight, from the headers of all weight files.
 
     Raises:
-        UnmaskError: if there are no safetensors files, one is missing, or one is shorter than its
-            header says.
+        UnmaskError: if there are no safetensors files, one is missing or damaged, or the index
+            names weights that are not in it.
     """
     index = directory / "model.safetensors.index.json"
     if (directory / "model.safetensors").exists():
-        files = ["model.safetensors"]
-    elif index.exists():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not weight_map:
-            raise UnmaskError(f"{index} names no weights; copy it again")
-        files = sorted(set(weight_map.values()))
-    else:
+        return read_header(directory / "model.safetensors")
+    if not index.exists():
         pickles = sorted(
             path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in directory.glob(pattern)
         )
@@ -295,34 +356,74 @@ def check_weights(directory: Path) -> None:
             f"{directory}/model.safetensors does not exist; a checkpoint directory holds "
             "config.json and safetensors files"
         )
-    for file in files:
-        path = directory / file
-        if not path.is_file():
+    weight_map = read_json(index, WeightIndex).weight_map
+    found: dict[str, TensorInfo] = {}
+    for file in sorted(set(weight_map.values())):
+        if not (directory / file).is_file():
             raise UnmaskError(
-                f"{path} does not exist, though {index.name} names it; copy the missing shard"
+                f"{directory / file} does not exist, though {index.name} names it; copy the "
+                "missing shard"
             )
-        if not whole(path):
+        header = read_header(directory / file)
+        if lost := [
+            name for name, where in weight_map.items() if where == file and name not in header
+        ]:
             raise UnmaskError(
-                f"{path} cannot be read as safetensors; it is damaged or truncated, so copy it "
-                "again"
+                f"{directory / file} does not hold {short_text(lost[0], 80)}, though {index.name} "
+                "says so; copy both from one source"
             )
+        found |= header
+    return found
 
 
-def whole(path: Path) -> bool:
-    """Whether a safetensors file is as long as its header says."""
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            (header_size,) = struct.unpack("<Q", file.read(8))
-            if header_size > size:
-                return False
-            header = json.loads(file.read(header_size))
-        ends = [
-            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
-        ]
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return size == 8 + header_size + max(ends, default=0)
+def check_network(
+    family: Family,
+    headers: Mapping[str, TensorInfo],
+    directory: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Builds the network without memory (on the `meta` device), compares it with what the weight
+    files hold, and lets it read three tokens: sizes that do not fit each other show here.
+
+    Raises:
+        UnmaskError: if it cannot be built, needs other weights, or would not fit into memory.
+    """
+    what = f"{directory} cannot be loaded: the sizes in its config.json do not fit each other"
+    with refuse_errors(what, "copy it from its source"), torch.device("meta"):
+        build = getattr(family.network, "_from_config", None) or family.network.from_config
+        network = build(copy.deepcopy(family.config), dtype=dtype).eval()
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {rename_weight(family, name): info for name, info in headers.items()}
+    for name in sorted(set(expected) & set(found)):
+        if found[name].shape != expected[name]:
+            raise UnmaskError(
+                f"the weights in {directory} do not fit its config.json (mismatched: "
+                f"{short_text(name, 80)} has the shape {list(found[name].shape)}, not "
+                f"{list(expected[name])}); copy both from one source"
+            )
+    wanted = sum(value.numel() for value in network.parameters())
+    held = sum(info.numbers for info in headers.values())
+    if wanted > 2 * held + 2**20:  # twice: tied weights are in the files once
+        raise UnmaskError(
+            f"the weights in {directory} do not fit its config.json ({held} numbers, and it "
+            f"describes a network of {wanted}); copy both from one source"
+        )
+    check_memory(wanted * dtype.itemsize, f"the model in {directory}", "load it elsewhere", device)
+    with refuse_errors(what, "copy it from its source"), torch.inference_mode():
+        if hasattr(network, "set_experts_implementation"):
+            network.set_experts_implementation("batched_mm")  # others look at the data
+        tokens = torch.ones(1, 3, dtype=torch.int64, device="meta")
+        with suppress(NotImplementedError):  # some experts are chosen by looking at the data
+            hidden = network.base_model(input_ids=tokens).last_hidden_state
+            family.head(network)(hidden)
+
+
+def rename_weight(family: Family, name: str) -> str:
+    """What a weight of the files is called in the stock class."""
+    for pattern, replacement in family.renames.items():
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def check_report(report: Mapping[str, Any], family: Family, directory: Path) -> None:
@@ -377,19 +478,13 @@ def load_tokenizer(directory: Path, family: Family) -> Any:
             f"{directory} has no tokenizer files; a checkpoint holds tokenizer.json, or vocab.json "
             "and merges.txt, or vocab.txt"
         )
-    try:
-        tokenizer: Any = tokenizer_class.from_pretrained(directory, local_files_only=True)
-    except Exception as error:  # the Rust library raises bare Exception
-        raise UnmaskError(
-            f"the tokenizer in {directory} cannot be loaded ({short_error(error)}); copy it again"
-        ) from None
+    with refuse_errors(f"the tokenizer in {directory} cannot be loaded", "copy it again"):
+        tokenizer: Any = tokenizer_class.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
     if not tokenizer.chat_template:
         tokenizer.chat_template = family.chat_template
-    if not isinstance(tokenizer.chat_template, str | dict):
-        raise UnmaskError(
-            f"the chat template in {directory} is no text but {tokenizer.chat_template!r}; copy "
-            "tokenizer_config.json again"
-        )
+    check_template(tokenizer.chat_template, directory)
     if not isinstance(tokenizer.model_max_length, int | float):
         tokenizer.model_max_length = VERY_LARGE_INTEGER  # it only warns of long texts
     return tokenizer
@@ -404,16 +499,11 @@ def assemble_model(
     directory: Path,
 ) -> Model:
     """`assemble`, where errors of a damaged tokenizer become an `UnmaskError`."""
-    try:
-        return assemble(family, network, tokenizer, name, config)
-    except UnmaskError:
-        raise
     # Special tokens of a wrong type make the tokenizer raise nearly any kind of error.
-    except Exception as error:
-        raise UnmaskError(
-            f"the special tokens in {directory} cannot be used ({short_error(error)}); copy its "
-            "tokenizer files again"
-        ) from None
+    with refuse_errors(
+        f"the special tokens in {directory} cannot be used", "copy its tokenizer files again"
+    ):
+        return assemble(family, network, tokenizer, name, config)
 
 
 def assemble(
@@ -425,19 +515,20 @@ def assemble(
     Raises:
         UnmaskError: if there is no mask token, or no end of text.
     """
-    mask_id = tokenizer.mask_token_id if family.mask_id is None else family.mask_id
-    vocabulary = network.get_input_embeddings().weight.shape[0]
+    known, vocabulary = tokenizer.get_vocab(), network.get_input_embeddings().weight.shape[0]
+    mask_id = find_mask(family, tokenizer, vocabulary)
     if mask_id is None:
         raise UnmaskError(
             f"the tokenizer of {name} has no mask token, nor has its config.json a mask_token_id; "
-            "set mask_token in tokenizer_config.json"
+            "set mask_token in tokenizer_config.json, or give mask_token_id"
         )
-    known = tokenizer.get_vocab()
     eos = network.config.eos_token_id
+    if family.block_size is not None:  # these families name all their ends in the other file
+        eos = network.generation_config.eos_token_id or eos
     ends = [
         *(eos if isinstance(eos, list) else [eos]),
         tokenizer.eos_token_id,
-        *(known.get(token) for token in END_OF_TURN),
+        *(known.get(token) for token in END_OF_TURN if family.turn_ends),
     ]
     ends = list(dict.fromkeys(token for token in ends if token is not None)) or [
         tokenizer.sep_token_id
@@ -446,7 +537,9 @@ def assemble(
         raise UnmaskError(
             f"{name} names no end of text; set eos_token in its tokenizer_config.json"
         )
-    if wrong := [token for token in [mask_id, *ends] if not 0 <= token < vocabulary]:
+    padding = tokenizer.pad_token_id
+    used = [mask_id, *ends, *([] if padding is None else [padding])]
+    if wrong := [token for token in used if not 0 <= token < vocabulary]:
         raise UnmaskError(
             f"{name} has the special token id {wrong[0]}, but its embedding has {vocabulary} rows; "
             "copy all its files from one source"
@@ -459,7 +552,7 @@ def assemble(
         tokenizer.cls_token_id,
     }
     never = (special | set(range(len(tokenizer), vocabulary))) - {None, *ends}
-    return Model(
+    model = Model(
         network=network,
         tokenizer=tokenizer,
         mask_id=mask_id,
@@ -470,7 +563,28 @@ def assemble(
         family=family.name,
         shift=family.shift,
         head=family.head(network),
+        attention_block=family.block_size,
     )
+    if model.attention_block is not None and not model.takes_mask:
+        raise UnmaskError(
+            f"{name} has block-causal attention, which needs attn_implementation sdpa and layers "
+            "that see all that the mask says; leave attn_implementation out"
+        )
+    return model
+
+
+def find_mask(family: Family, tokenizer: Any, vocabulary: int) -> int | None:
+    """The mask token: as config.json says, by the family's name for it, as the tokenizer says, or
+    that of the published checkpoints; None if there is none."""
+    if family.mask_id is not None:
+        return family.mask_id
+    named = None if family.mask_token is None else tokenizer.get_vocab().get(family.mask_token)
+    if named is not None:
+        return named
+    default = family.mask_default
+    if tokenizer.mask_token_id is None and default is not None and default < vocabulary:
+        return default
+    return tokenizer.mask_token_id
 
 
 def trained_length(config: Mapping[str, Any], name: str) -> int | None:

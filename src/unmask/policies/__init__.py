@@ -13,6 +13,7 @@ __getattr__, __dir__, _ = lazy_names(
         "Entropy": "heuristics",
         "Factor": "heuristics",
         "LearnedPolicy": "learned",
+        "LowEntropy": "heuristics",
         "Margin": "heuristics",
         "Needs": "base",
         "NetworkConfig": "network",
@@ -24,6 +25,7 @@ __getattr__, __dir__, _ = lazy_names(
         "SemiAutoregressive": "heuristics",
         "Threshold": "heuristics",
         "current_block": "base",
+        "embedded_policies": "load",
         "load_policy": "load",
         "needs_of": "base",
         "steps_spec": "load",
@@ -38,13 +40,14 @@ if TYPE_CHECKING:
         Confidence,
         Entropy,
         Factor,
+        LowEntropy,
         Margin,
         Random,
         SemiAutoregressive,
         Threshold,
     )
     from unmask.policies.learned import LearnedPolicy
-    from unmask.policies.load import load_policy, steps_spec
+    from unmask.policies.load import embedded_policies, load_policy, steps_spec
     from unmask.policies.network import NetworkConfig, PolicyNetwork
     from unmask.policies.plackett_luce import PlackettLuce
 
@@ -55,6 +58,7 @@ __all__ = [
     "Entropy",
     "Factor",
     "LearnedPolicy",
+    "LowEntropy",
     "Margin",
     "Needs",
     "NetworkConfig",
@@ -66,6 +70,7 @@ __all__ = [
     "SemiAutoregressive",
     "Threshold",
     "current_block",
+    "embedded_policies",
     "load_policy",
     "needs_of",
     "steps_spec",

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 from unmask.rng import RowGenerator
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a policy reads beside mask, time and the largest probability at each position.
+    """What a policy reads beside mask, time and the confidence at each position.
 
     Attributes:
         features: of "entropy", "margin" and "hidden" (`unmask.models.FEATURES`).
-        top_k: how many of the largest probabilities at each position.
+        top_k: how many probabilities at each position.
         everywhere: whether it reads positions that are not eligible too. Where it does not, the
             model's head runs on the eligible positions alone.
     """
@@ -43,8 +45,9 @@ class Observation:
     """The state of B rows as a policy sees it (paper §3.2).
 
     Attributes:
-        confidence: fp32 [B, L, k], the k largest probabilities at each position of the generation
-            buffer; [B, L] is taken as k = 1.
+        confidence: fp32 [B, L, k], at each position of the generation buffer the probability of the
+            token that the model proposes, then the k − 1 largest of the other tokens (greedily
+            these are the k largest, descending). [B, L] is taken as k = 1.
         masked: bool [B, L], True where nothing is revealed yet (m of the paper).
         eligible: bool [B, L], True where revealing is allowed: masked, and in the row's current
             block.
@@ -143,17 +146,28 @@ class Policy(Protocol):
         ...
 
 
+PolicyLike = Policy | Callable[..., Any]
+
+
+def is_function(policy: Any) -> bool:
+    """Whether a policy is a plain function of the observation, rather than an object that acts."""
+    acts = callable(getattr(policy, "act", None)) or isinstance(policy, type)
+    return callable(policy) and not acts
+
+
 def needs_of(policy: Any) -> Needs:
-    """What a policy needs.
+    """What a policy needs; a plain function without an attribute `needs` the confidence alone.
 
     Raises:
         UnmaskError: if it is not a policy, or asks for something that does not exist.
     """
-    needs = getattr(policy, "needs", None)
-    if not isinstance(needs, Needs) or not callable(getattr(policy, "act", None)):
+    needs = getattr(policy, "needs", Needs() if is_function(policy) else None)
+    acts = callable(getattr(policy, "act", None)) and not isinstance(policy, type)
+    if not isinstance(needs, Needs) or not (acts or is_function(policy)):
         raise UnmaskError(
-            f"policy is {policy!r}; give a spec such as threshold:0.9, a policy directory, or an "
-            "object with `needs` (an unmask.policies.Needs) and `act(observation, generator)`"
+            f"policy is {short_text(repr(policy))}; give a spec such as threshold:0.9, a policy "
+            "directory, a function of an observation, or an object with `needs` (an "
+            "unmask.policies.Needs) and `act(observation, generator)`"
         )
     known = ("entropy", "margin", "hidden")
     if unknown := sorted(set(needs.features) - set(known)):
@@ -165,12 +179,40 @@ def needs_of(policy: Any) -> Needs:
     return needs
 
 
+def decide(policy: Any, observation: Observation, generator: RowGenerator) -> Tensor:
+    """What a policy, or a plain function of (observation) or (observation, generator), decides.
+
+    Raises:
+        UnmaskError: if it is no bool or integer tensor or array [B, L] on the right device.
+    """
+    if not is_function(policy):
+        action = policy.act(observation, generator)
+    elif takes_two(policy):
+        action = policy(observation, generator)
+    else:
+        action = policy(observation)
+    return check_action(action, observation.eligible, policy)
+
+
+def takes_two(function: Callable[..., Any]) -> bool:
+    """Whether a function takes a second argument by its place."""
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # some functions of compiled libraries do not say
+        return False
+    return True
+
+
 def check_action(action: Any, eligible: Bool[Tensor, "B L"], policy: Any) -> Tensor:
     """What a policy decided, if it has the right shape.
 
     Raises:
-        UnmaskError: if it is no bool or integer tensor [B, L] on the right device.
+        UnmaskError: if it is no bool or integer tensor or array [B, L] on the right device.
     """
+    if isinstance(action, np.ndarray) and action.dtype.kind in "biu":
+        action = torch.from_numpy(np.ascontiguousarray(action)).to(eligible.device)
     right = isinstance(action, Tensor) and not action.is_floating_point()
     if not right or action.shape != eligible.shape or action.device != eligible.device:
         found = (
@@ -178,8 +220,10 @@ def check_action(action: Any, eligible: Bool[Tensor, "B L"], policy: Any) -> Ten
             if isinstance(action, Tensor)
             else f"a {type(action).__name__}"
         )
+        name = getattr(policy, "__name__", type(policy).__name__)
         raise UnmaskError(
-            f"act of policy {type(policy).__name__} returned {found}; return a bool or integer "
+            f"act of policy {name} returned {found}; return a bool or integer "
             f"tensor {list(eligible.shape)} on {eligible.device}"
         )
+    assert isinstance(action, Tensor)
     return action

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HEADER = """---
@@ -26,10 +26,10 @@ USE = """
     import unmask
 
     model = unmask.load_model({model!r})
-    print(unmask.generate(model, ["…"], "PATH_OR_HUB_ID", max_new_tokens={length}).text)
+    print(unmask.generate(model, ["…"], "{name}", max_new_tokens={length}).text)
 
-or `unmask generate --model {model} --policy PATH_OR_HUB_ID "…"`.
-`PATH_OR_HUB_ID@beta=1.5` is faster and less accurate, `PATH_OR_HUB_ID@beta=0.7` is slower.
+or `unmask generate --model {model} --policy {name} "…"`.
+`{name}@{faster}` is faster and less accurate, `{name}@{slower}` is slower.
 """
 
 
@@ -41,16 +41,20 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         settings: decode-time settings (temperature, beta, fallback).
         metadata: what `Run.policy` of the trainer gives (`trained`, `length`, `metrics`, `commit`,
             …), or what an import gives. A list `pareto` of {sampler, accuracy, accuracy_low,
-            accuracy_high, nfe} becomes a table.
+            accuracy_high, nfe} becomes a table; so do the `points` of `measured`, which an
+            evaluation found on test prompts. `name` is how the policy is loaded.
     """
     trained, metrics = metadata.get("trained") or {}, metadata.get("metrics") or {}
     block_length = trained.get("block_length") or ("full diffusion" if trained else None)
+    from_traces = trained.get("from_traces")  # then there was no reward, and so no α
     facts = {
         "model": trained.get("model"),
         "task": trained.get("task"),
         "L": metadata.get("length"),
         "block length": block_length,
-        "α": trained.get("alpha"),
+        "α": None if from_traces and not trained.get("alpha_range") else trained.get("alpha"),
+        "traces": from_traces,
+        "label": trained.get("label") if from_traces else None,
         "seed": trained.get("seed"),
         "rounds": f"{metrics.get('round', '?')} of {trained['rounds']}"
         if "rounds" in trained
@@ -72,17 +76,28 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         if value not in (None, [], ())
     ]
     text = HEADER + "\n## Made from\n\n| | |\n|---|---|\n" + "\n".join(rows) + "\n"
-    points = metadata.get("pareto") or ()
     if "eval_accuracy" in metrics:
         accuracy, nfe = 100 * metrics["eval_accuracy"], metrics["eval_nfe"]
         text += f"\nValidation prompts: {accuracy:.1f} % @ {nfe:.1f} NFE.\n"
-    if points:
-        text += (
-            "\n## Accuracy against NFE\n\n| sampler | accuracy % [95 %] | NFE |\n|---|---|---|\n"
-        )
-        for p in points:
-            interval = f"[{100 * p['accuracy_low']:.1f}, {100 * p['accuracy_high']:.1f}]"
-            text += f"| {p['sampler']} | {100 * p['accuracy']:.1f} {interval} | {p['nfe']:.1f} |\n"
+    if metadata.get("pareto"):
+        text += "\n## Accuracy against NFE\n" + points_table(metadata["pareto"])
+    if measured := metadata.get("measured"):
+        text += f"\n## Measured on {measured['prompts']} test prompts\n"
+        text += points_table(measured["points"]) + f"\n`{measured['command']}`\n"
+    low, high = trained.get("alpha_range") or (None, None)
     return text + USE.format(
-        model=str(trained.get("model", "embedded/chain")), length=metadata.get("length", 48)
+        model=str(trained.get("model", "embedded/chain")),
+        length=metadata.get("length", 48),
+        name=metadata.get("name", "PATH_OR_HUB_ID"),
+        faster="beta=1.5" if high is None else f"alpha={high:g}",
+        slower="beta=0.7" if low is None else f"alpha={low:g}",
     )
+
+
+def points_table(points: Sequence[Mapping[str, Any]]) -> str:
+    """Markdown of points {sampler, accuracy, accuracy_low, accuracy_high, nfe}."""
+    text = "\n| sampler | accuracy % [95 %] | NFE |\n|---|---|---|\n"
+    for p in points:
+        interval = f"[{100 * p['accuracy_low']:.1f}, {100 * p['accuracy_high']:.1f}]"
+        text += f"| {p['sampler']} | {100 * p['accuracy']:.1f} {interval} | {p['nfe']:.1f} |\n"
+    return text

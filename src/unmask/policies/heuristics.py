@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.errors import UnmaskError
@@ -43,19 +43,58 @@ def check_range(
 
 
 @dataclass(frozen=True)
+class Pace:
+    """So many positions in every so many passes, of which the first take the remainder (LLaDA's
+    `get_num_transfer_tokens`).
+
+    Attributes:
+        positions: at least `passes`.
+        passes: at least 1.
+    """
+
+    positions: int
+    passes: int
+
+    def __post_init__(self) -> None:
+        check_range("K of a heuristic", self.positions, 1)
+        check_range("K's number of passes", self.passes, 1)
+        if self.positions < self.passes:
+            raise UnmaskError(
+                f"K is {self.positions}/{self.passes}: {self.positions} positions in {self.passes} "
+                "passes; give at least as many positions as passes"
+            )
+
+
+def positions_due(k: int | Pace, step: Int[Tensor, " B"]) -> Int[Tensor, "B 1"] | int:
+    """How many positions each row reveals at its step."""
+    if not isinstance(k, Pace):
+        return k
+    due = k.positions // k.passes + (step % k.passes < k.positions % k.passes).long()
+    return due[:, None]
+
+
+def check_k(name: str, k: int | Pace) -> None:
+    """Refuses a number of positions a pass that is none; a `Pace` has checked itself."""
+    if not isinstance(k, Pace):
+        check_range(f"K of {name}", k, 1)
+
+
+@dataclass(frozen=True)
 class Random:
     """random-K: k positions, uniformly at random."""
 
-    k: int = 1
+    k: int | Pace = 1
     needs: ClassVar[Needs] = Needs(everywhere=False)
 
     def __post_init__(self) -> None:
-        check_range("K of random", self.k, 1)
+        check_k("random", self.k)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
         score = generator.uniform(observation.step, observation.eligible.shape[1], ACTION)
         return top_positions(
-            self.k, rank_positions(score, observation.eligible), observation.eligible
+            positions_due(self.k, observation.step),
+            rank_positions(score, observation.eligible),
+            observation.eligible,
         )
 
 
@@ -63,15 +102,15 @@ class Random:
 class Confidence:
     """high-confidence-K ("low_confidence" remasking in LLaDA): the k largest confidences."""
 
-    k: int = 1
+    k: int | Pace = 1
     needs: ClassVar[Needs] = Needs(everywhere=False)
 
     def __post_init__(self) -> None:
-        check_range("K of confidence", self.k, 1)
+        check_k("confidence", self.k)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
         return top_positions(
-            self.k,
+            positions_due(self.k, observation.step),
             rank_positions(observation.confidence[..., 0], observation.eligible),
             observation.eligible,
         )
@@ -118,16 +157,34 @@ class Factor:
 class Margin:
     """margin-K: the k largest differences between the top two probabilities (Kim et al. 2025)."""
 
-    k: int = 1
+    k: int | Pace = 1
     needs: ClassVar[Needs] = Needs(frozenset({"margin"}), everywhere=False)
 
     def __post_init__(self) -> None:
-        check_range("K of margin", self.k, 1)
+        check_k("margin", self.k)
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
         return top_positions(
-            self.k,
+            positions_due(self.k, observation.step),
             rank_positions(observation.features["margin"], observation.eligible),
+            observation.eligible,
+        )
+
+
+@dataclass(frozen=True)
+class LowEntropy:
+    """low-entropy-K (Dream's `alg` entropy): the k smallest entropies."""
+
+    k: int | Pace = 1
+    needs: ClassVar[Needs] = Needs(frozenset({"entropy"}), everywhere=False)
+
+    def __post_init__(self) -> None:
+        check_k("low-entropy", self.k)
+
+    def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
+        return top_positions(
+            positions_due(self.k, observation.step),
+            rank_positions(-observation.features["entropy"], observation.eligible),
             observation.eligible,
         )
 
@@ -185,5 +242,6 @@ HEURISTICS = {
     "threshold": (Threshold, float),
     "factor": (Factor, float),
     "margin": (Margin, int),
+    "low-entropy": (LowEntropy, int),
     "entropy": (Entropy, float),
 }

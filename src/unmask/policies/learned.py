@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,25 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.errors import UnmaskError
-from unmask.files import read_json, read_tensors, write_json, write_tensors, write_text
+from unmask.files import (
+    check_data,
+    describe_misfit,
+    read_header,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from unmask.policies.base import Needs, Observation
 from unmask.policies.bernoulli import Bernoulli
 from unmask.policies.card import model_card
 from unmask.policies.heuristics import rank_positions, top_positions
 from unmask.policies.network import NetworkConfig, PolicyNetwork
 from unmask.policies.plackett_luce import PlackettLuce
+from unmask.policies.schema import LARGEST, SMALLEST, NetworkFile, PolicyFile, weight_shapes
 from unmask.rng import ACTION, RowGenerator
+from unmask.settings import check_names
 from unmask.transfer import to_device
 
 ACTIONS = {"bernoulli": Bernoulli, "plackett-luce": PlackettLuce}
@@ -47,6 +58,13 @@ class LearnedPolicy:
         zero: inputs that the network is not shown, of "time" and "mask" (the test-time ablation of
             paper Fig. 20).
         metadata: what the policy was trained on; written to and read from its directory.
+
+    Examples:
+        >>> from unmask.policies.network import NetworkConfig, PolicyNetwork
+        >>> policy = unmask.LearnedPolicy(PolicyNetwork(NetworkConfig(width=16, mlp=16)), beta=1.5)
+        >>> policy.save_pretrained("untrained")
+        >>> unmask.load_policy("untrained").beta
+        1.5
     """
 
     network: PolicyNetwork
@@ -60,8 +78,11 @@ class LearnedPolicy:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "beta"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise UnmaskError(f"policy {name} is {getattr(self, name):g}; give a value above 0")
+            if not SMALLEST <= getattr(self, name) <= LARGEST:
+                raise UnmaskError(
+                    f"policy {name} is {getattr(self, name):g}; give a value above 0, from "
+                    f"{SMALLEST:g} to {LARGEST:g}"
+                )
         if self.action not in ACTIONS:
             raise UnmaskError(f"policy action is {self.action!r}; use {' or '.join(ACTIONS)}")
         if self.alpha is not None and not self.network.config.conditioned:
@@ -69,8 +90,11 @@ class LearnedPolicy:
                 "policy alpha was given, but this policy was trained for one α; leave it out, or "
                 "use beta"
             )
-        if self.alpha is not None and not 0 < self.alpha < float("inf"):
-            raise UnmaskError(f"policy alpha is {self.alpha:g}; give a value above 0")
+        if self.alpha is not None and not SMALLEST <= self.alpha <= LARGEST:
+            raise UnmaskError(
+                f"policy alpha is {self.alpha:g}; give a value above 0, from {SMALLEST:g} to "
+                f"{LARGEST:g}"
+            )
         if unknown := set(self.zero) - set(INPUTS):
             raise UnmaskError(
                 f"policy zero is {', '.join(sorted(unknown))}; use {' or '.join(INPUTS)}"
@@ -161,7 +185,7 @@ class LearnedPolicy:
         Raises:
             UnmaskError: if the policy has no such table, or its range does not hold `nfe`.
         """
-        entries = [entry for entry in self.metadata.get("pareto") or () if "alpha" in entry]
+        entries = [entry for entry in self.metadata.get("pareto") or () if entry.get("alpha")]
         table = sorted(entries, key=lambda entry: -entry["alpha"])
         if not table:
             raise UnmaskError(
@@ -194,8 +218,8 @@ class LearnedPolicy:
         return torch.where(action.any(1, keepdim=True), action, best)
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """Writes `config.json`, `model.safetensors` and a model card, `README.md`; each file is
-        replaced whole or not at all."""
+        """Writes `model.safetensors`, a model card, `README.md`, and `config.json` last; each file
+        is replaced whole or not at all."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         settings = {name: getattr(self, name) for name in SETTINGS}
@@ -206,8 +230,8 @@ class LearnedPolicy:
             "metadata": dict(self.metadata),
         }
         write_tensors(directory / "model.safetensors", self.network.state_dict())
-        write_json(directory / "config.json", config)
         write_text(directory / "README.md", model_card(settings, self.metadata))
+        write_json(directory / "config.json", config)
 
     @staticmethod
     def from_pretrained(
@@ -220,25 +244,28 @@ class LearnedPolicy:
                 other.
         """
         directory = Path(directory)
-        config = read_json(directory / "config.json")
+        path = directory / "config.json"
+        config = read_json(path)
         if not isinstance(config, dict) or config.get("format") != "unmask policy 1":
             raise UnmaskError(
-                f"{directory}/config.json does not describe an unmasking policy; give a directory "
-                "that save_pretrained wrote"
+                f"{path} does not describe an unmasking policy; give a directory that "
+                "save_pretrained wrote"
             )
-        weights = read_tensors(directory / "model.safetensors", device)
-        try:
-            network = PolicyNetwork(NetworkConfig(**config["network"])).to(device)
-            network.load_state_dict(weights)
-            settings = {
-                name: config[name] for name in (*SETTINGS, "metadata") if name in config
-            }  # older files have fewer
-        except (KeyError, TypeError, RuntimeError) as error:
-            reason = str(error).split("\n")[-1].strip()
+        check_data(config, PolicyFile, str(path))
+        check_data(config["network"], NetworkFile, f"{path} (network)")
+        check_names(config["network"], [field.name for field in fields(NetworkConfig)])
+        described = NetworkConfig(**config["network"])
+        file = directory / "model.safetensors"
+        if reason := describe_misfit(read_header(file), weight_shapes(described)):
             raise UnmaskError(
                 f"the weights in {directory} do not fit its config.json ({reason}); copy both from "
                 "one source"
-            ) from None
+            )
+        network = PolicyNetwork(described).to(device)
+        network.load_state_dict(read_tensors(file, device))
         network.requires_grad_(False)
+        settings = {
+            name: config[name] for name in (*SETTINGS, "metadata") if name in config
+        }  # older files have fewer
         settings["zero"] = tuple(settings.get("zero", ()))
         return LearnedPolicy(network, **settings)

@@ -3,7 +3,7 @@ settings: `runs/a/best@beta=0.8`."""
 
 from __future__ import annotations
 
-import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,33 @@ import torch
 
 from unmask.errors import UnmaskError, short_text
 from unmask.policies.base import Policy
-from unmask.policies.heuristics import HEURISTICS, SemiAutoregressive
+from unmask.policies.heuristics import HEURISTICS, Pace, SemiAutoregressive
 from unmask.policies.learned import LearnedPolicy
+from unmask.policies.schema import LARGEST, SMALLEST
 from unmask.processes import usable_device
 from unmask.sources import find_source
 
+EMBEDDED = Path(__file__).parent / "embedded"
+MOST_BYTES = 500_000  # of one policy that ships
 FILES = ("config.json", "model.safetensors")
-# Numbers in a spec beyond these would overflow in fp32 or int32, where the policies compute.
+# More would overflow in int32, where the policies compute.
 MOST_POSITIONS = 2**31 - 1
-SMALLEST, LARGEST = 1e-30, 1e30
+MOST_TEACHERS = 64
+NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
+GRID = re.compile(rf"(?P<low>{NUMBER})\.\.(?P<high>{NUMBER}):(?P<count>\d{{1,4}})")
+
+
+def embedded_policies() -> list[str]:
+    """The names of the learned policies that ship with the package, as `load_policy` takes them:
+    each is called as the embedded model that it was trained for.
+
+    Examples:
+        >>> "embedded/chain" in unmask.embedded_policies()
+        True
+    """
+    return sorted(
+        f"embedded/{directory.parent.name}" for directory in EMBEDDED.glob("*/config.json")
+    )
 
 
 def load_policy(
@@ -33,10 +51,12 @@ def load_policy(
 
     Args:
         spec_or_dir: a heuristic as `name:value` (random, confidence, threshold, factor, margin,
-            entropy; without `:value` its default), optionally followed by `@block_length=…`, blocks
-            of its own inside the decoder's; or a directory that `LearnedPolicy.save_pretrained`
-            wrote, or a repository `owner/name` of the Hugging Face Hub with such files (two files
-            are downloaded, never code; `hf:owner/name` if a directory `owner` exists here); both
+            low-entropy, entropy; without `:value` its default; K of random, confidence, margin and
+            low-entropy may be `100/60`: 100 positions in 60 passes), optionally followed by
+            `@block_length=…`, blocks of its own inside the decoder's; or `embedded/NAME` (see
+            `embedded_policies`), a directory that `LearnedPolicy.save_pretrained` wrote, or a
+            repository `owner/name` of the Hugging Face Hub with such files (two files are
+            downloaded, never code; `hf:owner/name` if a directory `owner` exists here); these
             optionally followed by `@temperature=…,beta=…` and, where one policy serves every
             trade-off, `alpha=…` or `nfe=…` (a target).
         device: for a learned policy's weights.
@@ -46,8 +66,8 @@ def load_policy(
         UnmaskError: for an argument of the wrong type, an unknown name, a bad value or a damaged
             directory.
 
-    Example:
-        >>> load_policy("threshold:0.9")
+    Examples:
+        >>> unmask.load_policy("threshold:0.9")
         Threshold(threshold=0.9)
     """
     if not isinstance(spec_or_dir, str | Path) or not str(spec_or_dir):
@@ -65,9 +85,56 @@ def load_policy(
             )
         return heuristic(name, value, settings, spec)
     target = usable_device(device)
-    others = f"nor one of {', '.join(HEURISTICS)} (as in threshold:0.9)"
-    found = find_source("policy", directory, FILES, others=others, revision=revision)
+    found = find_policy(directory, revision)
     return with_settings(LearnedPolicy.from_pretrained(found, device=target), settings, spec)
+
+
+def find_policy(name: str, revision: str | None = None) -> Path:
+    """The directory of an embedded policy, a local one, or the local copy of a Hub repository
+    (downloaded if need be).
+
+    Raises:
+        UnmaskError: if there is none.
+    """
+    known = ", ".join(embedded_policies()) or "none"
+    if not name.startswith("embedded/"):
+        others = f"nor one of {', '.join(HEURISTICS)} (as in threshold:0.9)"
+        return find_source("policy", name, FILES, others=others, revision=revision)
+    if name not in embedded_policies():
+        raise UnmaskError(
+            f"no policy {short_text(name)!r} ships with this package; those that do: {known}. Give "
+            "one of them, a policy directory or a heuristic such as threshold:0.9"
+        )
+    if revision is not None:
+        raise UnmaskError(
+            f"revision {revision!r} was given, but {name} ships with this package; leave it out"
+        )
+    return EMBEDDED / name.removeprefix("embedded/")
+
+
+def expand_grid(spec: str) -> list[str]:
+    """The policies that a spec with a range stands for: `threshold:0.3..0.95:8` is eight
+    thresholds, `DIR@alpha=0.3..10:4` four values of α, from the first to the last in equal ratios.
+    A spec without a range stands for itself.
+
+    Raises:
+        UnmaskError: for a range that is none.
+
+    Examples:
+        >>> unmask.policies.load.expand_grid("entropy:0.1..0.4:3")
+        ['entropy:0.1', 'entropy:0.2', 'entropy:0.4']
+    """
+    found = GRID.search(spec)
+    if found is None:
+        return [spec]
+    low, high, count = float(found["low"]), float(found["high"]), int(found["count"])
+    if not 0 < low < high <= LARGEST or not 2 <= count <= MOST_TEACHERS:
+        raise UnmaskError(
+            f"the range {found[0]} in {short_text(spec)!r} cannot be used; give "
+            f"LOW..HIGH:COUNT with 0 < LOW < HIGH and a count from 2 to {MOST_TEACHERS}"
+        )
+    values = [low * (high / low) ** (i / (count - 1)) for i in range(count)]
+    return [spec.replace(found[0], f"{value:.6g}") for value in values]
 
 
 def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
@@ -80,13 +147,14 @@ def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
     shown = f"sampler {short_text(spec)!r}"
     kind = "a whole number" if number is int else "a number"
     try:
-        parsed = number(value) if value else None
+        parsed = parse_value(number, value) if value else None
     except ValueError:
         raise UnmaskError(
             f"{shown} has the value {short_text(value)!r}; give {kind}, for example "
             f"{name}:{number(1)}"
         ) from None
-    if number is int and parsed is not None and parsed > MOST_POSITIONS:
+    largest = parsed.positions if isinstance(parsed, Pace) else parsed
+    if number is int and largest is not None and largest > MOST_POSITIONS:
         raise UnmaskError(f"{shown} reveals too many positions; give at most {MOST_POSITIONS}")
     policy = make() if parsed is None else make(parsed)
     if not settings:
@@ -99,6 +167,21 @@ def heuristic(name: str, value: str, settings: str, spec: str) -> Policy:
             "block_length=NUMBER or none"
         )
     return SemiAutoregressive(policy, int(text))
+
+
+def parse_value(number: type, text: str) -> int | float | Pace:
+    """The value of a heuristic; where it is a whole number, also `100/60`: 100 positions in 60
+    passes.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    positions, slash, passes = text.partition("/")
+    if not slash:
+        return number(text)
+    if number is not int:
+        raise ValueError(f"{text} is not one number")
+    return Pace(int(positions), int(passes))
 
 
 def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPolicy:
@@ -135,7 +218,7 @@ def number_in_range(text: str) -> float:
         ValueError: if it is no number, or out of range.
     """
     value = float(text)
-    if value > 0 and math.isfinite(value) and not SMALLEST <= value <= LARGEST:
+    if value > 0 and not SMALLEST <= value <= LARGEST:
         raise ValueError(f"{text} is not between {SMALLEST:g} and {LARGEST:g}")
     return value
 
@@ -145,26 +228,32 @@ REMASKING = {
     "maskgit_plus": "confidence",
     "random": "random",
     "topk_margin": "margin",
+    "entropy": "low-entropy",
 }
 
 
-def steps_spec(steps: int, length: int, remasking: str = "low_confidence") -> str:
+def steps_spec(
+    steps: int, length: int, remasking: str = "low_confidence", block_length: int | None = None
+) -> str:
     """The spec of what LLaDA calls `remasking` and Dream `alg`, with their `steps`: L / steps
-    positions at each pass.
+    positions at each pass. Where steps do not divide L, the first passes of each block reveal one
+    more than the others, as in LLaDA's code.
 
     Args:
-        steps: of the whole buffer, 1 to L; must divide L, for then every pass reveals equally many.
+        steps: of the whole buffer, 1 to L.
         length: L.
-        remasking: LLaDA's low_confidence or random; Dream's maskgit_plus or topk_margin. (Dream's
-            origin draws how many positions it reveals and its entropy ranks them by entropy: no
-            sampler here does the same.)
+        remasking: LLaDA's low_confidence or random; Dream's maskgit_plus, topk_margin or entropy.
+            (Dream's origin draws how many positions it reveals: no sampler here does the same.)
+        block_length: BL; None is L.
 
     Raises:
-        UnmaskError: for another name, or steps that do not divide L.
+        UnmaskError: for another name, or steps that cannot be shared among the blocks.
 
-    Example:
-        >>> steps_spec(128, 256, "topk_margin")
+    Examples:
+        >>> unmask.policies.steps_spec(128, 256, "topk_margin")
         'margin:2'
+        >>> unmask.policies.steps_spec(24, 64, block_length=32)
+        'confidence:32/12'
     """
     if not isinstance(remasking, str) or remasking not in REMASKING:
         raise UnmaskError(
@@ -174,9 +263,18 @@ def steps_spec(steps: int, length: int, remasking: str = "low_confidence") -> st
     for name, value in (("length", length), ("steps", steps)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UnmaskError(f"{name} is {value!r}; give a whole number, at least 1")
-    if length % steps:
+    if steps > length:
         raise UnmaskError(
-            f"steps is {steps}; give a divisor of the answers' length {length}, so that each pass "
-            "reveals equally many"
+            f"steps is {steps}; give at most the answers' length {length}, so that each pass "
+            "reveals something"
         )
-    return f"{REMASKING[remasking]}:{length // steps}"
+    name, block = REMASKING[remasking], min(block_length or length, length)
+    if length % steps == 0:
+        return f"{name}:{length // steps}"
+    blocks, rest = divmod(length, block)
+    if rest or steps % blocks:
+        raise UnmaskError(
+            f"steps is {steps} for {length} tokens in blocks of {block}; give steps that divide "
+            f"{length}, or blocks that divide {length} and steps that the blocks share equally"
+        )
+    return f"{name}:{block}/{steps // blocks}"

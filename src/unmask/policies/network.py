@@ -20,7 +20,7 @@ from torch.nn.functional import (
     silu,
 )
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 from unmask.policies.base import Observation
 
 CHOICES = {
@@ -28,6 +28,10 @@ CHOICES = {
     "time": ("sinusoids", "released"),
     "modulation": ("silu", "linear"),
 }
+
+
+MOST = {"width": 2**14, "heads": 2**10, "mlp": 2**18, "inputs": 2**16, "hidden": 2**20}
+LARGEST_BIAS = 1e6
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class NetworkConfig:
         width: of the residual stream.
         heads: attention heads; width / heads must be even (rotary positions).
         mlp: width of the feed-forward layer.
-        inputs: k, how many of the largest probabilities it reads at each position.
+        inputs: k, how many probabilities it reads at each position.
         initial_bias: of the output; −2 starts with a reveal probability of 0.12 everywhere.
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 −
             c)) / 4 with c cut to [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
@@ -70,21 +74,27 @@ class NetworkConfig:
     conditioned: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "heads", "mlp", "inputs"):
-            if getattr(self, name) < 1:
+        for name, most in MOST.items():
+            value, least = getattr(self, name), 0 if name == "hidden" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                accepted = f"at least {least} and at most {most}"
+                if name == "hidden":
+                    accepted = f"the model's width (at most {most}), or 0"
                 raise UnmaskError(
-                    f"{name} of the policy network is {getattr(self, name)}; give at least 1"
+                    f"{name} of the policy network is {short_text(ascii(value), 60)}; give "
+                    f"{accepted}"
                 )
+        if not abs(self.initial_bias) <= LARGEST_BIAS:
+            raise UnmaskError(
+                f"initial_bias of the policy network is {self.initial_bias}; give a number from "
+                f"-{LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+            )
         for name, values in CHOICES.items():
             if getattr(self, name) not in values:
                 raise UnmaskError(
                     f"{name} of the policy network is {getattr(self, name)!r}; use "
                     f"{' or '.join(values)}"
                 )
-        if self.hidden < 0:
-            raise UnmaskError(
-                f"hidden of the policy network is {self.hidden}; give the model's width, or 0"
-            )
         if self.width % (2 * self.heads):
             raise UnmaskError(
                 f"policy width {self.width} cannot be cut into {self.heads} heads of even size; "
@@ -215,6 +225,23 @@ class PolicyNetwork(nn.Module):
         table = self.modulation(silu(condition) if self.config.modulation == "silu" else condition)
         # Not table[row]: several threads add up that one's gradient in any order.
         return embedding(row, table.flatten(1)).unflatten(1, (2, 6 * width))
+
+
+def activation_bytes(config: NetworkConfig, trained: bool = False) -> int:
+    """Bytes that the network takes at one moment for each position of a row, in fp32.
+
+    Without gradients these are the residual, queries, keys and values and their rotated copies, the
+    modulators and what they make of the residual (16 width together), the feed-forward layer twice,
+    what is read three times, and hidden states as numbers and normalised. In training all of it is
+    kept (40 width, 4 times the feed-forward layer).
+
+    Args:
+        config: of the network.
+        trained: whether gradients are taken.
+    """
+    width, inner = config.width, config.mlp
+    read = 3 * (config.inputs + 2 * config.context + config.joint) + 2 * config.hidden
+    return 4 * ((40 * width + 4 * inner if trained else 16 * width + 2 * inner) + read)
 
 
 def pick_by_bit(

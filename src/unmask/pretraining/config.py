@@ -10,6 +10,17 @@ from unmask.errors import UnmaskError
 
 SMALLEST_VOCABULARY = 300
 LARGEST_NUMBER = 999
+MOST_STEPS = 5_000_000
+MOST = {
+    "steps": MOST_STEPS,
+    "batch_size": 2**14,
+    "width": 2**14,
+    "layers": 512,
+    "heads": 2**10,
+    "save_every": 2**63 - 1,
+    "vocabulary": 2**17,
+}
+LARGEST_BUFFER, MOST_LINES = 2**14, 2**16
 HIGHEST = {
     "matrix_lr": 2**32,
     "other_lr": 2**32,
@@ -36,6 +47,9 @@ class PretrainConfig:
     family: Literal["plain", "dream"] = "plain"
     """Checkpoint format: plain (Llama, no shift), or dream (Qwen2, the output at position i
     predicts token i + 1)."""
+    attention_block: int | None = None
+    """Make the model block-causal: a position sees its own block of so many positions, counted from
+    the start of the prompt, and all blocks before it. None lets every position see every other."""
     steps: int = 12_000
     """Optimisation steps."""
     batch_size: int = 32
@@ -89,9 +103,11 @@ class PretrainConfig:
     number behind the equals sign: arithmetic is learned sooner. Needs buffer_lengths."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "width", "layers", "heads", "save_every"):
-            if getattr(self, name) < 1:
-                raise UnmaskError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name, high in MOST.items():
+            if not 1 <= getattr(self, name) <= high:
+                raise UnmaskError(
+                    f"{name} is {getattr(self, name)}; give at least 1, at most {high}"
+                )
         for name, high in HIGHEST.items():
             value = getattr(self, name)
             if not 0 <= value <= high:
@@ -104,6 +120,23 @@ class PretrainConfig:
                 "one of them"
             )
         self.check_tokens()
+        self.check_blocks()
+
+    def check_blocks(self) -> None:
+        """Whether a block-causal model can be trained with the other settings.
+
+        Raises:
+            UnmaskError: if it cannot.
+        """
+        if self.attention_block is None:
+            return
+        if self.attention_block < 1:
+            raise UnmaskError(f"attention_block is {self.attention_block}; give at least 1")
+        if self.family != "plain" or self.buffer_lengths is not None:
+            raise UnmaskError(
+                "attention_block goes with family plain and answers of one length; leave out "
+                "family and buffer_lengths, or attention_block"
+            )
 
     def check_tokens(self) -> None:
         """Whether the settings of tokenizer and buffers go together.
@@ -124,15 +157,16 @@ class PretrainConfig:
             raise UnmaskError(
                 "number_waves are for numbers that are one token; set whole_numbers as well"
             )
-        if self.result_lines and (self.buffer_lengths is None or self.result_lines < 0):
+        within = 0 <= self.result_lines <= MOST_LINES
+        if self.result_lines and (self.buffer_lengths is None or not within):
             raise UnmaskError(
-                f"result_lines is {self.result_lines}; give at least 0, and set buffer_lengths as "
-                "well"
+                f"result_lines is {self.result_lines}; give 0 to {MOST_LINES}, and set "
+                "buffer_lengths as well"
             )
         if self.buffer_lengths is not None:
             low, high = self.buffer_lengths
-            if not 1 <= low <= high:
+            if not 1 <= low <= high <= LARGEST_BUFFER:
                 raise UnmaskError(
                     f"buffer_lengths are {low} and {high}; give the shortest length, at least 1, "
-                    "and then the longest"
+                    f"and then the longest, at most {LARGEST_BUFFER}"
                 )

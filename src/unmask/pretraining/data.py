@@ -143,6 +143,43 @@ def fixed_batch(
     return FixedBatch(tokens, lengths, masks)
 
 
+@dataclass(frozen=True)
+class BlockBatch:
+    """Examples for a block-causal model, padded with EOS to the end of the rows.
+
+    Attributes:
+        tokens: [B, S], S a multiple of the block size.
+        masks: bool [B, S], hidden positions: some of each block that holds a part of the answer.
+    """
+
+    tokens: Tensor
+    masks: Tensor
+
+
+def block_batch(
+    task: Task, vocabulary: Vocabulary, config: PretrainConfig, step: int, size: int
+) -> BlockBatch:
+    """The batch of one step for a block-causal model: each block of `size` positions has a share of
+    hidden positions of its own.
+
+    An answer is padded with EOS to the end of its last block, as decoding denoises that block
+    whole.
+    """
+    fixed = fixed_batch(task, vocabulary, config, step)
+    ends = fixed.prompt_lengths + vocabulary.answer_length
+    n, blocks = len(ends), -(-fixed.tokens.shape[1] // size)
+    where = torch.arange(blocks * size)
+    tokens = torch.full((n, len(where)), cast(int, vocabulary.tokenizer.eos_token_id))
+    own = where[: fixed.tokens.shape[1]] < ends[:, None]
+    tokens[:, : own.shape[1]][own] = fixed.tokens[own]
+    generator = torch.Generator().manual_seed(step_seed(config, step))
+    masks = draw_masks(n * blocks, size, config.suffix_share, generator).view(n, -1)
+    answer = (where >= fixed.prompt_lengths[:, None]) & (
+        where < ((ends + size - 1) // size * size)[:, None]
+    )
+    return BlockBatch(tokens, masks & answer)
+
+
 def fits(vocabulary: Vocabulary, prompt: list[int], answer: list[int]) -> bool:
     """Whether an example is no longer than the vocabulary allows."""
     return len(prompt) <= vocabulary.prompt_length and len(answer) <= vocabulary.answer_length

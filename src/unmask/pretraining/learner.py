@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.files import load_optimizer, optimizer_tensors
-from unmask.pretraining.config import PretrainConfig
+from unmask.files import check_weights, load_optimizer, optimizer_tensors, read_whole
+from unmask.pretraining.config import MOST_STEPS, PretrainConfig
 from unmask.pretraining.data import Vocabulary
 from unmask.pretraining.network import new_model
 
@@ -87,13 +87,20 @@ def learner_tensors(learner: Learner, step: int) -> dict[str, Tensor]:
 
 
 def load_learner(learner: Learner, tensors: dict[str, Tensor]) -> int:
-    """Puts back what `learner_tensors` took out; gives its step."""
+    """Puts back what `learner_tensors` took out; gives its step.
+
+    Raises:
+        UnmaskError: if the tensors are not those of this learner.
+    """
     weights = {
         name.removeprefix("model/"): tensor
         for name, tensor in tensors.items()
         if name.startswith("model/")
     }
-    learner.model.load_state_dict(weights, strict=False)  # the head is the embedding
+    wanted = {name: value for name, value in learner.model.state_dict().items() if name != TIED}
+    check_weights(weights, wanted)
+    step = read_whole(tensors, "step", MOST_STEPS)
     load_optimizer(learner.muon, tensors, "muon")
     load_optimizer(learner.adamw, tensors, "adamw")
-    return int(tensors["step"])
+    learner.model.load_state_dict(weights, strict=False)  # the head is the embedding
+    return step

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,8 @@ def new_model(
     config: PretrainConfig, tokenizer: Any, prompt_length: int, max_new_tokens: int
 ) -> Any:
     """A stock Llama (or Qwen2, for Dream's format) with bidirectional attention and tied
-    embeddings, with random weights; `max_new_tokens` is what its config.json recommends."""
+    embeddings, with random weights; `max_new_tokens` is what its config.json recommends, and
+    `block_size` there says that the model is block-causal."""
     classes: tuple[Any, Any] = (
         (Qwen2ForCausalLM, Qwen2Config)
         if config.family == "dream"
@@ -51,6 +54,8 @@ def new_model(
     )
     settings.is_causal = False
     settings.max_new_tokens = max_new_tokens
+    if config.attention_block is not None:
+        settings.block_size = config.attention_block
     with torch.random.fork_rng(devices=[]):  # the caller's generators stay as they are
         torch.default_generator.manual_seed(config.seed)
         model = network(settings)
@@ -80,17 +85,22 @@ def add_waves(embeddings: Tensor, tokenizer: Any, scale: float) -> None:
 
 def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes the model in bf16 as stock `transformers` files, or in Dream's format; the weights of
-    `model` stay as they are."""
+    `model` stay as they are. Each file is replaced whole or not at all."""
+    part = out / ".model.part"
+    shutil.rmtree(part, ignore_errors=True)
     with torch.random.fork_rng(devices=[]):
         bf16 = type(model)(model.config)
     bf16.load_state_dict(model.state_dict())
     with quiet_transformers():  # its progress bar would be shown at every checkpoint
-        bf16.to(torch.bfloat16).save_pretrained(out)
+        bf16.to(torch.bfloat16).save_pretrained(part)
     if isinstance(model, Qwen2ForCausalLM):
         dream = {
             "architectures": ["DreamModel"],
             "model_type": "Dream",
             "mask_token_id": tokenizer.mask_token_id,
         }
-        write_json(out / "config.json", read_json(out / "config.json") | dream)
-    tokenizer.save_pretrained(out)
+        write_json(part / "config.json", read_json(part / "config.json") | dream)
+    tokenizer.save_pretrained(part)
+    for path in sorted(part.iterdir()):
+        os.replace(path, out / path.name)
+    part.rmdir()

@@ -117,3 +117,57 @@ def hidden_loss(
     per_row = torch.zeros(2, len(tokens), device=tokens.device)
     sums = per_row.index_add(1, rows, torch.stack((nll * weight, weight)))
     return (sums[0] / sums[1]).mean()
+
+
+def block_mask(length: int, size: int, device: torch.device | str = "cpu") -> Tensor:
+    """Who sees whom in a sequence of noised blocks followed by the same blocks clean: bool [2S, 2S]
+    for S = `length` (Arriola et al. 2025, Block Diffusion).
+
+    A noised position sees its own noised block and the clean blocks before it; a clean position
+    sees the clean blocks up to its own.
+    """
+    block = torch.arange(length, device=device) // size
+    own, before = block[:, None] == block, block[:, None] > block
+    nothing = torch.zeros_like(own)
+    return torch.cat([torch.cat([own, before], 1), torch.cat([nothing, own | before], 1)])
+
+
+def block_loss(
+    model: Any, tokens: Tensor, masks: Tensor, mask_id: int, shift: int = 0, *, size: int
+) -> Tensor:
+    """`diffusion_loss` of a block-causal model, each block weighted by 1/t with t the share of it
+    that is really hidden: every block is predicted from itself and the clean blocks before it, all
+    in one forward pass.
+
+    Args:
+        model: maps tokens to hidden states (`.model`) and these to logits (`.lm_head`).
+        tokens: [B, S], S a multiple of the block size; padding is behind, where no block before it
+            can see it.
+        masks: bool [B, S], hidden positions.
+        mask_id: the mask token.
+        shift: 0; a block's first token has nothing of its own block before it.
+        size: b, positions in a block.
+
+    Returns:
+        A scalar.
+    """
+    length, device = tokens.shape[1], tokens.device
+    both = torch.cat([torch.where(masks, mask_id, tokens), tokens], 1)
+    seen = block_mask(length, size, device)
+    added = torch.zeros(seen.shape, device=device).masked_fill(~seen, torch.finfo(torch.float).min)
+    where = torch.arange(length, device=device).repeat(2).expand_as(both)
+    states = model.model(
+        input_ids=both,
+        attention_mask=added.expand(len(both), 1, -1, -1),
+        position_ids=where,
+        use_cache=False,
+    ).last_hidden_state
+    rows, columns = masks.nonzero(as_tuple=True)
+    logits = model.lm_head(states[rows, columns])
+    nll = cross_entropy(logits.float(), tokens[rows, columns], reduction="none")
+    blocks = length // size
+    sums = torch.zeros(2, len(tokens) * blocks, device=device).index_add(
+        1, rows * blocks + columns // size, torch.stack((nll, torch.ones_like(nll)))
+    )
+    hidden = sums[1] > 0
+    return (sums[0] / sums[1].clamp(min=1)).sum() / hidden.sum()

@@ -7,24 +7,38 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, NotRequired, cast
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
+    check_plain,
     new_directory,
     provenance,
     read_json,
+    read_json_lines,
     read_tensors,
+    read_whole,
+    remove_parts,
     write_json,
     write_tensors,
     write_text,
 )
-from unmask.pretraining.config import PretrainConfig
-from unmask.pretraining.data import Vocabulary, find_vocabulary, fixed_batch, varied_batches
+from unmask.memory import check_memory
+from unmask.pretraining.config import MOST_STEPS, PretrainConfig
+from unmask.pretraining.data import (
+    Vocabulary,
+    block_batch,
+    find_vocabulary,
+    fixed_batch,
+    varied_batches,
+)
 from unmask.pretraining.learner import (
     Learner,
     learner_tensors,
@@ -33,7 +47,7 @@ from unmask.pretraining.learner import (
     update_learner,
 )
 from unmask.pretraining.network import save_model
-from unmask.pretraining.objective import diffusion_loss, hidden_loss
+from unmask.pretraining.objective import block_loss, diffusion_loss, hidden_loss
 from unmask.pretraining.results import line_batches
 from unmask.processes import usable_device
 from unmask.tasks import Task, load_task
@@ -63,21 +77,29 @@ def pretrain(config: PretrainConfig) -> Path:
         UnmaskError: for an output directory in use, a checkpoint of another configuration, or a
             task with too few examples.
     """
+    # Weights, gradients and what the optimisers keep, in fp32.
+    weights = config.layers * 13 * config.width**2 + config.vocabulary * config.width
+    check_memory(16 * weights, "this network", "give a smaller width or fewer layers")
     task = load_task(config.task, data_dir=config.data_dir)
+    if not task.has_answers:
+        raise UnmaskError(
+            f"task {task.name} has a verifier but no answers to learn from; pre-train on a task "
+            "that has answers"
+        )
     device = usable_device(config.device)
     vocabulary = find_vocabulary(task, config)
     learner = new_learner(config, vocabulary)
-    start, curve = open_run(config, learner)
-    network = compile_network(config, learner.model) if config.compile else learner.model
     last = min(config.until or config.steps, config.steps)
-    progress = Progress(config.steps, last, curve)
+    progress = Progress(config.steps, last)
+    start = open_run(config, learner, progress)
+    network = compile_network(config, learner.model) if config.compile else learner.model
     for step, loss_of in enumerate(draw_losses(task, vocabulary, config, start, last), start):
         with torch.autocast(device.type, torch.bfloat16):
             loss = loss_of(network)
         update_learner(learner, loss, config, step)
         record_loss(progress, step + 1, loss)
         if (step + 1) % config.save_every == 0 or step + 1 == last:
-            save_run(config, learner, vocabulary, step + 1, curve)
+            save_run(config, learner, vocabulary, step + 1, progress)
     return config.out
 
 
@@ -100,6 +122,11 @@ def draw_losses(
             yield loss_of
         return
     for step in range(start, stop):
+        if (size := config.attention_block) is not None:
+            blocks = block_batch(task, vocabulary, config, step, size)
+            tensors = [x.to(config.device) for x in (blocks.tokens, blocks.masks)]
+            yield bind_loss(partial(block_loss, size=size), tensors, mask_id, shift)
+            continue
         fixed = fixed_batch(task, vocabulary, config, step)
         tensors = [x.to(config.device) for x in (fixed.tokens, fixed.prompt_lengths, fixed.masks)]
         yield bind_loss(diffusion_loss, tensors, mask_id, shift)
@@ -118,16 +145,20 @@ def add_losses(one: LossOf, other: LossOf) -> LossOf:
 
 
 def compile_network(config: PretrainConfig, model: Any) -> Any:
-    """The compiled model; where lengths vary, its layers alone, once for all lengths."""
+    """The compiled model; where lengths vary, its layers alone, once for all lengths; of a
+    block-causal model, whose loss runs the layers and the head apart, the layers too."""
+    if config.attention_block is not None:
+        model.model.compile(dynamic=False)
+        return model
     if config.buffer_lengths is None:
         return torch.compile(model, dynamic=False)
     model.model.compile(dynamic=True)
     return model
 
 
-def open_run(config: PretrainConfig, learner: Learner) -> tuple[int, list[dict[str, Any]]]:
-    """The step to start from and the loss curve up to it: of a new output directory, or of the
-    checkpoint in an old one, which the learner takes over.
+def open_run(config: PretrainConfig, learner: Learner, progress: Progress) -> int:
+    """The step to start from: of a new output directory, or of the checkpoint in an old one, which
+    the learner takes over, and `progress` its loss curve.
 
     Raises:
         UnmaskError: for an output directory in use, or a checkpoint of another configuration.
@@ -135,19 +166,46 @@ def open_run(config: PretrainConfig, learner: Learner) -> tuple[int, list[dict[s
     recipe = asdict(config) | dict.fromkeys(NO_RECIPE)
     recipe = json.loads(json.dumps(recipe))  # tuples become lists, as they are when read
     facts: dict[str, Any] = {"recipe": recipe}
-    start, curve = 0, []
+    start = 0
     if config.resume:
-        tensors = read_tensors(config.out / "checkpoint.safetensors", config.device)
-        earlier = earlier_schedules(config.out, recipe, int(tensors["step"]))
-        start = load_learner(learner, tensors)
-        lines = (config.out / "loss.jsonl").read_text(encoding="utf-8").splitlines()
-        curve = [entry for entry in map(json.loads, lines) if entry["step"] <= start]
+        check_begun(config.out)
+        check_plain(config.out)
+        remove_parts(config.out)
+        path = config.out / "checkpoint.safetensors"
+        tensors: dict[str, Tensor] = {"step": torch.tensor(0)}
+        if path.exists():
+            tensors = read_tensors(path, config.device)
+        what = f"{path} does not fit the settings in recipe.json"
+        with refuse_errors(what, "start a new run"):
+            step = read_whole(tensors, "step", MOST_STEPS)
+        earlier = earlier_schedules(config.out, recipe, step)
+        if len(tensors) > 1:  # else the run was killed before its first checkpoint: it starts over
+            with refuse_errors(what, "start a new run"):
+                start = load_learner(learner, tensors)
+            entries = read_json_lines(config.out / "loss.jsonl", LossEntry)
+            progress.curve = [entry for entry in entries if entry["step"] <= start]
+            # Checkpoints of earlier versions do not hold the losses since the last entry.
+            progress.total = tensors.get("loss_total", 0.0)
+            progress.count = int(tensors.get("loss_count", 0))
         if earlier:
             facts["earlier"] = earlier
     else:
         new_directory(config.out)
     write_json(config.out / "recipe.json", facts | {"provenance": provenance(config.device)})
-    return start, curve
+    return start
+
+
+def check_begun(out: Path) -> None:
+    """Refuses a directory that no run has begun in.
+
+    Raises:
+        UnmaskError: if it has no recipe.
+    """
+    if out.is_dir() and not (out / "recipe.json").exists():
+        raise UnmaskError(
+            f"{out} holds no recipe.json: it is no pre-training run, or one that was killed before "
+            "its start; give the command that starts it again, without --resume"
+        )
 
 
 def earlier_schedules(out: Path, recipe: dict[str, Any], step: int) -> list[dict[str, Any]]:
@@ -157,7 +215,7 @@ def earlier_schedules(out: Path, recipe: dict[str, Any], step: int) -> list[dict
     Raises:
         UnmaskError: if anything else differs.
     """
-    before = read_json(out / "recipe.json")
+    before = read_json(out / "recipe.json", RecipeFile)
     saved = asdict(PretrainConfig()) | dict.fromkeys(NO_RECIPE) | before["recipe"]
     changed = [name for name in recipe if saved[name] != recipe[name]]
     if not set(changed) <= set(SCHEDULE):
@@ -176,13 +234,38 @@ def save_run(
     learner: Learner,
     vocabulary: Vocabulary,
     step: int,
-    curve: list[dict[str, Any]],
+    progress: Progress,
 ) -> None:
-    """Writes loss curve, checkpoint and model."""
-    lines = "".join(json.dumps(entry) + "\n" for entry in curve)
+    """Writes loss curve, model and, last, the checkpoint: a run that is killed before that does
+    the steps again, and with them the other files."""
+    lines = "".join(json.dumps(entry) + "\n" for entry in progress.curve)
     write_text(config.out / "loss.jsonl", lines)
-    write_tensors(config.out / "checkpoint.safetensors", learner_tensors(learner, step))
     save_model(learner.model, vocabulary.tokenizer, config.out)
+    losses = {
+        "loss_total": torch.as_tensor(progress.total),
+        "loss_count": torch.tensor(progress.count),
+    }
+    tensors = learner_tensors(learner, step) | losses
+    write_tensors(config.out / "checkpoint.safetensors", tensors)
+
+
+class RecipeFile(TypedDict):
+    """recipe.json: the settings of a run, and what they were before it was resumed."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    recipe: dict[str, Any]
+    earlier: NotRequired[list[dict[str, Any]]]
+
+
+class LossEntry(TypedDict):
+    """A line of loss.jsonl."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    step: Annotated[int, Field(ge=1)]
+    loss: Annotated[float, Field(allow_inf_nan=False)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass
@@ -199,7 +282,7 @@ class Progress:
 
     steps: int
     last: int
-    curve: list[dict[str, Any]]
+    curve: list[dict[str, Any]] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
     printed: float = -float("inf")
     total: Tensor | float = 0.0

@@ -10,7 +10,7 @@ from unmask.sandbox.check import (
     require_sandbox,
     worker_count,
 )
-from unmask.sandbox.names import defined_names, standard_imports
+from unmask.sandbox.names import defined_classes, defined_names, standard_imports
 
 __all__ = [
     "Job",
@@ -19,6 +19,7 @@ __all__ = [
     "Stop",
     "check",
     "check_all",
+    "defined_classes",
     "defined_names",
     "require_sandbox",
     "standard_imports",

@@ -18,6 +18,25 @@ def defined_names(solution: str) -> tuple[str, ...]:
     return tuple(names)
 
 
+# What makes a class, beside a statement.
+CLASS_MAKERS = {"namedtuple", "NamedTuple", "TypedDict", "make_dataclass", "type"}
+CLASS_MAKERS |= {"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"}
+
+
+def defined_classes(solution: str) -> tuple[str, ...]:
+    """Which of `defined_names` are classes, or objects that are made of one at the top."""
+    names: list[str] = []
+    for node in parse_statements(solution):
+        if isinstance(node, ast.ClassDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            maker = node.value.func
+            last = maker.attr if isinstance(maker, ast.Attribute) else getattr(maker, "id", "")
+            if last in CLASS_MAKERS or last in names:
+                names += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return tuple(names)
+
+
 def standard_imports(solution: str) -> str:
     """The imports of Python's own modules at the top of a right solution, for tests that rely on
     them."""

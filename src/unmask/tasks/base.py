@@ -3,6 +3,7 @@ test."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,6 +69,7 @@ class Task:
             vote on; by default all of it. Only a mixture needs the example, which may be None.
         waits: whether `score` waits for another process, so that many are best checked side by
             side.
+        has_answers: whether the examples have right answers, which pre-training needs.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Task:
     template: str = "plain@1"
     find_answer: Callable[[str, Example | None], str] = strip_answer
     waits: bool = False
+    has_answers: bool = True
 
     def stream(self, split: Split | str, seed: int = 0) -> Iterator[Example]:
         """Examples of one split, the same for the same seed: without end for training and from
@@ -110,6 +113,12 @@ class Task:
                 break
         if not found:
             raise UnmaskError(f"task {self.name} has no {split} examples; use another split")
+        if len(found) < n and split != "train":
+            warnings.warn(
+                f"task {self.name} has {len(found)} {split} examples with different prompts; {n} "
+                "were asked for",
+                stacklevel=2,
+            )
         return list(found.values())
 
     def batch(self, n: int, seed: int, step: int, rank: int = 0, world: int = 1) -> list[Example]:

@@ -3,15 +3,25 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
-from typing import Any
 
-from unmask.errors import UnmaskError
-from unmask.sandbox import Job, check, defined_names, require_sandbox, standard_imports
+from unmask.errors import UnmaskError, short_error
+from unmask.sandbox import (
+    Job,
+    check,
+    defined_classes,
+    defined_names,
+    require_sandbox,
+    standard_imports,
+)
 from unmask.tasks.base import Task, TimedScore, Verdict
 from unmask.tasks.data import DataAccess, read_rows
 from unmask.tasks.examples import Example
+from unmask.tasks.fences import find_program
+from unmask.tasks.options import TaskOptions, write_prompt
+from unmask.tasks.rows import Row, Text, UnusableRow, make_examples
 from unmask.tasks.sources import DatasetSource, data_set
 
 FENCE = "```python\n"
@@ -29,13 +39,63 @@ KODCODE_USER = (
 )
 
 
-def code_of(completion: str, example: Example | None = None) -> str:
-    """The program in a completion of an answer that begins with a code fence: what stands before
-    the fence closes, or in the first fence it opens itself."""
-    opened = re.search(r"```(?:python|py)?[ \t]*\n", completion)
-    if opened and (opened.group().strip() != "```" or not completion[: opened.start()].strip()):
-        completion = completion[opened.end() :]
-    return completion.split("```", 1)[0]
+class HumanEvalRow(Row):
+    """The official columns that are used."""
+
+    prompt: Text
+    canonical_solution: Text
+    test: Text
+    entry_point: Text
+
+
+class MbppRow(Row):
+    """The official columns that are used."""
+
+    text: Text
+    code: Text
+    test_list: list[Text]
+    test_setup_code: str | None = None
+
+
+class Signature(Row):
+    """A function that a KodCode problem asks for."""
+
+    function_name: Text
+    function_declaration: Text
+
+
+class KodCodeRow(Row):
+    """The official columns that are used."""
+
+    question: Text
+    solution: Text
+    test: Text
+    test_info: list[Signature] | None = None
+
+
+def read_code(completion: str, example: Example | None = None) -> str:
+    """The program in a completion."""
+    row = None if example is None else example.data
+    names: tuple[str, ...] = ()
+    if isinstance(row, HumanEvalRow):
+        names = (row.entry_point,)
+    elif isinstance(row, MbppRow):
+        names = defined_names(row.code)
+    elif isinstance(row, KodCodeRow):
+        names = tuple(info.function_name for info in row.test_info or ())
+    return find_program(completion, names)
+
+
+def check_python(column: str, text: str) -> None:
+    """Refuses what is no Python.
+
+    Raises:
+        UnusableRow: if it does not parse.
+    """
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise UnusableRow(f"column {column} is no Python ({short_error(error)})") from None
 
 
 def code_task(
@@ -58,7 +118,7 @@ def code_task(
     require_sandbox()
 
     def judge(completion: str, example: Example) -> Verdict:
-        outcome = check(make_job(code_of(completion), example))
+        outcome = check(make_job(read_code(completion, example), example))
         return Verdict(float(outcome.passed), outcome.timed_out)
 
     return Task(
@@ -66,40 +126,48 @@ def code_task(
         source=source,
         score=TimedScore(judge),
         max_new_tokens=256,
-        template=template,
-        find_answer=code_of,
+        template=access.options.template_name(template),
+        find_answer=read_code,
         waits=True,
     )
 
 
 def humaneval(access: DataAccess) -> Task:
     """164 functions to complete, for tests alone."""
-    columns = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
+
+    def make(row: HumanEvalRow) -> Example:
+        if not re.search(rf"\bdef\s+{re.escape(row.entry_point)}\b", row.prompt):
+            raise UnusableRow(
+                f"its prompt does not define the entry point {row.entry_point[:60]!r}"
+            )
+        if not re.search(r"\bdef\s+check\b", row.test):
+            raise UnusableRow("its column test does not define check")
+        check_python("prompt", row.prompt + "\n    pass\n")
+        check_python("test", row.test)
+        prompt = write_prompt(access.options, HUMANEVAL_USER, {"prompt": row.prompt})
+        answer = row.prompt + row.canonical_solution + "```"
+        return Example(prompt, answer, access.options.system(), prefill=FENCE, data=row)
 
     def read(split: str) -> list[Example]:
+        columns = ("prompt", "canonical_solution", "test", "entry_point")
         rows = read_rows(access, "humaneval", "openai/openai_humaneval", split, columns)
-        user = HUMANEVAL_USER.format
-        return [
-            Example(
-                user(prompt=r["prompt"]),
-                r["prompt"] + r["canonical_solution"] + "```",
-                system="",
-                prefill=FENCE,
-                data=r,
-            )
-            for r in rows
-        ]
+        return make_examples("humaneval", split, rows, HumanEvalRow, make)
 
     def make_job(code: str, example: Example) -> Job:
         row = example.data
         whole = re.search(
-            rf"^(?:async\s+)?def\s+{re.escape(row['entry_point'])}\b", code, re.MULTILINE
+            rf"^(?:async\s+)?def\s+{re.escape(row.entry_point)}\b", code, re.MULTILINE
         )
         program = (
-            f"{row['prompt']}\n    pass\n\n{code}" if whole else row["prompt"] + code
+            f"{row.prompt}\n    pass\n\n{code}" if whole else row.prompt + code
         )  # a whole function may need the prompt's imports
         return Job(
-            program, row["test"], kind="humaneval", names=(row["entry_point"],), setup=row["prompt"]
+            program,
+            row.test,
+            kind="humaneval",
+            names=(row.entry_point,),
+            setup=row.prompt,
+            classes=(),
         )
 
     return code_task("humaneval", HUMANEVAL_TEMPLATE, data_set(read, train=None), make_job, access)
@@ -108,25 +176,32 @@ def humaneval(access: DataAccess) -> Task:
 def mbpp(access: DataAccess) -> Task:
     """974 small programs with three assertions each, in the official splits (500 for tests). The
     prompt shows the assertions, as usual."""
-    columns = ("task_id", "text", "code", "test_list", "test_setup_code", "challenge_test_list")
+
+    def make(row: MbppRow) -> Example:
+        if not row.test_list:
+            raise UnusableRow("its column test_list is empty")
+        check_python("test_list", "\n".join(row.test_list))
+        check_python("test_setup_code", row.test_setup_code or "")
+        fields = {"text": row.text.strip(), "tests": "\n".join(row.test_list)}
+        prompt = write_prompt(access.options, MBPP_USER, fields)
+        answer = row.code.replace("\r\n", "\n") + "\n```"
+        return Example(prompt, answer, access.options.system(), prefill=FENCE, data=row)
 
     def read(split: str) -> list[Example]:
+        columns = ("text", "code", "test_list", "test_setup_code")
         rows = read_rows(access, "mbpp", "google-research-datasets/mbpp", split, columns, ("full",))
-        return [
-            Example(
-                MBPP_USER.format(text=row["text"].strip(), tests="\n".join(row["test_list"])),
-                row["code"].replace("\r\n", "\n") + "\n```",
-                system="",
-                prefill=FENCE,
-                data=row,
-            )
-            for row in rows
-        ]
+        return make_examples("mbpp", split, rows, MbppRow, make)
 
     def make_job(code: str, example: Example) -> Job:
         row = example.data
-        setup = standard_imports(row["code"]) + (row["test_setup_code"] or "")
-        return Job(code, "\n".join(row["test_list"]), names=defined_names(row["code"]), setup=setup)
+        setup = standard_imports(row.code) + (row.test_setup_code or "")
+        return Job(
+            code,
+            "\n".join(row.test_list),
+            names=defined_names(row.code),
+            setup=setup,
+            classes=defined_classes(row.code),
+        )
 
     return code_task(
         "mbpp", MBPP_TEMPLATE, data_set(read, validation="validation"), make_job, access
@@ -136,27 +211,34 @@ def mbpp(access: DataAccess) -> Task:
 def kodcode(access: DataAccess) -> Task:
     """Synthetic programming problems with pytest files, for training; 1/8 of them, by the CRC of
     their prompts, are kept for tests."""
-    columns = ("question_id", "question", "solution", "test", "test_info")
 
-    def names(row: dict[str, Any]) -> str:
-        return "\n".join(info["function_declaration"] for info in row["test_info"] or [])
+    def make(row: KodCodeRow) -> Example:
+        declarations = "\n".join(info.function_declaration for info in row.test_info or ())
+        fields = {"question": row.question.strip(), "names": declarations}
+        key = write_prompt(TaskOptions(), KODCODE_USER, fields)
+        return Example(
+            write_prompt(access.options, KODCODE_USER, fields),
+            row.solution + "\n```",
+            access.options.system(),
+            prefill=FENCE,
+            data=row,
+            key=key,
+        )
 
     def read(split: str) -> list[Example]:
+        columns = ("question", "solution", "test", "test_info")
         rows = read_rows(access, "kodcode", "KodCode/KodCode-V1", split, columns)
-        user = KODCODE_USER.format
-        prompts = [user(question=row["question"].strip(), names=names(row)) for row in rows]
-        return [
-            Example(p, row["solution"] + "\n```", system="", prefill=FENCE, data=row)
-            for p, row in zip(prompts, rows, strict=True)
-        ]
+        return make_examples("kodcode", split, rows, KodCodeRow, make)
 
     def make_job(code: str, example: Example) -> Job:
-        names = [info["function_name"] for info in example.data["test_info"] or []]
+        row = example.data
+        names = [info.function_name for info in row.test_info or ()]
         return Job(
             code,
-            example.data["test"],
+            row.test,
             kind="pytest",
-            names=tuple(dict.fromkeys([*names, *defined_names(example.data["solution"])])),
+            names=tuple(dict.fromkeys([*names, *defined_names(row.solution)])),
+            classes=defined_classes(row.solution),
         )
 
     return code_task("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), make_job, access)

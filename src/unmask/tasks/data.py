@@ -3,17 +3,18 @@ same columns."""
 
 from __future__ import annotations
 
-import importlib
+import json
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unmask.errors import UnmaskError
-from unmask.tasks.examples import Example
+from unmask.errors import UnmaskError, short_error
+from unmask.extras import require_package
+from unmask.files import decode_lines
+from unmask.tasks.options import TaskOptions
 
 BESIDE = ("dataset_info.json", "state.json")  # written by `save_to_disk`, not rows
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".arrow": "arrow"}
@@ -27,25 +28,20 @@ class DataAccess:
         data_dir: a directory with one directory for each task (`gsm8k/train.jsonl`, or the official
             repository's files); None loads from the Hub.
         allow_code_execution: whether model-written code may run, in the sandbox.
+        options: what was said of the task behind its name.
     """
 
     data_dir: Path | None = None
     allow_code_execution: bool = False
+    options: TaskOptions = field(default_factory=TaskOptions)
 
 
-def require_package(module: str, purpose: str) -> Any:
-    """An optional dependency.
-
-    Raises:
-        UnmaskError: if it is not installed.
-    """
+def is_file(name: str) -> bool:
+    """Whether there is a file of this name."""
     try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise UnmaskError(
-            f"{purpose} needs the package {module.replace('_', '-')}; install it with pip install "
-            "'unmask[tasks]'"
-        ) from None
+        return bool(name) and Path(name).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def read_rows(
@@ -56,8 +52,8 @@ def read_rows(
     columns: Sequence[str],
     configs: Sequence[str] = ("",),
     files: Sequence[Path] = (),
-) -> list[dict[str, Any]]:
-    """The rows of one official split.
+) -> list[Any]:
+    """The rows of one official split, as they are: a row may be damaged (`rows.make_examples`).
 
     Args:
         access: the Hub or a local directory.
@@ -70,16 +66,16 @@ def read_rows(
         files: read these, wherever they are.
 
     Raises:
-        UnmaskError: if nothing is found, it cannot be read, or a column is missing.
+        UnmaskError: if nothing is found, it cannot be read, or a column is missing in all rows.
     """
-    datasets = require_package("datasets", f"task {task}")
-    # What is loaded: the arguments of `datasets.load_dataset`, a call for each part.
     if files or access.data_dir is not None:
         root = access.data_dir or Path()
         found = list(files) or local_files(root, task, split, configs, repository)
-        paths = [str(path) for path in found]
-        calls = [((file_format(found),), {"data_files": paths, "split": "train"})]
-        where = paths[0] + (f" and {len(paths) - 1} more files" if len(paths) > 1 else "")
+        where = str(found[0]) + (f" and {len(found) - 1} more files" if len(found) > 1 else "")
+        if file_format(found) == "json":
+            rows = [row for path in found for row in read_json_rows(path)]
+            return choose_columns(rows, where, task, columns)
+        calls = [((file_format(found),), {"data_files": [*map(str, found)], "split": "train"})]
     else:
         calls = [((repository, config) if config else (repository,), {}) for config in configs]
         calls = [(args, {"split": split}) for args, _ in calls]
@@ -87,23 +83,79 @@ def read_rows(
     hint = "check the file"
     if access.data_dir is None and not files:
         hint = f"or give --data-dir DIR with files DIR/{task}/{split}.jsonl"
-    rows: list[dict[str, Any]] = []
+    datasets = require_package("datasets", f"task {task}")
+    rows = []
     with hidden_progress_bars(datasets):
         for args, named in calls:
             try:
                 table = datasets.load_dataset(*args, **named)
+                known = [column for column in columns if column in table.column_names]
+                rows += table.select_columns(known).to_list() if known else [{}] * len(table)
             except Exception as error:  # each of the libraries below raises its own
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                raise UnmaskError(f"{where} cannot be read ({reason}); {hint}") from None
-            if missing := [column for column in columns if column not in table.column_names]:
                 raise UnmaskError(
-                    f"{where} has no column {', '.join(missing)}; task {task} needs "
-                    f"{', '.join(columns)}"
-                )
-            rows += table.select_columns(list(columns)).to_list()
+                    f"{where} cannot be read ({short_error(error)}); {hint}"
+                ) from None
+    return choose_columns(rows, where, task, columns)
+
+
+def choose_columns(rows: list[Any], where: str, task: str, columns: Sequence[str]) -> list[Any]:
+    """The rows with these columns alone; one that is no object stays as it is.
+
+    Raises:
+        UnmaskError: if there are no rows, or no row has one of the columns.
+    """
     if not rows:
         raise UnmaskError(f"{where} holds no rows; task {task} needs at least one")
+    objects = [row for row in rows if isinstance(row, dict)]
+    missing = [column for column in columns if not any(column in row for row in objects)]
+    if missing and objects:
+        advice = ", or one for all lines, as jsonl:FILE@verifier=number"
+        raise UnmaskError(
+            f"{where} has no column {', '.join(missing)}; task {task} needs {', '.join(columns)}"
+            + (advice if missing == ["verifier"] else "")
+        )
+    wanted = set(columns)
+    return [
+        {key: value for key, value in row.items() if key in wanted}
+        if isinstance(row, dict)
+        else row
+        for row in rows
+    ]
+
+
+def read_json_rows(path: Path) -> list[Any]:
+    """The rows of a JSON-lines file, or of a JSON file that holds a list. A line that is not JSON
+    is a row too, as a text, for a data set is not useless because of it.
+
+    Raises:
+        UnmaskError: if the file cannot be read, or has no line of JSON.
+    """
+    try:
+        lines = decode_lines(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UnmaskError(
+            f"{path} cannot be read ({short_error(error)}); give a UTF-8 file of JSON lines"
+        ) from None
+    if path.suffix == ".json":
+        listed = parse_json("\n".join(lines))
+        if isinstance(listed, list):
+            return listed
+    written = [line for line in lines if line.strip()]
+    rows = [parse_json(line) for line in written]
+    if written and not any(isinstance(row, dict) for row in rows):
+        raise UnmaskError(
+            f"{path} cannot be read as JSON lines (its first is {written[0][:60]!r}); write an "
+            "object with the columns in each line"
+        )
     return rows
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value, or the text itself where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 @contextmanager
@@ -132,28 +184,6 @@ def file_format(files: Sequence[Path]) -> str:
             "files"
         )
     return kind
-
-
-def drop_unsolvable(
-    task: str, split: str, examples: list[Example], solvable: Callable[[Example], bool]
-) -> list[Example]:
-    """The examples that some completion can solve. The others are counted and named in a warning:
-    with them in, an accuracy of 1 would be out of reach in silence.
-
-    Raises:
-        UnmaskError: if none is left.
-    """
-    kept = [example for example in examples if solvable(example)]
-    if lost := [example for example in examples if not solvable(example)]:
-        message = (
-            f"task {task}: {len(lost)} of {len(examples)} {split} examples have no answer that can "
-            f"be read, the first has the prompt {lost[0].prompt[:80]!r} and the answer "
-            f"{lost[0].answer[-80:]!r}"
-        )
-        if not kept:
-            raise UnmaskError(f"{message}; check the file's answers")
-        warnings.warn(f"{message}; they are left out", stacklevel=2)
-    return kept
 
 
 def local_files(

@@ -23,6 +23,8 @@ class Example:
         prefill: how the answer is made to begin; the model goes on from there.
         data: what the verifier needs beside the prompt.
         task: the task it is of, in mixtures.
+        key: what its split is decided by; the prompt where it is empty. So a problem stays in its
+            split whatever the wording of its prompt.
     """
 
     prompt: str
@@ -31,10 +33,15 @@ class Example:
     prefill: str = ""
     data: Any = field(default=None, compare=False)
     task: str = ""
+    key: str = field(default="", compare=False, repr=False)
+
+    def split(self) -> Split:
+        """The split that this problem belongs to."""
+        return split_of(self.key or self.prompt)
 
 
 def split_of(prompt: str) -> Split:
     """The split a prompt belongs to, from the CRC of its text alone: test 1/8, validation 1/16,
     train the rest."""
-    bucket = zlib.crc32(prompt.encode()) % 16
+    bucket = zlib.crc32(prompt.encode("utf-8", "surrogatepass")) % 16
     return "test" if bucket < 2 else "validation" if bucket == 2 else "train"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
 from unmask.errors import UnmaskError
 from unmask.tasks import chain, sudoku
 from unmask.tasks.base import Task
-from unmask.tasks.data import DataAccess
+from unmask.tasks.data import DataAccess, is_file
 from unmask.tasks.mixture import mixture
+from unmask.tasks.options import SETTINGS, TaskOptions, split_options
 
 EMBEDDED = {task.name: task for task in (chain.TASK, sudoku.TASK)}
 # Each module is loaded when its task is asked for: they need optional packages.
@@ -42,7 +44,10 @@ def load_task(
     Args:
         name: an embedded task (chain, sudoku), word-problems (or word-problems:templates, with
             tests of other templates), a benchmark (gsm8k, math, math500, humaneval, mbpp,
-            kodcode), `reasoning_gym:NAME`, `jsonl:FILE`.
+            kodcode), `reasoning_gym:NAME`, `jsonl:FILE`. Behind a benchmark or file may stand
+            `@` and settings with commas between them: `template=FILE` (a text file with the prompt,
+            the columns of a row in braces), `chat=no` (no chat template); for files also
+            `verifier=text|number|math` and `split=test` (all lines are tests).
         data_dir: a directory with the benchmarks' files (`DIR/gsm8k/train.jsonl`, …); None loads
             them from the Hugging Face Hub.
         allow_code_execution: whether model-written programs may run, in the sandbox
@@ -52,9 +57,11 @@ def load_task(
         UnmaskError: if there is no such task, a package that it needs is missing, or it needs code
             execution and that was not allowed.
 
-    Example:
-        >>> unmask.load_task("chain").examples("test", 1)[0].prompt
-        '6 a -9 b -3 =' # doctest: +SKIP
+    Examples:
+        >>> task = unmask.load_task("chain")
+        >>> example = task.examples("test", 1)[0]
+        >>> task.score(f"# {example.answer.split()[-1]}", example)
+        1.0
     """
     access = DataAccess(None if data_dir is None else Path(data_dir), allow_code_execution)
     if access.data_dir is not None and not access.data_dir.is_dir():
@@ -62,7 +69,7 @@ def load_task(
             f"data directory {access.data_dir} does not exist; give a directory with one directory "
             "for each task"
         )
-    parts = [split_weight(part) for part in name.split("+")]
+    parts = [split_weight(part) for part in split_mixture(name)]
     if len(parts) == 1 and parts[0][1] is None:
         return load_single_task(name, access)
     names = [part for part, _ in parts]
@@ -75,6 +82,27 @@ def load_task(
     )
 
 
+def split_mixture(name: str) -> list[str]:
+    """The parts of a mixture's name. A plus in the name of a JSONL file parts nothing, where there
+    is such a file."""
+    pieces, parts = name.split("+"), []
+    while pieces:
+        length = 1
+        if pieces[0].startswith("jsonl:"):
+            lengths = range(1, len(pieces) + 1)
+            length = next((n for n in lengths if names_file("+".join(pieces[:n]))), 1)
+        parts.append("+".join(pieces[:length]))
+        del pieces[:length]
+    return parts
+
+
+def names_file(part: str) -> bool:
+    """Whether a part of a mixture is `jsonl:` and a file, perhaps with settings and a weight."""
+    names = {part, part.rpartition(":")[0]}
+    names |= {match.group(1) for name in names if (match := SETTINGS.fullmatch(name))}
+    return any(is_file(name.removeprefix("jsonl:")) for name in names)
+
+
 def split_weight(part: str) -> tuple[str, float | None]:
     """`gsm8k:2` → gsm8k, 2; `reasoning_gym:chain_sum:0.5` → reasoning_gym:chain_sum, 0.5."""
     head, _, tail = part.rpartition(":")
@@ -82,7 +110,7 @@ def split_weight(part: str) -> tuple[str, float | None]:
         weight = float(tail)
     except ValueError:
         return part, None
-    if not head:
+    if not head or (part.startswith("jsonl:") and is_file(part.removeprefix("jsonl:"))):
         return part, None
     if not 0 < weight < math.inf:
         raise UnmaskError(f"the weight in {part!r} is {tail}; give a number above 0")
@@ -93,9 +121,24 @@ def load_single_task(name: str, access: DataAccess) -> Task:
     """A task that is not a mixture."""
     if name in EMBEDDED:
         return EMBEDDED[name]
-    if name in DATA_SETS:
-        return import_task_factory(DATA_SETS[name])(access)
-    kind, _, rest = name.partition(":")
+    file = name.removeprefix("jsonl:")
+    exact = file != name and is_file(file)  # perhaps with an @ in its name
+    base, options = (name, TaskOptions()) if exact else split_options(name)
+    kind, _, rest = base.partition(":")
+    access = replace(access, options=options)
+    if kind == "jsonl" and rest:
+        return replace(import_task_factory(NAMED[kind])(rest, access), name=name)
+    if base in DATA_SETS:
+        if options.verifier or options.split:
+            raise UnmaskError(
+                f"task {base} has its own verifier and splits; the settings verifier and split are "
+                "for jsonl:FILE"
+            )
+        return replace(import_task_factory(DATA_SETS[base])(access), name=name)
+    if base != name:
+        raise UnmaskError(
+            f"task {base} takes no settings; they are for benchmarks and for jsonl:FILE"
+        )
     if name == "word-problems":  # a generated task that needs an optional package
         return import_task_factory(NAMED[name])()
     if kind in NAMED and rest:

@@ -1,155 +1,203 @@
-"""Whether two mathematical answers are equal, by `math-verify` in separate worker processes with a
-hard timeout and a memory limit."""
+r"""Whether a completion's answer equals the true one: the verifiers `number` and `math`.
+
+Both find and read an answer in the same way (`answers`, `notation`) and compare exactly
+(`algebra`). `number` is for truths that are one rational number, and says of them what `math` says.
+What cannot be read equals only what is written alike.
+"""
 
 from __future__ import annotations
 
-import atexit
-import json
-import queue
-import select
-import subprocess
-import sys
-import threading
-import warnings
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Literal
+import re
+from fractions import Fraction
+from functools import lru_cache
 
-from unmask.errors import UnmaskError
-from unmask.tasks.answers import final_text
-from unmask.tasks.base import Verdict
-from unmask.tasks.data import require_package
+from unmask.tasks import algebra
+from unmask.tasks.algebra import TooLarge, rational
+from unmask.tasks.answers import find_answer
+from unmask.tasks.notation import GREEK, Equation, Group, Part, Quantity, read_answer
+from unmask.tasks.symbols import normalize
 
-SECONDS = 5.0
-WORKER = Path(__file__).with_name("math_worker.py")
-# Nothing of the caller's Python is inherited. -I would do that too, but it ignores PYTHONHASHSEED,
-# and what sympy finds can depend on the order of its sets.
-PYTHON_FLAGS = ("-P", "-s")
-ENVIRONMENT = {"PYTHONHASHSEED": "0"}
-
-Reply = Literal["yes", "no", "unreadable", "late", "dead"]
-
-idle_workers: queue.SimpleQueue[subprocess.Popen[str]] = queue.SimpleQueue()
-all_workers: set[subprocess.Popen[str]] = set()
-unreadable_truths: set[str] = set()
-lock = threading.Lock()
-
-
-def judge_mathematics(completion: str, truth: str, seconds: float = SECONDS) -> Verdict:
-    r"""Whether a completion's answer equals `truth` (LaTeX or plain text) as mathematics.
-
-    The answer is what the last `<answer>` tag, else the last `\boxed{}`, else the last `####`
-    holds, else what `math-verify` finds in the text. Equal texts are equal at once. Everything that
-    cannot be read is wrong. What is not decided in `seconds`, or by a worker that died, is tried
-    once more by a new worker, and then wrong too.
-
-    Raises:
-        UnmaskError: if math-verify is not installed.
-    """
-    answer = final_text(completion)
-    if answer is not None and plain(answer) == plain(truth) != "":
-        return Verdict(1.0)
-    require_package("math_verify", "checking mathematics")
-    request = {
-        "truth": truth[:2000],
-        "answer": completion[-10_000:] if answer is None else answer[:2000],
-        "found": answer is not None,
-    }
-    reply = ask_worker(take_worker(), request, seconds)
-    if reply in ("late", "dead"):
-        reply = ask_worker(start_worker(), request, seconds)
-    if reply == "unreadable":
-        warn_unreadable(truth)
-    return Verdict(float(reply == "yes"), timed_out=reply == "late")
+UNORDERED = (",", "{}", "∪")
+LONGEST_TEXT = 2000
+LENGTHS = {"cm": "centi", "mm": "milli", "km": "kilo", "m": ""}
+MEASURES = {short: (short, f"{name}meter", f"{name}metre") for short, name in LENGTHS.items()}
+MEASURES |= {
+    "in": ("in", "inch", "inches"),
+    "ft": ("ft", "foot", "feet"),
+    "yd": ("yd", "yard"),
+    "mi": ("mi", "mile"),
+    "kg": ("kg", "kilogram"),
+    "g": ("g", "gram"),
+    "mg": ("mg", "milligram"),
+    "s": ("s", "sec", "second"),
+    "min": ("min", "minute"),
+    "h": ("h", "hr", "hour"),
+    "day": ("d", "day"),
+    "week": ("week",),
+    "month": ("month",),
+    "year": ("year", "yr"),
+    "dollar": ("dollar", "USD"),
+    "cent": ("cent", "penny", "pennies"),
+    "L": ("L", "l", "liter", "litre"),
+    "ml": ("ml", "mL", "milliliter", "millilitre"),
+    "dozen": ("dozen",),
+}
+UNIT_NAMES = {name: unit for unit, names in MEASURES.items() for name in names}
 
 
-def same_mathematics(completion: str, truth: str, seconds: float = SECONDS) -> bool:
-    """The verdict of `judge_mathematics` as yes or no."""
-    return judge_mathematics(completion, truth, seconds).correct == 1.0
+def same_mathematics(completion: str, truth: str) -> bool:
+    """Whether a completion's answer equals `truth` (LaTeX or plain text) as mathematics. What
+    cannot be read is right only where it is written as the truth is."""
+    found = find_answer(completion)
+    if found.text and plain_text(found.text[:LONGEST_TEXT]) == plain_text(truth) != "":
+        return True
+    right = read_answer(truth)
+    if found.part is None or right is None:
+        return False
+    try:
+        return same_part(found.part, right)
+    except TooLarge:
+        return False
 
 
-def plain(text: str) -> str:
-    """Without spaces and the dollars around."""
-    return "".join(text.split()).strip("$").rstrip(".")
+def number(text: str) -> Fraction | None:
+    """The value of a text that is one rational number; None if it is something else."""
+    return rational_number(read_answer(text.strip()))
 
 
-def warn_unreadable(truth: str) -> None:
-    """Says once of each true answer that math-verify cannot read it."""
-    with lock:
-        if truth in unreadable_truths:
-            return
-        unreadable_truths.add(truth)
-        count = len(unreadable_truths)
-    warnings.warn(
-        f"math-verify cannot read the true answer {truth[:80]!r} (number {count} of this kind); "
-        "only completions with the same text count as right",
-        stacklevel=2,
+def rational_number(part: Part | None) -> Fraction | None:
+    """The number that a part of an answer is, without its unit."""
+    if not isinstance(part, Quantity):
+        return None
+    return algebra.as_rational(part.value)
+
+
+def final_number(completion: str) -> Fraction | None:
+    """The number that a completion gives as its result; None if it gives none."""
+    return rational_number(find_answer(completion).part)
+
+
+def same_number(completion: str, truth: str) -> bool:
+    """Whether a completion's result equals `truth`, itself a number as text, in value: 1,000 is
+    1000.00, and 5 is not 5.5."""
+    return number(truth) is not None and same_mathematics(completion, truth)
+
+
+@lru_cache(maxsize=1024)
+def plain_text(text: str) -> str:
+    """A text for comparison as text: without spaces, marks and braces, words in lower case."""
+    written = re.sub(r"(?<=\d)\s+(?=\d)", "\x04", normalize(text))
+    written = re.sub(r"[\s\x01\x02\x03]|\\text(?![a-z])", "", written)
+    written = re.sub(r"(?<!\\)\{(\w)\}", r"\1", written)
+    written = re.sub(r"\\[dt]frac", r"\\frac", written)
+    written = re.sub(r"[^\W\d_]{2,}", lambda match: match.group().lower(), written)
+    return re.sub(r"^\((\w)\)$", r"\1", written)
+
+
+def has_truth(truth: str) -> bool:
+    """Whether some completion can be right about this truth."""
+    return plain_text(truth) != ""
+
+
+def same_part(answer: Part, truth: Part) -> bool:
+    """Whether two answers that were read are the same."""
+    answer, truth = open_single(answer), open_single(truth)
+    if isinstance(answer, Equation) or isinstance(truth, Equation):
+        one, other = difference(answer), difference(truth)
+        if one is None or other is None or not one.top or not other.top:
+            return False
+        return algebra.as_rational(algebra.divide(one, other)) is not None
+    if answer.label != truth.label and is_letter(answer.label) and is_letter(truth.label):
+        return False
+    if isinstance(answer, Quantity) and isinstance(truth, Quantity):
+        return same_quantity(answer, truth)
+    if isinstance(answer, Group) and isinstance(truth, Group):
+        return same_group(answer, truth)
+    return False
+
+
+def is_letter(label: str) -> bool:
+    """Whether a label is the name of a variable and no word."""
+    return len(label) == 1 or label in GREEK
+
+
+def open_single(part: Part) -> Part:
+    """The item of a set that has one, for it is the solution as much as the set is."""
+    if isinstance(part, Group) and part.kind == "{}" and len(part.items) == 1:
+        return part.items[0]
+    return part
+
+
+def difference(part: Part) -> algebra.Value | None:
+    """Left side minus right side of an equation; `y = 2x` is one."""
+    if isinstance(part, Equation):
+        return part.difference
+    if isinstance(part, Quantity) and is_letter(part.label):
+        return algebra.add(algebra.generator(part.label), part.value, -1)
+    return None
+
+
+def same_quantity(answer: Quantity, truth: Quantity) -> bool:
+    """Whether two quantities are equal. Where one has a percent sign and the other has not, 50 % is
+    50, as a question for percents is answered, as well as 1/2; but 0.5 % is not 0.5."""
+    if truth.base not in (0, 10) and not answer.base:
+        # The base may be left out where the digits are given in it.
+        return truth.digits.isdigit() and algebra.equal(answer.value, rational(int(truth.digits)))
+    units = {known_unit(answer.unit), known_unit(truth.unit)} - {None}
+    if len(units) > 1:
+        return False
+    same = algebra.equal(answer.value, truth.value)
+    if answer.percent == truth.percent:
+        return same
+    size = algebra.as_rational(truth.value)
+    if same and size is not None and abs(size) >= 1:
+        return True
+    factors = [rational(Fraction(1, 100) if q.percent else 1) for q in (answer, truth)]
+    return algebra.equal(
+        algebra.multiply(answer.value, factors[0]), algebra.multiply(truth.value, factors[1])
     )
 
 
-def take_worker() -> subprocess.Popen[str]:
-    """A worker that has nothing to do, or a new one."""
-    try:
-        return idle_workers.get_nowait()
-    except queue.Empty:
-        return start_worker()
+def known_unit(unit: str) -> str | None:
+    """One name for a unit of measurement, with its exponent; None for any other words."""
+    words = unit.split()
+    power = "1"
+    if words and words[-1].startswith("^"):
+        power = words.pop()[1:]
+    for word, exponent in (("square", "2"), ("sq", "2"), ("cubic", "3")):
+        if words and words[0].lower() == word:
+            words, power = words[1:], exponent
+    if len(words) != 1:
+        return None
+    (word,) = words
+    name = UNIT_NAMES.get(word) or UNIT_NAMES.get(word.lower())
+    name = name or UNIT_NAMES.get(word.lower().removesuffix("s"))
+    return None if name is None else f"{name}^{power}"
 
 
-def ask_worker(worker: subprocess.Popen[str], request: dict[str, Any], seconds: float) -> Reply:
-    """What a worker says; one that says nothing in time ("late"), or is gone ("dead"), is ended."""
-    assert worker.stdin and worker.stdout
-    in_time, reply = True, ""
-    try:
-        worker.stdin.write(json.dumps(request) + "\n")
-        worker.stdin.flush()
-        in_time = bool(select.select([worker.stdout], [], [], seconds)[0])
-        reply = worker.stdout.readline() if in_time else ""
-    except OSError:
-        pass
-    if reply in ("yes\n", "no\n", "unreadable\n"):
-        idle_workers.put(worker)
-        return reply.strip()  # pyright: ignore[reportReturnType]
-    stop_worker(worker)
-    return "dead" if in_time else "late"
+def same_group(answer: Group, truth: Group) -> bool:
+    """Whether lists, sets, points, intervals or matrices are the same. A list and a set have no
+    order; a list may stand for a point where it has its order."""
+    if len(answer.items) != len(truth.items):
+        return False
+    if answer.kind in UNORDERED and truth.kind in UNORDERED:
+        if (answer.kind == "∪") != (truth.kind == "∪"):
+            return False
+        return same_in_any_order(answer.items, truth.items)
+    kinds = {answer.kind, truth.kind}
+    if len(kinds) > 1 and kinds != {",", "()"}:
+        return False
+    return all(map(same_part, answer.items, truth.items))
 
 
-def start_worker() -> subprocess.Popen[str]:
-    """A new worker, ready to answer.
-
-    Raises:
-        UnmaskError: if it does not start.
-    """
-    worker = subprocess.Popen(
-        [sys.executable, *PYTHON_FLAGS, str(WORKER)],
-        text=True,
-        env=ENVIRONMENT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    with lock:
-        all_workers.add(worker)
-    assert worker.stdout
-    if worker.stdout.readline() != "ready\n":
-        stop_worker(worker)
-        raise UnmaskError(
-            "the process that checks mathematics does not start; see that math-verify imports, "
-            "with pip install 'unmask[tasks]'"
-        )
-    return worker
-
-
-def stop_worker(worker: subprocess.Popen[str]) -> None:
-    """Ends a worker and closes its pipes."""
-    worker.kill()
-    with suppress(OSError):
-        worker.communicate()
-    with lock:
-        all_workers.discard(worker)
-
-
-@atexit.register
-def stop_all_workers() -> None:
-    for worker in list(all_workers):
-        stop_worker(worker)
+def same_in_any_order(answer: tuple[Part, ...], truth: tuple[Part, ...]) -> bool:
+    """Whether each item of one is an item of the other, as often."""
+    if len(answer) > 100:
+        return False
+    left = list(truth)
+    for item in answer:
+        place = next((i for i, other in enumerate(left) if same_part(item, other)), None)
+        if place is None:
+            return False
+        del left[place]
+    return True

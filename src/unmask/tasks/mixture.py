@@ -134,4 +134,5 @@ def mixture(name: str, tasks: Sequence[Task], weights: Sequence[float]) -> Task:
         template=" + ".join(f"{task.name}: {task.template}" for task in tasks),
         find_answer=find_answer,
         waits=any(task.waits for task in tasks),
+        has_answers=all(task.has_answers for task in tasks),
     )

@@ -75,21 +75,33 @@ class DatasetSource:
         if split != "train":
             yield from self.rows(split)
             return
+        self.training_rows(name)
         for epoch in count():
             yield from self.shuffle_epoch(name, epoch, seed)
+
+    def training_rows(self, name: str) -> Sequence[Example]:
+        """The problems to train on.
+
+        Raises:
+            UnmaskError: if there are none: epochs of nothing would never end.
+        """
+        rows = self.rows("train")
+        if not rows:
+            raise UnmaskError(f"task {name} has no train examples; give a data set with more rows")
+        return rows
 
     def shuffle_epoch(self, name: str, epoch: int, seed: int) -> list[Example]:
         """All training problems in the order of one epoch."""
         key = (name, epoch, seed)
         if key not in self.epochs:
-            rows = self.rows("train")
+            rows = self.training_rows(name)
             while len(self.epochs) > 1:  # two: a batch may lie across the end of an epoch
                 del self.epochs[next(iter(self.epochs))]
             self.epochs[key] = random.Random(f"{name}/{seed}/{epoch}").sample(rows, len(rows))
         return self.epochs[key]
 
     def batch(self, name: str, start: int, stop: int, seed: int, group: int) -> list[Example]:
-        size = len(self.rows("train"))
+        size = len(self.training_rows(name))
         found = []
         for epoch in range(start // size, (stop - 1) // size + 1):
             first, last = max(start - epoch * size, 0), min(stop - epoch * size, size)
@@ -102,7 +114,7 @@ def held_out(rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:
     their prompts)."""
     kept, held = [], []
     for row in rows:
-        (held if split_of(row.prompt) == "validation" else kept).append(row)
+        (held if row.split() == "validation" else kept).append(row)
     return kept, held
 
 
@@ -121,6 +133,8 @@ def data_set(
         test: that for tests; None holds out 1/8 of `train` by `split_of`.
     """
 
+    read = cache(read)  # a split that is carved out of another is read with it
+
     @cache
     def rows(split: Split) -> Sequence[Example]:
         official = {"train": train, "validation": validation, "test": test}[split]
@@ -135,7 +149,7 @@ def data_set(
         if validation is not None:
             return everything if split == "train" else read(validation)
         if test is None:
-            return [row for row in everything if split_of(row.prompt) == split]
+            return [row for row in everything if row.split() == split]
         kept, held = held_out(everything)
         return kept if split == "train" else held
 

@@ -28,8 +28,8 @@ from functools import cache
 from typing import Any
 
 from unmask.errors import UnmaskError
+from unmask.extras import require_package
 from unmask.tasks.base import Task
-from unmask.tasks.data import require_package
 from unmask.tasks.examples import Example, Split
 from unmask.tasks.sources import GeneratedSource
 

@@ -7,31 +7,49 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
+    check_data,
+    check_plain,
+    check_weights,
     load_optimizer,
     new_directory,
     optimizer_tensors,
     provenance,
     read_json,
     read_tensors,
+    read_whole,
     write_json,
     write_tensors,
 )
+from unmask.models.head import CONFIDENCE_RULE
 from unmask.policies import LearnedPolicy, PolicyNetwork
 from unmask.settings import change_settings, flat_settings
 from unmask.training.config import TrainConfig
-from unmask.training.rewards import Reward, name_reward
+from unmask.training.labels import Label
+from unmask.training.rewards import Reward, name_function
 from unmask.training.session import Session, new_network
 
 # What may differ when a run is resumed: it changes where, on what and how fast a run takes place,
 # never what it computes. Not micro_batch: gradients are summed in another order then.
 FREE = ("out", "resume", "device", "batch_size", "save_every")
 CHECKPOINT = "checkpoint.safetensors"
+
+
+class StartedRun(TypedDict):
+    """run.json. Runs of older versions did not record their reward function."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    settings: dict[str, Any]
+    reward_function: NotRequired[str | None]
+    label_function: NotRequired[str | None]
 
 
 @dataclass
@@ -74,9 +92,9 @@ def save_state(state: TrainState, directory: Path) -> None:
     write_tensors(directory / CHECKPOINT, tensors)
 
 
-def load_state(state: TrainState, directory: Path, device: torch.device) -> None:
-    """Takes up the checkpoint in a run directory. Without one, because the run was killed before
-    the first, it starts over.
+def load_state(state: TrainState, directory: Path, device: torch.device, rounds: int) -> None:
+    """Takes up the checkpoint in a run directory, whose run has so many `rounds`. Without one,
+    because the run was killed before the first, it starts over.
 
     Raises:
         UnmaskError: if the file is damaged or of another policy.
@@ -85,19 +103,19 @@ def load_state(state: TrainState, directory: Path, device: torch.device) -> None
     if not path.exists():
         return
     tensors = read_tensors(path, device)
-    try:
-        state.network.load_state_dict(
-            {name[7:]: value for name, value in tensors.items() if name.startswith("policy/")}
-        )
+    weights = {name[7:]: value for name, value in tensors.items() if name.startswith("policy/")}
+    with refuse_errors(f"{path} does not fit the settings in run.json", "start a new run"):
+        check_weights(weights, state.network.state_dict())
+        number = read_whole(tensors, "round", rounds)
+        # Older checkpoints were written after the evaluation of their round.
+        last = "evaluated" if "evaluated" in tensors else "round"
+        evaluated = read_whole(tensors, last, number)
+        best = float(tensors["best"])
+        if math.isnan(best):
+            raise ValueError("its best reward is no number")
         load_optimizer(state.optimizer, tensors, "optimizer")
-        state.round, state.best = int(tensors["round"]), float(tensors["best"])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).split("\n")[-1].strip()
-        raise UnmaskError(
-            f"{path} does not fit the settings in run.json ({reason}); start a new run"
-        ) from None
-    # Older checkpoints were written after the evaluation of their round.
-    state.evaluated = int(tensors.get("evaluated", tensors["round"]))
+        state.network.load_state_dict(weights)
+    state.round, state.best, state.evaluated = number, best, evaluated
 
 
 def deployed_policy(
@@ -105,9 +123,11 @@ def deployed_policy(
 ) -> LearnedPolicy:
     """The policy as it is used: with fallback, at the evaluation temperature, and with what it was
     trained on."""
-    config = session.config
+    config, trained = session.config, session.config.settings()
+    if session.model.attention_block is not None:
+        trained["block_length"] = session.model.attention_block
     metadata = {
-        "trained": config.settings(),
+        "trained": trained,
         "length": session.length,
         "template": session.task.template,
         "metrics": metrics or {},
@@ -144,31 +164,43 @@ def claim_directory(path: Path | None) -> Iterator[None]:
         raise
 
 
-def write_run(session: Session, custom: Reward | None) -> None:
-    """Writes run.json: settings, the name of a custom reward function, and provenance. A resumed
-    run keeps the file that it was started with."""
+def write_run(session: Session, custom: Reward | None, label: Label | None = None) -> None:
+    """Writes run.json: settings, the names of custom reward and label functions, and provenance. A
+    resumed run keeps the file that it was started with."""
     config = session.config
     write_json(
         config.run.out / "run.json",
         {
             "settings": config.settings(),
-            "reward_function": None if custom is None else name_reward(custom),
+            "reward_function": None if custom is None else name_function(custom),
+            "label_function": None if label is None else name_function(label),
+            "confidence": CONFIDENCE_RULE,
             "provenance": provenance(session.processes.device, session.model.dtype),
         },
     )
 
 
-def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainConfig:
+def resume_config(
+    config: TrainConfig, custom: Reward | None = None, label: Label | None = None
+) -> TrainConfig:
     """The settings of the run directory `config.run.resume`, with those of the given options that a
     resumed run may change.
 
     Raises:
-        UnmaskError: if it is not a run directory, or an option or reward function was given that
-            contradicts the run.
+        UnmaskError: if it is not a run directory, or an option, reward or label function was given
+            that contradicts the run.
     """
     directory = config.run.resume
     assert directory is not None, "only a run that is resumed has saved settings"
+    if directory.is_dir() and not (directory / "run.json").exists():
+        raise UnmaskError(
+            f"{directory} holds no run.json: it is no training run, or one that was killed before "
+            "its start; give the command that starts it again, without --resume"
+        )
+    check_plain(directory)
     saved = read_json(directory / "run.json")
+    where = f"{directory}/run.json, which is not of this version's training runs,"
+    check_data(saved, StartedRun, where)
     try:
         settings = {
             name: tuple(value) if isinstance(value, list) else value
@@ -194,23 +226,31 @@ def resume_config(config: TrainConfig, custom: Reward | None = None) -> TrainCon
             f"out is {config.run.out}, but a resumed run goes on in its own directory "
             f"({directory}); leave out the option"
         )
-    check_reward(saved, custom, directory)
+    check_function(saved, "reward", custom, directory)
+    check_function(saved, "label", label, directory)
+    if loaded.decode.temperature > 0 and saved.get("confidence") != CONFIDENCE_RULE:
+        raise UnmaskError(
+            f"{directory} was started by a version whose confidences above temperature 0 were the "
+            f"largest probability, and now they are the {CONFIDENCE_RULE}; start a new run"
+        )
     changed = {name: wanted[name] for name in config.given if name in FREE}
     return change_settings(loaded, changed | {"out": directory, "resume": directory})
 
 
-def check_reward(saved: dict[str, Any], custom: Reward | None, directory: Path) -> None:
-    """Refuses another reward function than the one a run was started with. Runs of older versions
-    did not record it, so they take any.
+def check_function(
+    saved: dict[str, Any], what: str, custom: Reward | Label | None, directory: Path
+) -> None:
+    """Refuses another reward or label function than the one a run was started with. Runs of older
+    versions did not record it, so they take any.
 
     Raises:
         UnmaskError: naming both.
     """
-    if "reward_function" not in saved:
+    if f"{what}_function" not in saved:
         return
-    before, now = saved["reward_function"], None if custom is None else name_reward(custom)
+    before, now = saved[f"{what}_function"], None if custom is None else name_function(custom)
     if before != now:
-        was = f"the reward function {before}" if before else "no reward function of its own"
+        was = f"the {what} function {before}" if before else f"no {what} function of its own"
         given = f"{now} was given" if now else "none was given"
-        do = f"give train() reward={before.split('.')[-1]}" if before else "leave reward out"
+        do = f"give train() {what}={before.split('.')[-1]}" if before else f"leave {what} out"
         raise UnmaskError(f"{directory} was started with {was}, and {given}; {do}")

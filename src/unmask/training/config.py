@@ -22,6 +22,10 @@ from unmask.settings import (
 RewardName = Literal["multiplicative", "additive", "accuracy"]
 ActionName = Literal["bernoulli", "plackett-luce"]
 Transform = Literal["probability", "log-odds"]
+LabelName = Literal["survives", "rejoins", "truth-margin"]
+
+PAPER_ROUNDS = 936  # of the paper's single epoch over 14,973 prompts, 16 at a time
+MOST_ROWS = 2**17  # answers of a round, whose decisions are kept until its update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +39,7 @@ class RunConfig:
     """Go on with the run in this directory, with its own settings."""
     device: str = "cpu"
     """Device: cpu, cuda or, for one process, cuda:N. Each of several processes takes its own."""
-    batch_size: int = at_least(1, 128)
+    batch_size: int = at_least(1, 128, 2**20)
     """Rows decoded side by side."""
     save_every: int = at_least(1, 10)
     """Rounds between checkpoints."""
@@ -68,11 +72,12 @@ class DataConfig:
 class RolloutConfig:
     """What is tried out in each round."""
 
-    rounds: int = at_least(1, 300)
-    """Rounds of rollouts and updates."""
-    prompts: int = at_least(1, 16)
+    rounds: int = at_least(1, 300, 10**6)
+    """Rounds of rollouts and updates; with `from_traces` the most passes over the traces (then 20
+    by default)."""
+    prompts: int = at_least(1, 16, 2**14)
     """Prompts a round (groups), on each process."""
-    rollouts: int = at_least(2, 8)
+    rollouts: int = at_least(2, 8, 2**10)
     """G, rollouts of each prompt."""
     experts: tuple[str, ...] = ()
     """Heuristics that steer (threshold:0.9, or threshold:0.9@block_length=16 in blocks of its own):
@@ -83,6 +88,12 @@ class RolloutConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        rows = self.prompts * (self.rollouts + len(self.experts))
+        if rows > MOST_ROWS:
+            raise UnmaskError(
+                f"prompts {self.prompts} and rollouts {self.rollouts} make {rows} answers in each "
+                f"round; give fewer, so that there are at most {MOST_ROWS}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,15 +103,16 @@ class RewardConfig:
     reward: RewardName = "multiplicative"
     """Reward of a rollout: multiplicative, r·speed^α (the method); additive, r − α·n/L (ablation);
     accuracy, r alone."""
-    alpha: float = at_least(0, 1.0)
+    alpha: float = at_least(0, 1.0, 1e6)
     """α of the reward: larger is faster and less accurate."""
-    alpha_start: float | None = above(0, None)
+    alpha_start: float | None = above(0, None, 1e6)
     """α of the first round; over the first half of the rounds it moves to `alpha` (log scale):
     first speed, then accuracy."""
     alpha_range: tuple[float, float] | None = None
     """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the
-    policy is told. Default: `alpha`."""
-    dense: float = at_least(0, 0.0)
+    policy is told. It then has a warm start, `hidden`, `joint` and `eval_temperature` 0.5 unless
+    you say otherwise. Default: `alpha`."""
+    dense: float = at_least(0, 0.0, 1e6)
     """Weight of the frozen model's own mean log-probability of the tokens it commits, added to the
     reward step by step."""
 
@@ -108,10 +120,10 @@ class RewardConfig:
         check_settings(self)
         if self.alpha_range is not None:
             low, high = self.alpha_range
-            if not 0 < low < high:
+            if not 0 < low < high <= 1e6:
                 raise UnmaskError(
                     f"alpha_range is {low:g} to {high:g}; give two values above 0, the smaller "
-                    "first"
+                    "first, at most 1e6"
                 )
             if not low <= self.alpha <= high:
                 raise UnmaskError(
@@ -133,11 +145,15 @@ class PolicyConfig:
     action: ActionName = "bernoulli"
     """Distribution of actions: independent reveals, or positions drawn in order until STOP
     (DPLS)."""
+    preset: Literal["paper"] | None = None
+    """Take what is not given from the paper's own configuration instead of our defaults: network,
+    optimiser and rollouts, with its learning rate scaled to `rounds` (docs/paper-map.md)."""
     start: str | None = None
     """Begin with the weights of this trained policy (directory or Hub repository), whose network
     must be of the same shape."""
-    inputs: int = at_least(1, 1)
-    """k: the policy reads the k largest probabilities at each position."""
+    inputs: int = at_least(1, 1, 2**16)
+    """k: the policy reads k probabilities at each position: that of the proposed token and the
+    largest others."""
     context: bool = True
     """The policy reads at each position also the smallest confidence before it and behind it, among
     those that may be revealed."""
@@ -146,7 +162,7 @@ class PolicyConfig:
     those that may be revealed."""
     hidden: bool = False
     """The policy reads the frozen model's hidden states too."""
-    width: int = at_least(1, 64)
+    width: int = at_least(1, 64, 2**14)
     """Width of the policy network (the paper's is 128; beside models of a million parameters that
     costs as much as the model)."""
     initial_bias: float = -1.0
@@ -157,6 +173,8 @@ class PolicyConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if not abs(self.initial_bias) <= 1e6:
+            raise UnmaskError(f"initial_bias is {self.initial_bias:g}; give -1e6 to 1e6")
         if self.width % 4:
             raise UnmaskError(
                 f"width is {self.width}; give a multiple of 4, for two attention heads of even size"
@@ -167,13 +185,13 @@ class PolicyConfig:
 class OptimConfig:
     """How the policy's weights follow from a round's decisions."""
 
-    lr: float = at_least(0, 1e-3)
+    lr: float = at_least(0, 1e-3, 1e6)
     """Peak learning rate of AdamW."""
-    warmup: int = at_least(0, 5)
+    warmup: int = at_least(0, 5, 10**9)
     """Rounds of linear warm-up; a cosine to zero follows."""
-    epochs: int = at_least(1, 2)
+    epochs: int = at_least(1, 2, 1000)
     """Optimisation epochs on each round's rollouts."""
-    minibatches: int = at_least(1, 4)
+    minibatches: int = at_least(1, 4, 10_000)
     """Optimiser steps in each epoch."""
     micro_batch: int = at_least(1, 128)
     """Decisions a backward pass takes at once."""
@@ -197,15 +215,40 @@ class OptimConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImitationConfig:
-    """The warm start: the first rounds may imitate heuristics."""
+    """The warm start: the first rounds may imitate other policies."""
 
     imitate: tuple[str, ...] = ()
-    """Warm start: first learn the decisions of this heuristic where it answers correctly; of
-    several, of the one whose mean reward at the prompt's α is best."""
+    """Warm start: first learn the decisions of this policy, a heuristic or a learned one, where it
+    answers correctly; of several, of the one whose mean reward at the prompt's α is best.
+    `entropy:0.05..1:8` stands for eight of them, from 0.05 to 1 in equal ratios."""
     imitation_rounds: int = at_least(1, 8)
     """Rounds of `rounds` that the warm start takes."""
-    imitation_lr: float = at_least(0, 1e-3)
+    imitation_lr: float = at_least(0, 1e-3, 1e6)
     """Learning rate of the warm start."""
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceConfig:
+    """Learning from stored traces instead of rollouts."""
+
+    from_traces: str | None = None
+    """Learn from the traces that `unmask record` stored in this directory, without rollouts; model,
+    task and decode options are those of the traces."""
+    label: LabelName = "survives"
+    """Which reveals are called good: survives, the proposal is the final token; rejoins, the decode
+    that follows is right; truth-margin, the worked answer's token wins, learnt as an order."""
+    wrong_weight: float = above(0, 4.0, 1e6)
+    """What a wrong reveal weighs against a good one: larger is slower and more accurate. With
+    `alpha_range` it is divided by α."""
+    trace_batch: int = at_least(1, 256, 2**20)
+    """Steps of the traces in each optimiser step."""
+    held_out: float = above(0, 0.1, 0.9)
+    """Share of the problems that is kept for the held-out loss."""
+    patience: int = at_least(1, 3, 10**6)
+    """Passes over the traces without a smaller held-out loss, after which the run ends."""
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -217,9 +260,9 @@ class EvalConfig:
 
     eval_every: int = at_least(1, 10)
     """Rounds between evaluations on validation prompts."""
-    eval_prompts: int = at_least(1, 128)
+    eval_prompts: int = at_least(1, 128, 100_000)
     """Validation prompts."""
-    eval_temperature: float = above(0, 1.0)
+    eval_temperature: float = above(0, 1.0, 1e6)
     """Policy temperature τ_π of evaluations, and the default of the saved policies."""
 
     def __post_init__(self) -> None:
@@ -228,7 +271,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, init=False)
 class TrainConfig:
-    """Train an unmasking policy with GRPO on a frozen model."""
+    """Train an unmasking policy on a frozen model, with GRPO or from stored traces."""
 
     run: RunConfig
     """Where and on what the run takes place. None of it changes the result, and a resumed run may
@@ -246,7 +289,9 @@ class TrainConfig:
     optim: OptimConfig
     """How the policy's weights follow from a round's decisions."""
     imitation: ImitationConfig
-    """The warm start: the first rounds may imitate heuristics."""
+    """The warm start: the first rounds may imitate other policies."""
+    traces: TraceConfig
+    """Learning from stored traces instead of rollouts."""
     evaluation: EvalConfig
     """How the policy is measured while it learns."""
 
@@ -257,8 +302,8 @@ class TrainConfig:
         Raises:
             UnmaskError: for a name that no option has, or a value that cannot be used.
 
-        Example:
-            >>> TrainConfig(alpha=3.0, rounds=2).rewards.alpha
+        Examples:
+            >>> unmask.TrainConfig(alpha=3.0, rounds=2).rewards.alpha
             3.0
         """
         options = {name: value for name, value in settings.items() if name not in GROUPS}
@@ -277,7 +322,7 @@ class TrainConfig:
             object.__setattr__(self, name, change_settings(group, inside))
         if self.decode.seed >= 2**32:
             raise UnmaskError(f"seed is {self.decode.seed}; give 0 to {2**32 - 1}")
-        object.__setattr__(self, "_given", frozenset(given))
+        self._take_given(given)
 
     @property
     def given(self) -> frozenset[str]:
@@ -289,8 +334,28 @@ class TrainConfig:
         """The same settings, of which these count as given. For the command line, which makes every
         group whole and knows which options its words named."""
         copy = TrainConfig(**{f.name: getattr(self, f.name) for f in fields(self)})
-        object.__setattr__(copy, "_given", frozenset(names))
+        copy._take_given(names)
         return copy
+
+    def _take_given(self, names: Collection[str]) -> None:
+        """Notes which options were given; the others take the values of the preset, or those that
+        suit a policy for a range of α, if it is to be one."""
+        object.__setattr__(self, "_given", frozenset(names))
+        if self.policy.preset is not None:
+            values = paper_settings(self.rollout.rounds, self.decode.block_length)
+        elif self.rewards.alpha_range is not None and self.begins_anew:
+            values = CONDITIONED
+        else:
+            return
+        for name in GROUPS:
+            group = getattr(self, name)
+            own = {k: values[k] for k in flat_settings(group) if k in values and k not in names}
+            object.__setattr__(self, name, change_settings(group, own))
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether the run rolls out a policy whose weights are random at first."""
+        return self.traces.from_traces is None and self.policy.start is None
 
     def settings(self) -> dict[str, Any]:
         """Every option by its name but where the run is written, as JSON has it."""
@@ -301,6 +366,50 @@ class TrainConfig:
         }
 
 
+def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
+    """The paper's configuration (§3, App. H) for a run of so many rounds.
+
+    The paper takes ⌈14,973 / 16⌉ = 936 rounds of two optimiser steps at a peak learning rate of
+    3e-5, with 100 steps of warm-up and a cosine. Here the peak is 3e-5 · 936 / rounds, so that the
+    learning rates of all steps have the same sum, and the warm-up is the same share of the run.
+    The evaluation temperature is 0.5 in blocks and 1 in full diffusion.
+    """
+    return {
+        "action": "bernoulli",
+        "transform": "probability",
+        "initial_bias": -2.0,
+        "width": 128,
+        "inputs": 1,
+        "context": False,
+        "joint": False,
+        "hidden": False,
+        "prompts": 16,
+        "rollouts": 8,
+        "fallback": False,
+        "reward": "multiplicative",
+        "dense": 0.0,
+        "lr": 3e-5 * PAPER_ROUNDS / rounds,
+        "warmup": round(50 / PAPER_ROUNDS * rounds),
+        "epochs": 2,
+        "minibatches": 1,
+        "epsilon": 0.5,
+        "scaled": False,
+        "entropy_bonus": 0.0,
+        "weight_decay": 0.1,
+        "max_grad_norm": 0.2,
+        "eval_temperature": 1.0 if block_length is None else 0.5,
+    }
+
+
+# For a policy that serves a range of α: a warm start from the better of two orders at each α, which
+# learning then speeds up (without hidden states it hardly does: docs/results.md).
+CONDITIONED: dict[str, Any] = {
+    "hidden": True,
+    "joint": True,
+    "eval_temperature": 0.5,
+    "imitate": ("entropy:0.3", "entropy:0.3@block_length=16"),
+}
+
 GROUPS: dict[str, type] = {
     "run": RunConfig,
     "data": DataConfig,
@@ -310,6 +419,7 @@ GROUPS: dict[str, type] = {
     "policy": PolicyConfig,
     "optim": OptimConfig,
     "imitation": ImitationConfig,
+    "traces": TraceConfig,
     "evaluation": EvalConfig,
 }
 DEFAULTS = {name: group_class() for name, group_class in GROUPS.items()}

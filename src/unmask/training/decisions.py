@@ -152,7 +152,7 @@ def order_decisions(source: Source) -> Int[Tensor, " t"]:
     This is the order in which a batch that holds all rows takes them. So which minibatch a decision
     falls into does not depend on how many rows were decoded side by side.
     """
-    row, step = source.transitions.row, source.transitions.observation.step
+    row, step = source.transitions.row, source.transitions.passes
     begun, n = row[step == 0], len(source.kept)
     place = torch.zeros(n, dtype=torch.long, device=row.device)
     place[begun] = torch.arange(len(begun), device=row.device)
@@ -189,7 +189,7 @@ def likelihood_of(
 
     Returns:
         fp32 [N] and [T]: Σ log c over the tokens committed in all, and from that decision on,
-            divided by L. (Greedy decoding: the probability of a committed token is its confidence.)
+            divided by L. (The confidence is the probability of the token that is committed.)
     """
     observation, row = transitions.observation, transitions.row
     gain = (

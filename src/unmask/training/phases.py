@@ -19,6 +19,7 @@ from torch import Tensor
 
 from unmask.decoding import Generation, Recorder
 from unmask.policies import LearnedPolicy, Policy, load_policy
+from unmask.policies.load import expand_grid
 from unmask.processes import Processes
 from unmask.tasks import Example
 from unmask.training.alpha import draw_alpha
@@ -26,7 +27,6 @@ from unmask.training.config import TrainConfig
 from unmask.training.decisions import (
     SILENT,
     Decisions,
-    Source,
     collect_decisions,
     groups_with_signal,
     make_source,
@@ -34,6 +34,7 @@ from unmask.training.decisions import (
     stack_groups,
 )
 from unmask.training.grpo import group_advantages, grpo_loss, steered_log_prob
+from unmask.training.pool import Pool, fix_alpha, probe_teachers
 from unmask.training.session import Session
 
 
@@ -191,46 +192,52 @@ class Grpo:
 
 @dataclass(frozen=True)
 class Imitation:
-    """The warm start: the decisions of heuristics, where they led to a correct answer.
+    """The warm start: the decisions of teachers, where they led to a correct answer. A teacher is a
+    heuristic or a learned policy.
 
     Attributes:
         config: the run's settings.
         rounds: of the run.
-        heuristics: whom to imitate. Of several, the one whose mean reward at a prompt's α is best.
+        teachers: whom to imitate. Of several, the one that is best for a prompt's α.
+        compared: the teachers with what they reach; found in the first round that is collected.
     """
 
     config: TrainConfig
     rounds: range
-    heuristics: tuple[Policy, ...]
+    teachers: tuple[Policy, ...]
+    compared: list[Pool] = field(default_factory=list)
     compares: ClassVar[bool] = False
 
     def collect(self, session: Session, policy: LearnedPolicy, number: int) -> Round:
         began, rollout = time.perf_counter(), self.config.rollout
-        # As many rollouts as in every other round.
-        count = max(1, rollout.prompts * rollout.rollouts // len(self.heuristics))
+        if not self.compared:
+            self.compared.append(probe_teachers(session, self.teachers))
+        count = rollout.prompts * rollout.rollouts  # as many rollouts as in every other round
         examples = draw_examples(session, count, number)
-        alpha = draw_round_alpha(session, len(examples), number)
-        done = [
-            roll_out(session, heuristic, policy, examples, alpha, number)
-            for heuristic in self.heuristics
-        ]
-        correctness = torch.stack([x.correctness for x in done])
-        nfe = torch.stack([x.generation.nfe for x in done])
-        moment = f"round {number + 1}"
-        best = choose_best(session, examples, correctness, nfe, alpha, moment)
-        ones = torch.ones(len(examples), device=alpha.device)
-        sources: list[Source] = []
-        for i, x in enumerate(done):
-            kept = (best == i) & (x.correctness > 0.5)
-            sources += make_source(x.release(kept), kept, ones, True)
-        reward = torch.stack([x.reward for x in done])
+        alpha = draw_round_alpha(session, count, number)
+        chosen = self.compared[0].choose(session, alpha)
+        reward, correctness = torch.zeros_like(alpha), torch.zeros_like(alpha)
+        nfe, late, sources = torch.zeros_like(chosen), 0, []
+        for i in chosen.unique().tolist():
+            at = (chosen == i).nonzero()[:, 0]
+            own = [examples[row] for row in at.tolist()]
+            done = roll_out(session, self.teachers[i], policy, own, alpha[at], number)
+            reward[at], correctness[at], nfe[at] = (
+                done.reward,
+                done.correctness,
+                done.generation.nfe,
+            )
+            kept, late = done.correctness > 0.5, late + done.late
+            sources += make_source(done.release(kept), kept, torch.ones_like(done.reward), True)
         return Round(
-            collect_decisions(policy, sources, len(examples)),
+            collect_decisions(policy, sources, count),
             tuple(example.prompt for example in examples),
-            *(values.gather(0, best[None])[0] for values in (reward, correctness, nfe)),
+            reward,
+            correctness,
+            nfe,
             silent=0,
             seconds=time.perf_counter() - began,
-            late=sum(x.late for x in done),
+            late=late,
         )
 
     def loss(
@@ -254,8 +261,9 @@ def load_phases(config: TrainConfig, device: torch.device) -> tuple[Phase, ...]:
     phases: list[Phase] = []
     if config.imitation.imitate:
         start = min(config.imitation.imitation_rounds, total)
-        heuristics = tuple(load_policy(spec, device=device) for spec in config.imitation.imitate)
-        phases.append(Imitation(config, range(start), heuristics))
+        specs = [x for spec in config.imitation.imitate for x in expand_grid(spec)]
+        teachers = tuple(fix_alpha(load_policy(spec, device=device)) for spec in specs)
+        phases.append(Imitation(config, range(start), teachers))
     experts = tuple(load_policy(spec, device=device) for spec in config.rollout.experts)
     return (*phases, Grpo(config, range(start, total), experts))
 
@@ -317,25 +325,6 @@ def roll_out(
     correctness, late = session.judge(generation, examples, moment)
     reward = session.reward_rows(correctness, generation.nfe, alpha, examples, moment)
     return Rollouts(generation, reward, correctness, late)
-
-
-def choose_best(
-    session: Session,
-    examples: list[Example],
-    correctness: Float[Tensor, "H P"],
-    nfe: Int[Tensor, "H P"],
-    alpha: Float[Tensor, " P"],
-    moment: str,
-) -> Int[Tensor, " P"]:
-    """For each prompt the heuristic whose mean reward over all prompts is largest at its α."""
-    flat, flat_nfe, rows = correctness.flatten(), nfe.flatten(), examples * len(correctness)
-    means = [
-        session.reward_rows(flat, flat_nfe, torch.full_like(flat, a), rows, moment)
-        .view_as(correctness)
-        .mean(1)
-        for a in alpha.tolist()
-    ]
-    return torch.stack(means, 1).argmax(0)
 
 
 def mean_of_experts(steering: list[Rollouts]) -> dict[str, float]:

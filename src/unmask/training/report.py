@@ -6,13 +6,23 @@ import json
 import math
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import ConfigDict, Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typing_extensions import TypedDict
 
 from unmask.errors import UnmaskError
-from unmask.files import write_text
+from unmask.files import read_json_lines, write_text
+
+
+class Entry(TypedDict):
+    """A line of metrics.jsonl: a round and what was measured in it."""
+
+    __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
+
+    round: Annotated[int, Field(ge=0)]
 
 
 class MetricsLog:
@@ -104,6 +114,8 @@ class MetricsLog:
                 ("NFE", "nfe", "4.1f"),
                 ("entropy", "entropy", "4.1f"),
                 ("no signal", "silent", ".2f"),
+                ("loss", "loss", ".4f"),
+                ("held out", "held_out_loss", ".4f"),
             )
             if name in entry
         )
@@ -127,6 +139,5 @@ def read_entries(path: Path, done: int) -> list[dict[str, Any]]:
     """The entries of the first `done` rounds; a last line that a kill has cut is left out."""
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    entries = [json.loads(line) for line in lines if line.endswith("}")]
+    entries = read_json_lines(path, Entry, torn=True)
     return [entry for entry in entries if entry["round"] <= done]

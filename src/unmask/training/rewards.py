@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -64,7 +65,7 @@ REWARDS: dict[str, Reward] = {
 }
 
 
-def name_reward(reward: Reward) -> str:
-    """Module and qualified name of a user's reward function, which a run records."""
-    named = reward if hasattr(reward, "__qualname__") else type(reward)
+def name_function(function: Callable[..., Any]) -> str:
+    """Module and qualified name of a user's reward or label function, which a run records."""
+    named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"

@@ -11,12 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmask.decoding import Generation, Recorder, decode
+from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions
+from unmask.decoding.request import Request
 from unmask.errors import UnmaskError
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, NetworkConfig, Policy, PolicyNetwork, load_policy
 from unmask.processes import Processes
 from unmask.tasks import Example, Task, answer_length, load_task, prompt_tokens
+from unmask.training.alpha import alpha_grid
 from unmask.training.config import TrainConfig
 from unmask.training.finite import check_finite
 from unmask.training.rewards import REWARDS, Reward
@@ -145,6 +148,11 @@ def prepare_session(config: TrainConfig, processes: Processes, reward: Reward | 
         config, task, model, length, processes, reward or REWARDS[config.rewards.reward]
     )
     _ = session.options  # checks the block length against L
+    if model.attention_block is not None and config.rewards.dense:
+        raise UnmaskError(
+            "the dense reward counts what is masked in the whole answer, and a policy of a "
+            "block-causal model sees one block; leave out dense"
+        )
     prompt_tokens(model, example)
     return session
 
@@ -189,3 +197,25 @@ def new_network(session: Session) -> PolicyNetwork:
             )
         network.load_state_dict(start.network.state_dict())
     return network
+
+
+def check_room(session: Session, network: PolicyNetwork) -> None:
+    """Refuses rollouts and evaluations that cannot fit into memory, before the first round.
+
+    How many passes a rollout takes is not known yet: it is counted with the one decision that it
+    has at least, and the recorder looks again while they are recorded.
+
+    Raises:
+        UnmaskError: naming how many answers of which length take how much.
+    """
+    config, model = session.config, session.model
+    policy, rollout = LearnedPolicy(network, config.policy.action), config.rollout
+    example = session.task.examples("train", 1)[0]
+    request = Request(tuple(prompt_tokens(model, example)), policy, session.options)
+    footprint = footprint_of(model, request, Recorder(policy).needs)
+    answers = rollout.prompts * (rollout.rollouts + len(rollout.experts))
+    batch, advice = config.run.batch_size, "give a smaller batch_size or max_new_tokens, or fewer "
+    check_decode(model, footprint, batch, answers, True, f"{advice}prompts or rollouts")
+    share = -(-config.evaluation.eval_prompts // session.processes.world)
+    measured = share * len(alpha_grid(config.rewards, 3))
+    check_decode(model, footprint, batch, measured, advice=f"{advice}eval_prompts")

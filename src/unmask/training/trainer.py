@@ -29,13 +29,19 @@ The objective is `Grpo.loss` in phases.py, and `grpo_loss` in grpo.py.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from unmask.errors import UnmaskError
+from unmask.extras import require_extras
+from unmask.files import remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
+from unmask.settings import flat_settings
 from unmask.training.alpha import alpha_grid
 from unmask.training.checkpoint import (
     TrainState,
@@ -49,14 +55,16 @@ from unmask.training.checkpoint import (
 )
 from unmask.training.config import TrainConfig
 from unmask.training.front import calibrate
+from unmask.training.labels import Label
 from unmask.training.phases import Phase, load_phases, phase_of_round
 from unmask.training.report import MetricsLog
 from unmask.training.rewards import Reward
-from unmask.training.session import Session, prepare_session
+from unmask.training.session import Session, check_room, prepare_session
+from unmask.training.supervised import train_from_traces
 from unmask.training.update import check_update, update
 
 
-def train(config: TrainConfig, reward: Reward | None = None) -> Path:
+def train(config: TrainConfig, reward: Reward | None = None, label: Label | None = None) -> Path:
     """Trains a policy; also what `unmask train` runs.
 
     All that is random is drawn from (seed, round, process), and the checkpoint is one file that is
@@ -67,6 +75,8 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
         config: the settings.
         reward: your own function of (correctness [N], NFE [N], L, α) instead of the setting
             `reward`. The run records its name, and resuming asks for it again.
+        label: with `from_traces`, your own function of `TraceSteps` that says which reveals are
+            good (unmask.training.labels), instead of the setting `label`.
 
     Returns:
         The run directory: `best` and `last` (policy directories), `metrics.jsonl`, `run.json`,
@@ -76,18 +86,35 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
         UnmaskError: for unusable settings or directories, or if a reward, a likelihood or a weight
             is not finite.
 
-    Example:
-        >>> train(TrainConfig(out=Path("runs/first"), alpha=3.0))
+    Examples:
+        >>> from pathlib import Path
+        >>> config = unmask.TrainConfig(
+        ...     out=Path("runs/tiny"), rounds=1, prompts=1, rollouts=2, eval_prompts=2
+        ... )
+        >>> out = unmask.train(config)
+        round    1/1  reward ...
+        >>> unmask.load_policy(out / "last").beta
+        1.0
     """
+    require_extras("training", ("train",))
     resumes = config.run.resume is not None
-    config = resume_config(config, reward) if resumes else config
+    config = resume_config(config, reward, label) if resumes else config
+    if config.traces.from_traces is not None:
+        if reward is not None:
+            raise UnmaskError("a reward was given with from_traces, which has none; leave it out")
+        return train_from_traces(config, label)
+    check_trace_options(config, label)
     processes = Processes.join(config.run.device)
     with claim_directory(config.run.out if processes.main and not resumes else None):
         phases = load_phases(config, processes.device)
         session = prepare_session(config, processes, reward)
         state = new_state(session)
+        check_room(session, state.network)
+        if resumes and processes.main:
+            remove_parts(config.run.out)
         if resumes:
-            load_state(state, config.run.out, processes.device)
+            load_state(state, config.run.out, processes.device, config.rollout.rounds)
+            check_policies(state, session)
         elif processes.main:
             write_run(session, reward)
     processes.barrier()
@@ -106,11 +133,40 @@ def train(config: TrainConfig, reward: Reward | None = None) -> Path:
     return config.run.out
 
 
+def check_trace_options(config: TrainConfig, label: Label | None) -> None:
+    """Refuses what is for learning from traces only.
+
+    Raises:
+        UnmaskError: naming the options.
+    """
+    given = config.given & flat_settings(config.traces).keys() - {"from_traces"}
+    if config.run.resume is None and (given or label is not None):
+        raise UnmaskError(
+            f"{', '.join(sorted(given)) or 'label'} was given without from_traces; name a "
+            "directory that `unmask record` wrote, or leave it out"
+        )
+
+
+def check_policies(state: TrainState, session: Session) -> None:
+    """Reads the policies of a run that is resumed, before anything is written: it ends with them.
+
+    Raises:
+        UnmaskError: if one of them is damaged, or missing where no round is left to write it.
+    """
+    rounds, directory = session.config.rollout.rounds, session.config.run.out
+    every = session.config.evaluation.eval_every
+    over = state.round == rounds and is_due(rounds, every, rounds) <= state.evaluated
+    for name in ("best", "last"):
+        if over or (directory / name / "config.json").exists():
+            LearnedPolicy.from_pretrained(directory / name)
+
+
 def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, float]:
     """Rollouts, rewards and update of one round; its metrics, equal in every process."""
     config, number = session.config, state.round
     policy = LearnedPolicy(state.network, config.policy.action, fallback=config.rollout.fallback)
-    round_ = phase.collect(session, policy, number)
+    with state_kept(session, state):
+        round_ = phase.collect(session, policy, number)
     began = time.perf_counter()
     for group in state.optimizer.param_groups:
         group["lr"] = phase.learning_rate(number)
@@ -126,6 +182,18 @@ def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, 
     check_update(updated, round_, state.network, f"round {number + 1}")
     of_process = {**updated.metrics, "update_seconds": time.perf_counter() - began}
     return round_.metrics(session.processes, of_process) | {"lr": phase.learning_rate(number)}
+
+
+@contextmanager
+def state_kept(session: Session, state: TrainState) -> Iterator[None]:
+    """Writes the checkpoint if the body fails: rollouts and rewards come from the model, the task
+    and the user's own functions, and the rounds before are not to be lost with them."""
+    try:
+        yield
+    except BaseException:
+        if session.processes.main and state.round:
+            save_state(state, session.config.run.out)
+        raise
 
 
 def finish_round(session: Session, state: TrainState, log: MetricsLog) -> None:

@@ -9,7 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from unmask.memory import check_memory
 from unmask.policies import LearnedPolicy
+from unmask.policies.network import activation_bytes
 from unmask.processes import Processes
 from unmask.training.config import OptimConfig
 from unmask.training.decisions import Decisions
@@ -111,6 +113,8 @@ def update(
     """
     size, device = len(decisions) if decisions else 0, processes.device
     parameters = list(policy.network.parameters())
+    if decisions is not None:
+        check_room(policy, decisions, config)
     generator = torch.Generator().manual_seed(seed)
     cuts = Minibatches.of(decisions, config.micro_batch, device)
     epochs = [cuts.draw(config.minibatches, generator) for _ in range(config.epochs)]
@@ -150,6 +154,29 @@ def update(
         sums["grad_norm"] += norm / len(steps)
         optimizer.step()
     return Updated({name: float(value) for name, value in sums.items()}, old)
+
+
+def micro_bytes(policy: LearnedPolicy, decisions: Decisions, config: OptimConfig) -> int:
+    """The most that the likelihoods of a micro-batch and their gradients take: what the network
+    keeps for each position of each of its decisions."""
+    positions = min(config.micro_batch, -(-len(decisions) // config.minibatches))
+    positions *= decisions.action.shape[1]
+    return positions * activation_bytes(policy.network.config, trained=True)
+
+
+def check_room(policy: LearnedPolicy, decisions: Decisions, config: OptimConfig) -> None:
+    """Refuses micro-batches that cannot fit into memory.
+
+    Raises:
+        UnmaskError: if the largest takes more than is free.
+    """
+    wanted, decision = micro_bytes(policy, decisions, config), decisions.action.shape[1]
+    check_memory(
+        wanted,
+        f"an update with micro-batches of {config.micro_batch} decisions on {decision} positions",
+        "give a smaller micro_batch",
+        decisions.action.device,
+    )
 
 
 def log_probs(

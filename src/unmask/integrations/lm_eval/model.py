@@ -10,18 +10,27 @@ from typing import Any
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
 from unmask.decoding import decode, encode_prompt
+from unmask.decoding.generation import answer_text
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
+from unmask.integrations.lm_eval.likelihoods import (
+    check_likelihood,
+    cut_text,
+    decodes_as,
+    join_texts,
+    score_texts,
+)
 from unmask.models import load_model
 from unmask.policies import load_policy
 from unmask.processes import Processes
 from unmask.rng import row_keys
+from unmask.scoring import Text
 
 # Generation options of the harness that mean something here.
 UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"}
@@ -44,7 +53,8 @@ class TaskCost:
 
 
 class UnmaskLM(LM):
-    """A frozen model with an unmasking policy, for the harness' `generate_until` tasks.
+    """A frozen model with an unmasking policy, for all tasks of the harness: `generate_until`,
+    `loglikelihood`, `loglikelihood_rolling` and `multiple_choice`.
 
     What is set in the options holds for every task; where they are left alone the task decides: L
     (`max_new_tokens`) is then its `max_gen_toks`, or where it says nothing what the model was
@@ -60,6 +70,9 @@ class UnmaskLM(LM):
         dtype: bfloat16 or float32.
         max_batch_size: of the harness; batches do not grow by themselves here, so it is not used.
         processes: the group that this process has joined; None joins the launcher's.
+        likelihood: for tasks that ask for log-likelihoods: LLaDA's "bound", or the exact one of
+            decoding one token a pass in an order: "left-to-right", or that of the "policy".
+        mc_samples: masks that the bound is estimated with, an even number.
         settings: fields of `DecodeOptions`, which go before those of `options`.
 
     Raises:
@@ -77,6 +90,8 @@ class UnmaskLM(LM):
         dtype: str = "bfloat16",
         max_batch_size: int | None = None,
         processes: Processes | None = None,
+        likelihood: str = "bound",
+        mc_samples: int | str = 128,
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -84,6 +99,7 @@ class UnmaskLM(LM):
             raise UnmaskError(f"dtype is {dtype!r}; give bfloat16 or float32")
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise UnmaskError(f"batch_size is {batch_size!r}; give a number of rows, at least 1")
+        self.likelihood, self.mc_samples = check_likelihood(likelihood, mc_samples)
         self.options = decode_options(options, settings)
         self.processes = processes or Processes.join(device or "cpu")
         self._rank, self._world_size = self.processes.rank, self.processes.world
@@ -91,13 +107,18 @@ class UnmaskLM(LM):
         self.model = load_model(model, device=self._device, dtype=getattr(torch, dtype))
         self.policy = load_policy(policy, device=self.model.device)
         shortest = (self.model.eos_ids[0],)  # the tasks' prompts are not known yet
-        check_request(self.model, Request(shortest, self.policy, self.options.with_length(1)))
+        check_request(
+            self.model,
+            Request(shortest, self.policy, replace(self.options, choices=()).with_length(1)),
+        )
         self.batch_size = int(batch_size)
         self.described = {
             "unmask_model": str(model),
             "unmask_policy": policy,
             **vars(self.options),
             "batch_size": self.batch_size,
+            "likelihood": self.likelihood,
+            "mc_samples": self.mc_samples,
         }
         self.costs: dict[str, TaskCost] = {}
 
@@ -175,9 +196,11 @@ class UnmaskLM(LM):
             total=len(requests), disable=disable_tqdm or self.rank > 0, desc="Answering"
         ) as bar:
             for (task, options), members in groups.items():
-                for part, answers in self.answers(task, options, members, requests):
-                    for i, text in zip(part, answers, strict=True):
-                        texts[i] = postprocess_generated_text(text, asked[i]["until"], None)
+                for part, rows in self.answers(task, options, members, requests):
+                    for i, row in zip(part, rows, strict=True):
+                        # Cut before special tokens are dropped: many `until` strings are such.
+                        stop = (*options.stop, *(text for text in asked[i]["until"] if text))
+                        texts[i] = answer_text(self.model, row, stop)
                         self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
                     bar.update(len(part))
         self.share_costs()
@@ -199,13 +222,14 @@ class UnmaskLM(LM):
             changes["top_k"] = 0  # some tasks write -1 for "all"
         length = own.max_new_tokens or wishes["max_gen_toks"]
         options = replace(own, **changes).with_length(length)
-        return replace(options, block_length=options.block_length or length)
+        own_blocks = min(self.model.attention_block or length, length)
+        return replace(options, block_length=options.block_length or own_blocks)
 
     def answers(
         self, task: str, options: DecodeOptions, members: list[int], requests: Sequence[Instance]
-    ) -> Iterator[tuple[list[int], list[str]]]:
+    ) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Decodes the requests of some numbers, longest first and four batches at a time, and adds
-        what that took to the task's cost; yields the numbers and texts of each part."""
+        what that took to the task's cost; yields the numbers and buffers of each part."""
         ids = {i: encode_prompt(self.model, requests[i].arguments[0]) for i in members}
         keys = dict(zip(members, row_keys([ids[i] for i in members], options.seed), strict=True))
         members = sorted(members, key=lambda i: -len(ids[i]))
@@ -227,7 +251,7 @@ class UnmaskLM(LM):
                 seconds=time.perf_counter() - began,
             )
             self.costs[task] = self.costs.get(task, TaskCost()) + spent
-            yield part, generation.text
+            yield part, generation.tokens.tolist()
 
     def share_costs(self) -> None:
         """Adds up what all processes spent; every process calls this as often."""
@@ -246,21 +270,74 @@ class UnmaskLM(LM):
         processes together."""
         return {
             task: asdict(cost)
-            | {"nfe": cost.nfe / cost.prompts, "tokens_per_forward": cost.tokens / cost.nfe}
+            | {
+                "nfe": cost.nfe / cost.prompts,
+                "tokens_per_forward": cost.tokens / cost.nfe if cost.nfe else 0.0,
+            }
             for task, cost in self.costs.items()
         }
 
-    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        raise UnmaskError(
-            "the task asks for log-likelihoods, and unmasking policies write text; use a task of "
-            "type generate_until"
-        )
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """For requests of (context, continuation) the continuation's log-likelihood, in nats, and
+        whether the policy, greedily, writes just this continuation. A continuation with a token
+        that the model never proposes, such as an unknown word, has −∞."""
+        texts = [join_texts(self.model, *request.args) for request in requests]
+        values = [0.0] * len(texts)
+        greedy = [False] * len(texts)
+        for part, found in self.likelihoods(texts, requests, disable_tqdm):
+            hits, passes = decodes_as(self, [texts[i] for i in part])
+            task = str(requests[part[0]].task_name)
+            self.costs[task] += TaskCost(nfe=passes)
+            for i, value, hit in zip(part, found, hits, strict=True):
+                values[i], greedy[i] = value, hit
+                answer = (value, hit)
+                self.cache_hook.add_partial("loglikelihood", requests[i].args, answer)
+        self.share_costs()
+        return list(zip(values, greedy, strict=True))
 
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        raise UnmaskError(
-            "the task asks for log-likelihoods, and unmasking policies write text; use a task of "
-            "type generate_until"
-        )
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """For requests of (text,) its log-likelihood, in nats, with nothing before it. A text that
+        is longer than the canvas the model was made for is scored in pieces, each given the half
+        canvas before it."""
+        pieces = [(i, t) for i, r in enumerate(requests) for t in cut_text(self.model, r.args[0])]
+        values = [0.0] * len(requests)
+        texts, owners = [text for _, text in pieces], [requests[i] for i, _ in pieces]
+        for part, found in self.likelihoods(texts, owners, disable_tqdm):
+            for place, value in zip(part, found, strict=True):
+                values[pieces[place][0]] += value
+        for request, value in zip(requests, values, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
+        self.share_costs()
+        return values
+
+    def likelihoods(
+        self, texts: Sequence[Text], requests: Sequence[Instance], disable_tqdm: bool
+    ) -> Iterator[tuple[list[int], list[float]]]:
+        """Scores texts, those of one task together, longest first, and adds what that took to the
+        task's cost; yields the numbers and log-likelihoods of each part."""
+        groups: dict[str, list[int]] = {}
+        for i in sorted(range(len(texts)), key=lambda i: -len(texts[i].tokens)):
+            groups.setdefault(str(requests[i].task_name), []).append(i)
+        quiet = disable_tqdm or self.rank > 0
+        with tqdm(total=len(texts), disable=quiet, desc="Scoring") as bar:
+            for task, members in groups.items():
+                for start in range(0, len(members), 4 * self.batch_size):
+                    part = members[start : start + 4 * self.batch_size]
+                    began = time.perf_counter()
+                    found = score_texts(self, [texts[i] for i in part])
+                    spent = TaskCost(
+                        prompts=len(part),
+                        nfe=sum(each.passes for each in found),
+                        tokens=sum(each.tokens for each in found if each.passes),
+                        seconds=time.perf_counter() - began,
+                    )
+                    self.costs[task] = self.costs.get(task, TaskCost()) + spent
+                    yield part, [each.log_likelihood for each in found]
+                    bar.update(len(part))
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         if self.world_size == 1:

@@ -1,9 +1,19 @@
 """Which families of masked diffusion models can be loaded: one small file each, chosen by what
 `config.json` says."""
 
-from unmask.models.families import a2d, dream, encoders, llada, llada_moe, plain
+from unmask.models.families import (
+    a2d,
+    dream,
+    encoders,
+    llada,
+    llada2_moe,
+    llada_moe,
+    plain,
+    sdar,
+    sdar_moe,
+)
 from unmask.models.families.base import Family
 
-FAMILIES = (llada, dream, a2d, llada_moe, encoders, plain)
+FAMILIES = (llada, dream, a2d, llada_moe, sdar, sdar_moe, llada2_moe, encoders, plain)
 
 __all__ = ["FAMILIES", "Family"]

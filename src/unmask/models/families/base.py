@@ -30,16 +30,22 @@ class Family:
     Attributes:
         name: how documentation and results call it.
         network: the stock class.
-        config: its configuration, an instance of the class' own; bidirectional.
+        config: its configuration, an instance of the class' own; not causal.
         renames: regular expressions of weight names and what replaces them, applied in this order.
         ignored: regular expressions of weights in the checkpoint that the stock class has no use
             for.
         shift: the logits at position i predict token i + 1.
         mask_id: the mask token, where config.json names it; None leaves it to the tokenizer.
+        mask_token: how the vocabulary writes the mask token, where config.json does not name it;
+            None leaves it to the tokenizer.
+        mask_default: the mask token of the published checkpoints, where nothing names it.
         chat_template: used where the checkpoint ships none.
         head: takes the network, gives the map from hidden states to logits.
         probe: check by a forward pass that attention is bidirectional (for classes that this
             package does not know).
+        block_size: b of a block-causal family (see `Model.attention_block`); None is full
+            attention.
+        turn_ends: tokens that end a turn of a chat end a text.
     """
 
     name: str
@@ -49,9 +55,13 @@ class Family:
     ignored: tuple[str, ...] = (r"rotary_emb\.inv_freq$",)
     shift: bool = False
     mask_id: int | None = None
+    mask_token: str | None = None
+    mask_default: int | None = None
     chat_template: str = PLAIN_TEMPLATE
     head: Callable[[Any], Callable[[Tensor], Tensor]] = output_embeddings
     probe: bool = False
+    block_size: int | None = None
+    turn_ends: bool = True
 
 
 def required(config: Mapping[str, Any], *names: str) -> list[Any]:
@@ -82,3 +92,19 @@ def supported(config: Mapping[str, Any], **accepted: tuple[Any, ...]) -> None:
                 f"this {config.get('model_type')} checkpoint has {name} = {config[name]!r}, which "
                 f"is not supported; supported is {allowed}"
             )
+
+
+def block_size(config: Mapping[str, Any], default: int | None) -> int | None:
+    """The size of a block-causal model's blocks, as config.json says, else the family's own.
+
+    Raises:
+        UnmaskError: if it says something that is no size.
+    """
+    size = config.get("block_size")
+    if size is None:
+        return default
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise UnmaskError(
+            f"config.json has block_size {size!r}; correct it to a whole number, at least 1"
+        )
+    return size

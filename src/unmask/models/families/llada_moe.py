@@ -74,6 +74,9 @@ def family(config: Mapping[str, Any]) -> Family:
     )
     stock.head_dim = config.get("head_dim") or width // heads
     stock.is_causal = False
+    if width % 8 or expert_width % 8:
+        # The kernel for all experts at once wants rows of whole 16 bytes, which bf16 has not then.
+        stock._experts_implementation = "eager"
     return Family(
         "LLaDA-MoE",
         Qwen3MoeForCausalLM,

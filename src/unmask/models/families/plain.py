@@ -1,5 +1,5 @@
 """Any stock causal class whose config.json says `"is_causal": false`: what `unmask pretrain`
-writes."""
+writes. With a `block_size` its attention is block-causal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from unmask.models.families.base import Family
+from unmask.models.families.base import Family, block_size
 
 
 def matches(config: Mapping[str, Any]) -> bool:
@@ -27,5 +27,10 @@ def family(config: Mapping[str, Any]) -> Family:
     }
     stock = AutoConfig.for_model(config["model_type"], **fields)
     return Family(
-        "plain", AutoModelForCausalLM, stock, mask_id=config.get("mask_token_id"), probe=True
+        "plain",
+        AutoModelForCausalLM,
+        stock,
+        mask_id=config.get("mask_token_id"),
+        probe=True,
+        block_size=block_size(config, None),
     )

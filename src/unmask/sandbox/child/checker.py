@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Any, cast
 
 from jail import confine_process
-from wire import ARITHMETIC, PLAIN_CLASSES, PRINTED_LIMIT, Broken, Printed, Wire
+from remote import DERIVED, GENERATOR_NAMES, Remote, Standing, remote_class
+from wire import PLAIN_CLASSES, PRINTED_LIMIT, Broken, Printed, Wire
 
 # Modules whose exception classes are the same in the tests as in the program.
 STANDARD = {
@@ -24,109 +25,29 @@ STANDARD = {
 }  # fmt: skip
 
 
-class Remote:
-    """An object of the program, as the tests see it.
+class Checker(Wire):
+    """Runs the tests; the program's functions are `Remote`.
 
-    Everything is asked of the program, except `==` with plain data. There the program only shows a
-    plain value, and the comparison is made here.
+    Args:
+        read: descriptor of the program's answers.
+        write: descriptor for the questions.
+        classes: the names of the program that are classes, as the tests know them.
     """
 
-    __slots__ = ("_checker", "_number")
-
-    def __init__(self, checker: Checker, number: int) -> None:
-        object.__setattr__(self, "_checker", checker)
-        object.__setattr__(self, "_number", number)
-
-    def _ask(self, what: str, *args: Any, **named: Any) -> Any:
-        return self._checker.ask(what, (self, *args), named)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._ask("get", name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._ask("set", name, value)
-
-    def __call__(self, *args: Any, **named: Any) -> Any:
-        return self._ask("call", *args, **named)
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is Remote:
-            return self is other or self._ask("eq", other) is True
-        mine = self._ask("base")
-        return type(mine) is not Remote and mine == other
-
-    def __hash__(self) -> int:
-        return self._number
-
-    def __bool__(self) -> bool:
-        return self._ask("truth") is True
-
-    def __instancecheck__(self, value: Any) -> bool:
-        return type(value) is Remote and self._ask("instancecheck", value) is True
-
-    def __subclasscheck__(self, value: Any) -> bool:
-        return type(value) is Remote and self._ask("subclasscheck", value) is True
-
-    def __contains__(self, value: Any) -> bool:
-        return self._ask("contains", value) is True
-
-    def __len__(self) -> int:
-        return operator.index(self._ask("len"))
-
-    def __repr__(self) -> str:
-        return str(self._ask("repr"))
-
-    def __str__(self) -> str:
-        return str(self._ask("str"))
-
-    def __format__(self, how: str) -> str:
-        return str(self._ask("format", how))
-
-    def __iter__(self) -> Any:
-        items = self._ask("iter")
-        return items if type(items) is Remote else iter(items)
-
-    def __int__(self) -> int:
-        return int(self._ask("int"))
-
-    def __float__(self) -> float:
-        return float(self._ask("float"))
-
-    def __exit__(self, *_: object) -> None:
-        self._ask("exit")
-
-
-def ask_program(what: str) -> Callable[..., Any]:
-    """A method of `Remote` that asks the program to do `what`."""
-    return lambda self, *args: self._ask(what, *args)
-
-
-def ask_comparison(what: str) -> Callable[..., Any]:
-    """A method of `Remote` that asks only where both sides are the program's; with plain data there
-    is no order."""
-    return lambda self, other: (
-        self._ask(what, other) is True if type(other) is Remote else NotImplemented
-    )
-
-
-ASKED = ("next", "abs", "round", "reversed", "getitem", "setitem", "delitem", "neg", "enter")
-for each in (*ASKED, *ARITHMETIC):
-    setattr(Remote, f"__{each}__", ask_program(each))
-for each in ("lt", "le", "gt", "ge"):
-    setattr(Remote, f"__{each}__", ask_comparison(each))
-
-
-class Checker(Wire):
-    """Runs the tests; the program's functions are `Remote`."""
-
-    def __init__(self, read: int, write: int) -> None:
+    def __init__(self, read: int, write: int, classes: list[str]) -> None:
         super().__init__(read, write)
+        self.classes = classes
+        self.asked = 0  # how many questions, those for a plain value aside
+        self.standing = Standing.UNKNOWN  # of the objects that are being unpacked
+        self.derived: dict[int, Any] = {}
         self.functions: list[Callable[..., Any]] = []
         self.remotes: dict[int, Remote] = {}
         self.exceptions: dict[int, type[BaseException]] = {}
 
     def pack_object(self, value: Any) -> Any:
-        if type(value) is Remote:
+        if isinstance(value, DERIVED):
+            value = value._remote
+        if isinstance(value, Remote):
             return ["object", value._number]
         for number, kind in self.exceptions.items():
             if kind is value:
@@ -139,7 +60,9 @@ class Checker(Wire):
     def unpack_object(self, tag: str, *rest: Any) -> Any:
         number = operator.index(rest[0]) if tag != "named" else 0
         if tag == "object":
-            return self.remotes.setdefault(number, Remote(self, number))
+            return self.remote_of(number, *map(str, rest[1:]))
+        if tag == "derived":
+            return self.derive(number, self.unpack(rest[1]))
         if tag == "exception":
             if number not in self.exceptions:
                 self.exceptions[number] = self.exception_class(rest[1:])
@@ -147,6 +70,37 @@ class Checker(Wire):
         if tag == "named" and rest[0] == "builtins" and rest[1] in PLAIN_CLASSES:
             return getattr(builtins, rest[1])
         raise Broken(f"no value is called {tag!r}")
+
+    def remote_of(self, number: int, owner: str, *methods: str) -> Remote:
+        """What the tests have for an object of the program: always the same for one object, with
+        the best standing that it had."""
+        standing = max(self.standing, Standing.CLAIMED if owner in self.classes else Standing.PART)
+        known = self.remotes.get(number)
+        if known is None:
+            known = remote_class(methods)(self, number, standing)
+            self.remotes[number] = known
+        elif standing > known._standing:
+            object.__setattr__(known, "_standing", standing)
+        return known
+
+    def derive(self, number: int, plain: Any) -> Any:
+        """A plain value with the attributes that it has as an object of the program."""
+        if number not in self.derived:
+            kind = DERIVED[[each.__base__ for each in DERIVED].index(type(plain))]
+            value = kind(plain)
+            value._remote = Remote(self, number, Standing.UNKNOWN)
+            self.derived[number] = value
+        return self.derived[number]
+
+    def standing_after(self, what: str, args: tuple[Any, ...]) -> Standing:
+        """The standing of an object that the program gives as an answer."""
+        mine = min(each._standing for each in args if isinstance(each, Remote))
+        first = args[0] if isinstance(args[0], Remote) else args[-1]
+        if first._standing == Standing.KNOWN:
+            return Standing.KNOWN if mine == Standing.KNOWN or what == "call" else mine
+        if what == "get" and mine < Standing.CLAIMED and args[1] not in GENERATOR_NAMES:
+            return Standing.PART
+        return Standing.UNKNOWN
 
     def exception_class(self, lineage: tuple[str, ...]) -> type[BaseException]:
         """The tests' own class for an exception class of the program: the same where Python has it,
@@ -180,6 +134,7 @@ class Checker(Wire):
         Raises:
             Broken: if the program is gone or talks nonsense.
         """
+        self.asked += what != "base"
         before = [self.pack(value) for value in args]
         self.send(what, ["tuple", *before], self.pack(named))
         while True:
@@ -189,17 +144,25 @@ class Checker(Wire):
             self.call_back(*rest)
         try:
             printed, changed, *rest = rest
+            self.standing = Standing.UNKNOWN
             sys.stdout.write(str(printed)[:PRINTED_LIMIT])
             for value, old, new in zip(args, before, changed, strict=True):
                 if new is not None and new != old:
                     replace_contents(value, self.unpack(new))
             if kind == "return":
+                self.standing = self.standing_after(what, args)
                 return self.unpack(rest[0])
             raised, thing, text, *values = rest
             error_args = [self.unpack(v) for v in values]
+            self.standing = Standing.KNOWN  # tests know the attributes of the errors they expect
             error = self.make_error(self.unpack(raised), self.unpack(thing), str(text), error_args)
         except Exception as error:
             raise Broken(f"nonsense from the program ({type(error).__name__}: {error})") from None
+        finally:
+            self.standing = Standing.UNKNOWN
+        if isinstance(error, StopIteration) and what == "call" and not is_known(args[0]):
+            # In a loop over calls it would end the loop, and with it the tests that follow.
+            raise RuntimeError("a function raised StopIteration")
         raise error
 
     def make_error(self, kind: Any, thing: Any, text: str, args: list[Any]) -> BaseException:
@@ -237,7 +200,16 @@ class Checker(Wire):
         kind, *rest = self.receive()
         if kind == "failed":
             raise Broken(f"{rest[0]}: {rest[1]}")
-        return {name: self.unpack(value) for name, value in rest[0].items() if name in wanted}
+        found = {}
+        for name in (name for name in wanted if name in rest[0]):
+            self.standing = Standing.KNOWN if name in self.classes else Standing.UNKNOWN
+            found[name] = self.unpack(rest[0][name])
+        self.standing = Standing.UNKNOWN
+        return found
+
+
+def is_known(value: Any) -> bool:
+    return isinstance(value, Remote) and value._standing == Standing.KNOWN
 
 
 def replace_contents(value: Any, new: Any) -> None:
@@ -318,8 +290,8 @@ def run_checker(job: dict[str, Any], read: int, write: int, verdict: int) -> Non
     """The whole life of this process after its job is read: jail, tests, verdict.
 
     Args:
-        job: `limits`, the text of the `test`, its `kind`, the `names` that it may see and its
-            `setup`.
+        job: the rules (`confine_process`), the text of the `test`, its `kind`, the `names` that it
+            may see, those that are `classes`, and its `setup`.
         read: descriptor of the program's answers.
         write: descriptor for the questions.
         verdict: descriptor for what became of the check, as JSON: `failure` ("" if all tests hold)
@@ -327,14 +299,15 @@ def run_checker(job: dict[str, Any], read: int, write: int, verdict: int) -> Non
     """
     if job["kind"] == "pytest":
         import_pytest()
-    checker = Checker(read, write)
-    confine_process(job["limits"])
+    checker = Checker(read, write, job["classes"])
+    confine_process(job)
     sys.stdout = sys.stderr = Printed()
     try:
         started = checker.receive() == ["confined"]
         failure = run_tests(checker, job) if started else "the program's process did not start"
         failure = failure or Broken.first  # the tests may have caught it
     except BaseException as error:
-        failure = f"{type(error).__name__}: {error}"[:500] or "error"
+        failure = f"{type(error).__name__}: {error}"
     with os.fdopen(verdict, "wb") as file:
-        file.write(json.dumps({"failure": failure, "gone": Broken.gone}).encode())
+        # Short enough for the one who reads it to get it whole.
+        file.write(json.dumps({"failure": failure[:500], "gone": Broken.gone}).encode())

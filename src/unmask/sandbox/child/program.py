@@ -6,6 +6,7 @@ that decides a test is here.
 
 import builtins
 import importlib
+import math
 import operator
 import sys
 import types
@@ -15,21 +16,32 @@ from contextlib import suppress
 from typing import Any
 
 from jail import confine_process
-from wire import ARITHMETIC, PLAIN_CLASSES, Broken, Printed, Wire
+from wire import (
+    ARITHMETIC,
+    PLAIN_CLASSES,
+    SPECIAL_METHODS,
+    Broken,
+    Printed,
+    Wire,
+)
 
 BASES = (bool, int, float, str, list, tuple, set, frozenset, dict, deque)
 CHANGEABLE = (list, dict, set, deque, bytearray)
 BUILTIN_OPERATIONS = (
-    "len", "iter", "next", "repr", "str", "int", "float", "abs", "round", "format", "reversed",
+    "len", "iter", "next", "repr", "str", "int", "float", "complex", "abs", "round", "format",
+    "reversed",
 )  # fmt: skip
-OPERATORS = ("getitem", "setitem", "delitem", "contains", "eq", "lt", "le", "gt", "ge", "neg")
+OPERATORS = (
+    "getitem", "setitem", "delitem", "contains", "eq", "lt", "le", "gt", "ge", "neg", "pos",
+    "invert", "index",
+)  # fmt: skip
 
 
 def base_value(value: Any) -> Any:
     """An instance of a class that derives from a plain one, as the plain value; other objects as
-    they are."""
+    they are. What an object says of its class in `__class__` does not count."""
     for base in BASES:
-        if isinstance(value, base):
+        if issubclass(type(value), base):
             return base(value)  # pyright: ignore[reportCallIssue, reportArgumentType]
     return value
 
@@ -49,6 +61,8 @@ def list_operations() -> dict[str, Callable[..., Any]]:
     }
     for name in BUILTIN_OPERATIONS:
         operations[name] = getattr(builtins, name)
+    for name in ("trunc", "floor", "ceil"):
+        operations[name] = getattr(math, name)
     for name in (*OPERATORS, *ARITHMETIC):
         operations[name] = getattr(operator, name + "_" if name in ("and", "or") else name)
     return operations
@@ -60,11 +74,13 @@ class Program(Wire):
     # The tests get no function of Python's to call in its stead: f(x)(y) could be eval(y).
     sent_by_name = ()
 
-    def __init__(self, read: int, write: int) -> None:
+    def __init__(self, read: int, write: int, classes: list[str]) -> None:
         super().__init__(read, write)
+        self.classes = classes
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
         self.operations = list_operations()
+        self.module = types.ModuleType("solution")
 
     def pack_object(self, value: Any) -> Any:
         if (
@@ -73,15 +89,35 @@ class Program(Wire):
             and value.__name__ in PLAIN_CLASSES
         ):
             return ["named", "builtins", value.__name__]
-        if isinstance(value, BASES) and type(value).__module__ != "solution":
-            return self.pack(base_value(value))
+        owner = self.find_owner(type(value))
+        if issubclass(type(value), BASES) and not owner:
+            plain = base_value(value)
+            if type(value).__module__ != "solution" or type(plain) in CHANGEABLE:
+                return self.pack(plain)
+            return ["derived", self.number_of(value), self.pack(plain)]
+        number = self.number_of(value)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return ["exception", number, *list_ancestors(value)]
+        kind: type = type(value)
+        defined = {name for each in kind.__mro__ for name in vars(each)}
+        methods = [name for name in SPECIAL_METHODS if f"__{name}__" in defined]
+        return ["object", number, owner, *methods]
+
+    def number_of(self, value: Any) -> int:
+        """The number by which the tests' process knows an object."""
         if id(value) not in self.numbers:
             self.numbers[id(value)] = len(self.objects)
             self.objects.append(value)
-        number = self.numbers[id(value)]
-        if isinstance(value, type) and issubclass(value, BaseException):
-            return ["exception", number, *list_ancestors(value)]
-        return ["object", number]
+        return self.numbers[id(value)]
+
+    def find_owner(self, kind: type) -> str:
+        """The name under which the tests know a class or one that it derives from; "" if none."""
+        found = vars(self.module)
+        for each in kind.__mro__:
+            for name in self.classes:
+                if found.get(name) is each:
+                    return name
+        return ""
 
     def unpack_object(self, tag: str, *rest: Any) -> Any:
         if tag == "object":
@@ -124,12 +160,11 @@ class Program(Wire):
     def run(self, source: str, wanted: list[str]) -> None:
         """Runs the program's text as a module, shows those of its names that the tests may see, and
         serves."""
-        module = types.ModuleType("solution")
-        sys.modules["solution"] = module
+        sys.modules["solution"] = self.module
         sys.stdout = Printed()
         try:
-            exec(compile(source, "solution.py", "exec"), module.__dict__)
-            found = vars(module)
+            exec(compile(source, "solution.py", "exec"), vars(self.module))
+            found = vars(self.module)
             self.send("names", {name: self.pack(found[name]) for name in wanted if name in found})
         except BaseException as error:
             self.send("failed", type(error).__name__, str(error)[:500])
@@ -153,12 +188,13 @@ def run_program(job: dict[str, Any], read: int, write: int) -> None:
     """The whole life of this process after its job is read: jail, program, answers.
 
     Args:
-        job: `limits`, the `program`'s text and the `names` that the tests may see.
+        job: the rules (`confine_process`), the `program`'s text, the `names` that the tests may see
+            and those that are `classes`.
         read: descriptor of the checker's questions.
         write: descriptor for the answers.
     """
-    wire = Program(read, write)
-    confine_process(job["limits"])
+    wire = Program(read, write, job["classes"])
+    confine_process(job)
     wire.send("confined")
     with suppress(Broken):
         wire.run(job["program"], job["names"])

@@ -8,11 +8,14 @@ each end (`program.Program`, `checker.Checker`).
 import importlib
 import io
 import json
+import math
 import os
+import re
+import sys
 import types
 from collections import deque
 from collections.abc import Callable
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -27,7 +30,16 @@ PLAIN_CLASSES = {
 }  # fmt: skip
 ARITHMETIC = (
     "add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor",
+    "lshift", "rshift",
 )  # fmt: skip
+# Special methods that an object may have or not, and that the tests use where it has them.
+NUMBER_METHODS = ("abs", "round", "neg", "pos", "invert", "trunc", "floor", "ceil")
+CONVERSIONS = ("int", "float", "complex", "index")
+SPECIAL_METHODS = (
+    "call", "iter", "next", "reversed", "len", "contains", "getitem", "setitem", "delitem", "enter",
+    "exit", *NUMBER_METHODS, *CONVERSIONS,
+)  # fmt: skip
+NUMPY_KINDS = re.compile("[<>|]?(b1|[iu][1248]|f[248]|c8|c16|U[0-9]{1,6})")
 
 # A class, what is sent of an instance, and how one is made of what was sent.
 Codec = tuple[type, Callable[[Any], list[Any]], Callable[..., Any]]
@@ -94,6 +106,22 @@ class Wire:
                 lambda x: [pack_each(pair) for pair in x.items()],
                 lambda *v: dict(unpack_each(pair) for pair in v),
             ),
+            # The views of a dict, of which only dicts can be made.
+            "keys": (
+                type({}.keys()),
+                pack_each,
+                lambda *v: dict.fromkeys(unpack_each(v)).keys(),
+            ),
+            "values": (
+                type({}.values()),
+                pack_each,
+                lambda *v: dict(enumerate(unpack_each(v))).values(),
+            ),
+            "items": (
+                type({}.items()),
+                pack_each,
+                lambda *v: dict(unpack_each(v)).items(),
+            ),
             "bytes": (bytes, lambda x: [x.hex()], bytes.fromhex),
             "bytearray": (bytearray, lambda x: [x.hex()], bytearray.fromhex),
             "complex": (complex, lambda x: [x.real, x.imag], complex),
@@ -106,6 +134,11 @@ class Wire:
                 lambda text, fold: datetime.fromisoformat(text).replace(fold=fold),
             ),
             "date": (date, lambda x: [x.isoformat()], date.fromisoformat),
+            "time": (
+                time,
+                lambda x: [x.isoformat(), x.fold],
+                lambda text, fold: time.fromisoformat(text).replace(fold=fold),
+            ),
             "timedelta": (
                 timedelta,
                 lambda x: [x.days, x.seconds, x.microseconds],
@@ -126,7 +159,10 @@ class Wire:
             if len(line) < MESSAGE_LIMIT:
                 raise Broken("the other process is gone", gone=True)
             raise Broken("a value is too large")
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            message = None
         if not isinstance(message, list) or not message:
             raise Broken("not a message")
         return message
@@ -138,6 +174,8 @@ class Wire:
         tag = self.tag_of.get(kind)
         if tag is not None:
             return [tag, *self.codecs[tag][1](value)]
+        if kind.__module__ == "numpy" and (parts := split_numpy(value)):
+            return ["numpy", *parts[:-1], [self.pack(item) for item in parts[-1]]]
         modules = ("builtins", "math", "operator")
         if kind in self.sent_by_name and getattr(value, "__module__", "") in modules:
             module = value.__module__
@@ -151,6 +189,9 @@ class Wire:
         tag, *rest = value
         if tag in self.codecs:
             return self.codecs[tag][2](*rest)
+        if tag == "numpy":
+            shape, items = rest[1:]
+            return join_numpy(rest[0], shape, [self.unpack(item) for item in items])
         return self.unpack_object(tag, *rest)
 
     def pack_object(self, value: Any) -> Any:
@@ -158,3 +199,28 @@ class Wire:
 
     def unpack_object(self, tag: str, *rest: Any) -> Any:
         raise NotImplementedError
+
+
+def split_numpy(value: Any) -> tuple[str, list[int] | None, list[Any]] | None:
+    """The type, the shape and the plain values of an array of numpy; no shape for one of its
+    numbers. None for arrays of anything but numbers and text."""
+    numpy = sys.modules["numpy"]
+    if not isinstance(value, (numpy.ndarray, numpy.generic)):
+        return None
+    kind = value.dtype.str
+    if not NUMPY_KINDS.fullmatch(kind):
+        return None
+    shape = list(value.shape) if isinstance(value, numpy.ndarray) else None
+    return kind, shape, numpy.asarray(value).ravel().tolist()
+
+
+def join_numpy(kind: str, shape: list[int] | None, items: list[Any]) -> Any:
+    """The array or number that was split.
+
+    Raises:
+        ValueError: if the parts are not of one.
+    """
+    if not NUMPY_KINDS.fullmatch(kind) or math.prod(shape or [1]) != len(items):
+        raise ValueError("no array of numpy")
+    array = importlib.import_module("numpy").array(items, kind)
+    return array[0] if shape is None else array.reshape(shape)

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# One policy for every α from 0.05 to 10, with what `unmask train --alpha-range` does by itself: chain and sudoku, full diffusion and in
+# blocks, three seeds each; their fronts along α and whether a target NFE is met, on 1,000 test prompts, beside the heuristics' full grids.
+# Two hours on two cores. What is small ends in $out/report (docs/results/one-policy).
+# Settings to run: one-policy.sh OUT chain-full chain-semi sudoku-full sudoku-semi
+set -euo pipefail
+out=${1:-runs/one-policy}
+settings=${*:2}
+settings=${settings:-chain-full chain-semi sudoku-full sudoku-semi}
+source "$(dirname "$0")/common.sh"
+
+declare -A problem=([chain]="--model embedded/chain --task chain" [sudoku]="--model embedded/sudoku --task sudoku")
+declare -A blocks=([chain-full]=48 [chain-semi]=16 [sudoku-full]=36 [sudoku-semi]=18)
+declare -A in_blocks=([chain-semi]="--block-length 16" [sudoku-semi]="--block-length 18")
+
+for setting in $settings; do
+  for seed in 0 1 2; do
+    echo "train $setting-s$seed ${problem[${setting%-*}]} ${in_blocks[$setting]:-} --alpha-range 0.05 10 --seed $seed"
+  done
+done | abreast
+
+heuristics="confidence:1 confidence:2 confidence:3 confidence:4 confidence:6 confidence:8 margin:2 margin:4 random:1 random:4"
+for value in 0.3 0.4 0.5 0.6 0.7 0.8 0.9 0.95; do heuristics="$heuristics threshold:$value"; done
+for value in 0.1 0.2 0.3 0.4 0.5 0.6 0.8 1 1.5 2 3; do heuristics="$heuristics entropy:$value"; done
+for value in 0.3 0.5 1 2 4; do heuristics="$heuristics factor:$value"; done
+for setting in $settings; do
+  at="${problem[${setting%-*}]} --block-lengths ${blocks[$setting]}"
+  for seed in 0 1 2; do
+    run="$out/$setting-s$seed" samplers=
+    for alpha in 0.05 0.1 0.3 0.6 1 1.8 3 5.6 10; do samplers="$samplers $run/last@alpha=$alpha"; done
+    targets=$(python -c "import json; ns = [e['nfe'] for e in json.load(open('$run/last/config.json'))['metadata']['pareto']]; lo, hi = min(ns), max(ns)
+print(*(round(lo + (hi - lo) * i / 4, 2) for i in (1, 2, 3)))")
+    for nfe in $targets; do samplers="$samplers $run/last@nfe=$nfe"; done
+    echo "evaluate policy-$setting-s$seed $at --samplers $samplers"
+  done
+  echo "evaluate heuristics-$setting $at --samplers $heuristics"
+done | abreast
+
+for setting in $settings; do
+  unmask plot --results "$out"/policy-$setting-s?/ "$out/heuristics-$setting" --out "$out/report/$setting.png"
+  report "$out"/policy-$setting-s?/ "$out/heuristics-$setting" "$out"/$setting-s?/
+done

@@ -1,0 +1,82 @@
+"""`unmask compare-fronts`"""
+
+from __future__ import annotations
+
+import glob
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from unmask.errors import UnmaskError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Whether the front of one set of samplers is above that of another, and over which range of
+    passes: a bootstrap over prompts and training runs."""
+
+    first: Annotated[str, tyro.conf.Positional]
+    """Directories of `unmask evaluate`, one for each training run, separated by commas; or a
+    pattern in quotes ("runs/policy-s?"). Each directory's samplers make one front."""
+    second: Annotated[str, tyro.conf.Positional]
+    """The directories to compare with, likewise; differences are first minus second."""
+    block_length: int | None = None
+    """Only results of this block length; leave out to take all of them, of both settings."""
+    out: Path | None = None
+    """Write the differences to this JSON file too."""
+
+
+def run(config: Config) -> None:
+    from unmask.analysis import read_points
+    from unmask.evaluation import compare_fronts, join_verdicts, read_records
+    from unmask.files import provenance, write_json
+
+    sides = [find_directories(text) for text in (config.first, config.second)]
+    read_points([*sides[0], *sides[1]])  # refuses results of different models, tasks or lengths
+
+    def records_of(directory: Path) -> list[Mapping[str, Any]]:
+        found = read_records(directory)
+        wanted = config.block_length
+        chosen = [r for r in found if wanted is None or r["block_length"] == wanted]
+        if not chosen:
+            raise UnmaskError(
+                f"{directory} has no results of block length {wanted}; it has "
+                f"{', '.join(map(str, sorted({r['block_length'] for r in found})))}"
+            )
+        return chosen
+
+    gaps = compare_fronts(*([records_of(d) for d in side] for side in sides))
+    print(f"{config.first} ({len(sides[0])} runs) against {config.second} ({len(sides[1])} runs)")
+    for verdict, begin, end, least, most in join_verdicts(gaps):
+        budgets = (
+            f"{begin:.2f} passes on" if math.isinf(end) else f"{begin:.2f} to {end:.2f} passes"
+        )
+        print(f"  from {budgets}: {verdict}, {100 * least:+.1f} to {100 * most:+.1f} points")
+    if config.out is not None:
+        rows = [asdict(gap) | {"high": None if math.isinf(gap.high) else gap.high} for gap in gaps]
+        names = [[str(directory) for directory in side] for side in sides]
+        write_json(
+            config.out,
+            {"first": names[0], "second": names[1], "gaps": rows, "provenance": provenance()},
+        )
+
+
+def find_directories(text: str) -> list[Path]:
+    """The directories that a comma-separated list of names and patterns means, in order.
+
+    Raises:
+        UnmaskError: if a name or pattern fits no directory.
+    """
+    found: list[Path] = []
+    for part in text.split(","):
+        paths = [Path(path) for path in sorted(glob.glob(part.strip())) if Path(path).is_dir()]
+        if not paths:
+            raise UnmaskError(
+                f"{part.strip()!r} is no directory; give directories that `unmask evaluate` wrote"
+            )
+        found += [path for path in paths if path not in found]
+    return found

@@ -1,0 +1,165 @@
+"""Infilling of unknown length: each length of a range is tried, and the likeliest filling kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from unmask.decoding.calls import decode, find_holes
+from unmask.decoding.generation import count_answer, row_text
+from unmask.decoding.options import DecodeOptions, check_whole, decode_options
+from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
+from unmask.decoding.request import Request
+from unmask.errors import UnmaskError
+from unmask.models.base import Model
+from unmask.policies.base import PolicyLike
+from unmask.policies.load import load_policy
+from unmask.rng import row_keys
+from unmask.scoring.likelihood import bound_likelihood
+from unmask.scoring.texts import Text
+
+MOST_LENGTHS = 1000
+
+
+@dataclass(frozen=True)
+class Filling:
+    """A gap that was filled with as many tokens as are likeliest.
+
+    Attributes:
+        text: the whole text.
+        tokens: what fills the gap; `length` token ids.
+        answer_tokens: how many of them were revealed before the first end of text.
+        nfe: forward passes of all lengths together; scoring is not in it.
+        per_token: the mean log-likelihood of a token (nats, LLaDA's bound) of each length tried.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
+    answer_tokens: int
+    nfe: int
+    per_token: dict[int, float]
+
+    @property
+    def length(self) -> int:
+        """How many tokens fill the gap."""
+        return len(self.tokens)
+
+
+def infill_lengths(
+    model: Model,
+    prompts: Sequence[Prompt],
+    policy: PolicyLike | str | Path,
+    lengths: tuple[int, int],
+    options: DecodeOptions | None = None,
+    *,
+    samples: int = 32,
+    batch_size: int = 64,
+    keys: Sequence[int] | None = None,
+    **settings: Any,
+) -> list[Filling]:
+    """Fills one gap in each text with as many tokens as are likeliest.
+
+    Each length of the range is decoded, and of the fillings the one with the largest mean
+    log-likelihood of a token is kept, the shortest of equal ones: LLaDA's bound of the gap's tokens
+    given all the others. No end of text is proposed unless `eos` says so, as the length says where
+    the gap ends.
+
+    Args:
+        model: from `load_model`; it must see the text behind a gap, so none is block-causal.
+        prompts: as for `infill`, each with one mask token, which stands for the gap.
+        policy: as for `generate`.
+        lengths: the least and the greatest number of tokens.
+        options: as for `generate`.
+        samples: masks for the bound of each filling; see `bound_likelihood`.
+        batch_size: rows side by side; it changes the speed, never the result.
+        keys: what each prompt's random numbers depend on, as for `stream`.
+        settings: fields of `DecodeOptions`, which win over `options`.
+
+    Raises:
+        UnmaskError: as `infill`; if a prompt has more than one mask token, or the range is none.
+
+    Examples:
+        >>> from unmask.scoring import infill_lengths
+        >>> model = unmask.load_model("embedded/chain")
+        >>> infill_lengths(model, ["7 a <mask> = 2"], "confidence:1", (1, 4))[0].text
+        '7 a ... = 2'
+    """
+    chosen = decode_options(options, settings)
+    low, high = check_lengths(lengths)
+    if chosen.choices or chosen.max_passes is not None:
+        raise UnmaskError(
+            "choices or max_passes was given for a gap of unknown length; leave it out, as each "
+            "length is filled whole"
+        )
+    chosen = replace(chosen, eos="never" if chosen.eos == "free" else chosen.eos)
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
+        raise UnmaskError(f"prompts is {prompts!r}; give a list of at least one prompt")
+    loaded: Any = policy
+    if isinstance(policy, str | Path):
+        loaded = load_policy(policy, device=model.device)
+    gaps = [split_gap(model, prompt) for prompt in prompts]
+    if keys is None:
+        keys = row_keys([(*before, model.mask_id, *behind) for before, behind in gaps], chosen.seed)
+    rows, holes, row_key = [], [], []
+    for (before, behind), key in zip(gaps, keys, strict=True):
+        row_key += [key] * (high - low + 1)
+        for length in range(low, high + 1):
+            rows.append((*before, *[model.mask_id] * length, *behind))
+            holes.append(tuple(range(len(before), len(before) + length)))
+    found = decode(model, rows, loaded, chosen, batch_size=batch_size, holes=holes, keys=row_key)
+    buffers, nfe = found.tokens.tolist(), found.nfe.tolist()
+    steps = found.reveal_step.tolist()
+    filled = [tuple(buffer[: len(hole)]) for buffer, hole in zip(buffers, holes, strict=True)]
+    texts = []
+    for row, hole, tokens in zip(rows, holes, filled, strict=True):
+        texts.append(Text((*row[: hole[0]], *tokens, *row[hole[-1] + 1 :]), hole))
+    scores = bound_likelihood(
+        model, texts, samples=samples, seed=chosen.seed, batch_size=batch_size
+    )
+    fillings, tried = [], high - low + 1
+    for first in range(0, len(rows), tried):
+        mine = range(first, first + tried)
+        best = max(mine, key=lambda i: scores[i].per_token)
+        request = Request(rows[best], loaded, chosen, holes=holes[best])
+        fillings.append(
+            Filling(
+                row_text(model, request, filled[best]),
+                filled[best],
+                count_answer(model, request, filled[best], steps[best]),
+                sum(nfe[i] for i in mine),
+                {len(holes[i]): scores[i].per_token for i in mine},
+            )
+        )
+    return fillings
+
+
+def check_lengths(lengths: tuple[int, int]) -> tuple[int, int]:
+    """The least and the greatest length of a gap.
+
+    Raises:
+        UnmaskError: if they are no range.
+    """
+    if not isinstance(lengths, Sequence) or len(lengths) != 2:
+        raise UnmaskError(f"lengths is {lengths!r}; give the least and the greatest length")
+    low, high = lengths
+    check_whole("the least length", low, 1)
+    check_whole("the greatest length", high, low, low + MOST_LENGTHS - 1)
+    return low, high
+
+
+def split_gap(model: Model, prompt: Prompt) -> tuple[list[int], list[int]]:
+    """The tokens before and behind the one mask token of a prompt.
+
+    Raises:
+        UnmaskError: if it holds none, or several.
+    """
+    ids = encode_prompt(model, prompt, infill=True)
+    holes = find_holes(model, ids, prompt)
+    if len(holes) > 1:
+        raise UnmaskError(
+            f"a prompt holds {len(holes)} mask tokens; write {mask_text(model)} once, where the "
+            "gap of unknown length is"
+        )
+    return ids[: holes[0]], ids[holes[0] + 1 :]

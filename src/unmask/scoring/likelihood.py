@@ -1,0 +1,325 @@
+"""Log-likelihoods of texts under a masked diffusion model: LLaDA's bound, and the exact likelihood
+of decoding in a given order, one token a pass.
+
+Both are at temperature 1, of the distribution that the decoder draws from: tokens that it never
+proposes have no probability. A block-causal model is scored block after block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unmask.decoding.options import check_whole
+from unmask.errors import UnmaskError
+from unmask.models.base import Model
+from unmask.policies.base import Observation, PolicyLike, current_block, decide, needs_of
+from unmask.policies.load import load_policy
+from unmask.rng import RowGenerator, row_keys
+from unmask.scoring.texts import Question, Text, ask_model, hide_places, lay_out, split_text
+from unmask.transfer import to_device
+
+LEFT_TO_RIGHT = "left-to-right"
+MASKS = 2  # the stream of random numbers that masks are drawn with; see unmask.rng
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """How likely a model finds the scored tokens of a text.
+
+    Attributes:
+        log_likelihood: natural logarithm of the probability, or the estimate of a lower bound.
+        standard_error: of that estimate, in nats; 0 where nothing is drawn.
+        tokens: how many tokens are scored.
+        passes: rows of forward passes that this took, equal ones once.
+    """
+
+    log_likelihood: float
+    standard_error: float
+    tokens: int
+    passes: int
+
+    @property
+    def per_token(self) -> float:
+        """The mean log-likelihood of a token."""
+        return self.log_likelihood / self.tokens
+
+
+@torch.no_grad()
+def bound_likelihood(
+    model: Model,
+    texts: Sequence[Text],
+    *,
+    samples: int = 128,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[Likelihood]:
+    """LLaDA's lower bound of log-likelihoods (arXiv 2502.09992, eq. 6).
+
+    Of n scored tokens, l are masked, with l uniform on 1 … n and all subsets of l equally likely;
+    the bound is the expectation of n/l · Σ log p(token | rest) over the masked ones. In n ≤ log₂
+    samples tokens every subset is tried, so nothing is drawn. Otherwise l is drawn in strata: its
+    range is cut into samples / 2 equal parts with two independent draws in each, which varies less
+    than plain draws and still gives an unbiased standard error.
+
+    Args:
+        model: from `load_model`.
+        texts: from `encode_pair`.
+        samples: masks for each text (of a block-causal model: for each of its blocks), an even
+            number. It changes the standard error, as 1 / √samples or faster.
+        seed: of the masks. They depend on the seed and the text alone.
+        batch_size: rows side by side; it changes the speed, never the result.
+
+    Raises:
+        UnmaskError: if a number is out of range, or a logit is not finite.
+
+    Examples:
+        >>> from unmask.scoring import bound_likelihood, encode_pair
+        >>> model = unmask.load_model("embedded/chain")
+        >>> text = encode_pair(model, "7 a +5 b *3 =", " # 6")
+        >>> bound_likelihood(model, [text])[0].log_likelihood
+        -36...
+    """
+    check_scoring(model, texts, batch_size, seed)
+    check_whole("samples", samples, 2)
+    if samples % 2:
+        raise UnmaskError(f"samples is {samples}; give an even number, as strata hold two each")
+    questions: list[Question] = []
+    plan: list[list[tuple[Bool[Tensor, "m n"], int]]] = []
+    for text in texts:
+        parts = []
+        for part in split_text(model, text):
+            masks = draw_masks(part, samples, seed)
+            parts.append((masks, len(questions)))
+            questions += ask_masks(model, part, masks)
+        plan.append(parts)
+    answers = ask_model(model, questions, batch_size)
+    found = []
+    for text, parts in zip(texts, plan, strict=True):
+        mean = variance = 0.0
+        own: set[Question] = set()
+        for masks, start in parts:
+            end = start + len(masks)
+            sums = torch.tensor([sum(logs) for logs, _ in answers[start:end]], dtype=torch.float64)
+            part_mean, part_variance = estimate_bound(masks, sums, samples)
+            mean, variance = mean + part_mean, variance + part_variance
+            own |= set(questions[start:end])
+        found.append(
+            check_finite(Likelihood(mean, math.sqrt(variance), len(text.places), len(own)))
+        )
+    return found
+
+
+def draw_masks(part: Text, samples: int, seed: int) -> Bool[Tensor, "m n"]:
+    """Which of a part's n scored tokens each question masks: every subset, where that takes no more
+    questions than `samples`, else as many draws, two a stratum one after the other."""
+    n = len(part.places)
+    if 2 ** min(n, 40) - 1 <= samples:
+        return torch.tensor(list(product((False, True), repeat=n))[1:])
+    key = row_keys([(*part.tokens, *part.places)], seed)[0]
+    generator = RowGenerator(torch.full((samples,), key))
+    draws = generator.uniform(torch.arange(samples), n + 1, MASKS).double()
+    stratum = torch.arange(samples) // 2
+    share = (stratum + draws[:, 0]) / (samples // 2)
+    masked = 1 + (n * share).long().clamp(max=n - 1)
+    rank = draws[:, 1:].argsort(dim=1, stable=True).argsort(dim=1)
+    return rank < masked[:, None]
+
+
+def ask_masks(model: Model, part: Text, masks: Bool[Tensor, "m n"]) -> list[Question]:
+    """A question for each row of masks: the masked tokens, given all the others."""
+    questions = []
+    for row in masks.tolist():
+        places = tuple(p for p, hidden in zip(part.places, row, strict=True) if hidden)
+        targets = tuple(part.tokens[place] for place in places)
+        questions.append(Question(hide_places(model, part, places), places, targets))
+    return questions
+
+
+def estimate_bound(
+    masks: Bool[Tensor, "m n"], sums: Float[Tensor, " m"], samples: int
+) -> tuple[float, float]:
+    """The bound of a part and the variance of that estimate.
+
+    Args:
+        masks: from `draw_masks`.
+        sums: fp64 [m], Σ log p over the masked tokens of each question.
+        samples: as for `draw_masks`.
+    """
+    n, masked = masks.shape[1], masks.sum(1)
+    values = n / masked * sums
+    if 2 ** min(n, 40) - 1 <= samples:
+        subsets = torch.tensor(
+            [math.comb(n, count) for count in masked.tolist()], dtype=torch.float64
+        )
+        return float((values / (n * subsets)).sum()), 0.0
+    pairs = values.view(-1, 2)  # the variance of the mean of two draws is a quarter of (a − b)²
+    variance = ((pairs[:, 0] - pairs[:, 1]) ** 2 / 4).sum() / len(pairs) ** 2
+    return float(values.mean()), float(variance)
+
+
+@torch.no_grad()
+def exact_likelihood(
+    model: Model,
+    texts: Sequence[Text],
+    order: str | Path | PolicyLike = LEFT_TO_RIGHT,
+    *,
+    block_length: int | None = None,
+    seed: int = 0,
+    batch_size: int = 64,
+) -> list[Likelihood]:
+    """The exact log-likelihood of texts that are decoded one token a pass: the chain rule.
+
+    With a fixed order, or one that a policy chooses by what it has seen so far, the probabilities
+    of all texts of one length sum to 1. It is the likelihood of the sampler with this order, not
+    of all orders together.
+
+    Args:
+        model: from `load_model`.
+        texts: from `encode_pair`.
+        order: "left-to-right", or a policy, as for `generate`: of the positions that it accepts in
+            a pass, the one that is first in its order, or the most confident one, comes next, and
+            the text's own token is written there.
+        block_length: BL of a policy, in tokens; None is full diffusion. A block-causal model has
+            its own.
+        seed: of a policy that draws.
+        batch_size: rows side by side; it changes the speed, never the result.
+
+    Raises:
+        UnmaskError: if the order is unknown, a number is out of range, or a logit is not finite.
+
+    Examples:
+        >>> from unmask.scoring import encode_pair, exact_likelihood
+        >>> model = unmask.load_model("embedded/chain")
+        >>> text = encode_pair(model, "7 a +5 b *3 =", " # 6")
+        >>> exact_likelihood(model, [text], "confidence:1")[0].log_likelihood
+        -36...
+    """
+    check_scoring(model, texts, batch_size, seed)
+    if block_length is not None:
+        check_whole("block_length", block_length, 1)
+    parts = [(i, part) for i, text in enumerate(texts) for part in split_text(model, text)]
+    if order == LEFT_TO_RIGHT:
+        sums = score_in_order(model, [part for _, part in parts], batch_size)
+    else:
+        loaded = load_policy(order, device=model.device) if isinstance(order, str | Path) else order
+        sums = [0.0] * len(parts)
+        for numbers in group_parts([part for _, part in parts], batch_size):
+            group = [parts[i][1] for i in numbers]
+            length = min(block_length or len(group[0].places), len(group[0].places))
+            for i, value in zip(
+                numbers, score_with_policy(model, group, loaded, length, seed), strict=True
+            ):
+                sums[i] = value
+    totals = [0.0] * len(texts)
+    for (i, _), value in zip(parts, sums, strict=True):
+        totals[i] += value
+    pairs = zip(texts, totals, strict=True)
+    counts = [(len(text.places), total) for text, total in pairs]
+    return [check_finite(Likelihood(total, 0.0, count, count)) for count, total in counts]
+
+
+def score_in_order(model: Model, parts: Sequence[Text], batch_size: int) -> list[float]:
+    """Σ log p of parts from left to right; the order is known, so all passes stand side by side."""
+    questions = []
+    for part in parts:
+        for i, place in enumerate(part.places):
+            canvas = hide_places(model, part, part.places[i:])
+            questions.append(Question(canvas, (place,), (part.tokens[place],)))
+    answers = iter(ask_model(model, questions, batch_size))
+    return [sum(next(answers)[0][0] for _ in part.places) for part in parts]
+
+
+def group_parts(parts: Sequence[Text], batch_size: int) -> list[list[int]]:
+    """The numbers of parts to score side by side: as many scored tokens each, as a policy sees rows
+    of one length, and at most `batch_size`."""
+    by_length: dict[int, list[int]] = {}
+    for i in sorted(range(len(parts)), key=lambda i: -len(parts[i].tokens)):
+        by_length.setdefault(len(parts[i].places), []).append(i)
+    return [
+        numbers[start : start + batch_size]
+        for numbers in by_length.values()
+        for start in range(0, len(numbers), batch_size)
+    ]
+
+
+def score_with_policy(
+    model: Model, parts: Sequence[Text], policy: PolicyLike, block_length: int, seed: int
+) -> list[float]:
+    """Σ log p of parts with equally many scored tokens, in the order that a policy chooses."""
+    needs, device = needs_of(policy), model.device
+    whole, inside = lay_out(model, [part.tokens for part in parts])
+    places = to_device([list(part.places) for part in parts], device)
+    targets = whole.gather(1, places)
+    tokens = whole.scatter(1, places, model.mask_id)
+    masked = torch.ones_like(places, dtype=torch.bool)
+    # The draws of a policy must not depend on the text, or its likelihoods would not sum to 1.
+    keys = [row_keys([part.given], seed)[0] for part in parts]
+    generator = RowGenerator(to_device(keys, device))
+    alpha = getattr(policy, "alpha", None)
+    told = None if alpha is None else torch.full((len(parts),), float(alpha), device=device)
+    total = torch.zeros(len(parts), dtype=torch.float64, device=device)
+    n = places.shape[1]
+    for step in range(n):
+        eligible = current_block(masked, block_length)
+        hidden = model.hidden_at(tokens, inside, places)
+        seen = None if needs.everywhere else eligible
+        proposal = model.proposal(hidden, needs=needs.features, k=needs.top_k, needed=seen)
+        steps = torch.full((len(parts),), step, device=device)
+        observation = Observation(
+            proposal.confidence, masked, eligible, steps, n, proposal.features, told
+        )
+        action = decide(policy, observation, generator).long() * eligible
+        chosen = first_chosen(action, proposal.confidence[..., 0], eligible)
+        at = torch.zeros_like(masked).scatter(1, chosen, True)
+        log_probs, _ = model.token_log_probs(hidden, targets, needed=at, count=len(parts))
+        total += log_probs.gather(1, chosen)[:, 0].double()
+        masked = masked & ~at
+        where = places.gather(1, chosen)
+        tokens = tokens.scatter(1, where, targets.gather(1, chosen))
+    return total.tolist()
+
+
+def first_chosen(
+    action: Tensor, confidence: Float[Tensor, "B n"], eligible: Bool[Tensor, "B n"]
+) -> Tensor:
+    """The one position of each row that comes next, int64 [B, 1]: the first in the policy's order,
+    the most confident one of equal ones; the most confident eligible one if it accepts none."""
+    last = torch.where(action > 0, action, action.amax() + 1)
+    rank = (last.double() - confidence.double() / 2).masked_fill(~eligible, torch.inf)
+    return rank.argmin(1, keepdim=True)
+
+
+def check_scoring(model: Model, texts: Sequence[Text], batch_size: int, seed: int) -> None:
+    """Refuses what cannot be scored.
+
+    Raises:
+        UnmaskError: if there are no texts, or a number is out of range.
+    """
+    if not isinstance(model, Model):
+        raise UnmaskError(f"model is {model!r}; give one that load_model returned")
+    if not texts:
+        raise UnmaskError("no texts were given; give at least one to score")
+    check_whole("batch_size", batch_size, 1)
+    check_whole("seed", seed, 0, 2**63 - 1)
+
+
+def check_finite(found: Likelihood) -> Likelihood:
+    """A likelihood, if it is a number.
+
+    Raises:
+        UnmaskError: if it is none.
+    """
+    if not math.isfinite(found.log_likelihood):
+        raise UnmaskError(
+            "a log-likelihood is not finite: the model's logits are NaN or infinite; load it with "
+            "dtype bfloat16 or float32, or check its weights"
+        )
+    return found

@@ -1,0 +1,139 @@
+"""Fronts against each other: over which range of passes one is above."""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from unmask import UnmaskError
+from unmask.cli import main
+from unmask.evaluation import Point, accuracy_under_parallelism, compare_fronts, join_verdicts
+
+
+def records(samplers, prompts=200, seed=0, block_length=8):
+    """Results of samplers of given mean NFE and accuracy; the same prompt is hard for all."""
+    rng = random.Random(seed)
+    difficulty = [rng.random() for _ in range(prompts)]
+    return [
+        {
+            "sampler": name,
+            "block_length": block_length,
+            "prompt": f"p{i}",
+            "seed": 0,
+            "correct": float(hard < accuracy),
+            "nfe": nfe,
+        }
+        for name, (nfe, accuracy) in samplers.items()
+        for i, hard in enumerate(difficulty)
+    ]
+
+
+def naive_afford(samplers, budget):
+    return max(accuracy for nfe, accuracy in samplers.values() if nfe <= budget)
+
+
+def test_the_range_where_a_front_is_above():
+    fast = records({"a": (2, 0.5), "b": (4, 0.6)})
+    right = records({"c": (3, 0.3), "d": (8, 0.95)})
+    ranges = join_verdicts(compare_fronts([fast], [right]))
+    assert [(verdict, begin, end) for verdict, begin, end, *_ in ranges] == [
+        ("above", 3, 8),
+        ("below", 8, float("inf")),
+    ]
+    turned = join_verdicts(compare_fronts([right], [fast]))
+    assert [verdict for verdict, *_ in turned] == ["below", "above"]
+    assert turned[0][3] == pytest.approx(-ranges[0][4])
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=4),
+    st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=4),
+)
+def test_differences_are_those_of_the_best_sampler_within_the_budget(one, other):
+    sides = []
+    for side in (one, other):
+        found = records({f"s{i}": point for i, point in enumerate(side)}, prompts=20)
+        exact = {
+            f"s{i}": (nfe, np.mean([r["correct"] for r in found if r["sampler"] == f"s{i}"]))
+            for i, (nfe, _) in enumerate(side)
+        }
+        sides.append((found, exact))
+    gaps = compare_fronts([sides[0][0]], [sides[1][0]], resamples=20)
+    assert gaps[0].low == max(min(nfe for nfe, _ in side) for side in (one, other))
+    for gap in gaps:
+        for budget in (gap.low, min(gap.high, 50) - 1e-6):
+            expected = naive_afford(sides[0][1], budget) - naive_afford(sides[1][1], budget)
+            assert gap.difference == pytest.approx(expected)
+        assert gap.difference_low <= gap.difference + 1e-9 or gap.verdict == "undecided"
+
+
+def test_seeds_are_part_of_the_uncertainty():
+    """One good and one bad run against one in the middle: prompts alone would say "above"."""
+    runs = [records({"p": (2, accuracy)}) for accuracy in (0.9, 0.5)]
+    rival = [records({"h": (2, 0.6)})]
+    assert join_verdicts(compare_fronts(runs, rival))[0][0] == "undecided"
+    assert join_verdicts(compare_fronts(runs[:1], rival))[0][0] == "above"
+    alike = [records({"p": (2, accuracy)}) for accuracy in (0.9, 0.88, 0.91)]
+    assert join_verdicts(compare_fronts(alike, rival))[0][0] == "above"
+
+
+def test_equal_fronts_are_seldom_told_apart():
+    """Independent draws of equally good samplers: about 5 in 100 intervals leave out 0."""
+    apart = 0
+    for trial in range(60):
+        rng = random.Random(trial)
+        sides = []
+        for _ in range(2):
+            side = records({"x": (2, 1.0)}, prompts=100)
+            for record in side:
+                record["correct"] = float(rng.random() < 0.7)
+            sides.append([side])
+        apart += compare_fronts(*sides, resamples=300)[0].verdict != "undecided"
+    assert apart <= 9
+
+
+def test_other_prompts_and_empty_runs_are_refused():
+    with pytest.raises(UnmaskError, match="same prompts"):
+        compare_fronts([records({"a": (2, 0.5)})], [records({"b": (2, 0.5)}, prompts=100)])
+    with pytest.raises(UnmaskError, match="no results"):
+        compare_fronts([[]], [records({"b": (2, 0.5)})])
+    with pytest.raises(UnmaskError, match="no runs"):
+        compare_fronts([], [records({"b": (2, 0.5)})])
+
+
+def point(rate, accuracy):
+    return Point("s", 8, 10, 1, accuracy, 0.0, 1.0, 8 / rate, 0.0, 9.0, tokens_per_forward=rate)
+
+
+def test_aup_by_hand():
+    points = [point(4.0, 0.76), point(1.0, 0.8), point(2.0, 0.8), point(8.0, 0.5)]
+    # The last is more than 5 percent below the slowest one and left out.
+    w = np.exp(-3 * (1 - 76 / 80))
+    by_hand = 1 * 80 + (2 - 1) * (80 + 80) / 2 + (4 - 2) * (76 * w + 80) / 2
+    assert accuracy_under_parallelism(points) == pytest.approx(by_hand)
+    # A better rival on the task makes every loss count more, but for the first term.
+    assert accuracy_under_parallelism(points, best=0.9) < by_hand
+    assert accuracy_under_parallelism([point(3.0, 0.5)]) == pytest.approx(150)
+    assert accuracy_under_parallelism([]) is None
+    assert accuracy_under_parallelism([point(2.0, 0.0), point(3.0, 0.0)]) == 0
+
+
+def test_the_command(tmp_path, capsys):
+    """Evaluates an embedded model twice and compares the fronts."""
+    options = ["--model", "embedded/chain", "--prompts", "40", "--block-lengths", "48"]
+    for name, samplers in (("slow", ["threshold:0.9"]), ("fast", ["confidence:48"])):
+        out = str(tmp_path / name)
+        assert main(["evaluate", *options, "--samplers", *samplers, "--out", out]) == 0
+    capsys.readouterr()
+    slow, fast, out = str(tmp_path / "slow"), str(tmp_path / "f*"), tmp_path / "gaps.json"
+    assert main(["compare-fronts", slow, fast, "--out", str(out)]) == 0
+    assert "passes on: above" in capsys.readouterr().out
+    written = json.loads(out.read_text(encoding="utf-8"))
+    assert written["gaps"][0]["verdict"] == "above" and written["gaps"][-1]["high"] is None
+    assert main(["compare-fronts", slow, str(tmp_path / "none")]) == 2
+    assert "is no directory" in capsys.readouterr().err
+    assert main(["compare-fronts", slow, fast, "--block-length", "7"]) == 2
+    assert "block length 7; it has 48" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""Keys, limits, time, failures: what a server refuses, on real sockets in this process."""
+
+import asyncio
+import contextlib
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.serving.server import serve_here
+from unmask.decoding import DecodeOptions
+from unmask.serving import Limits, build_catalog
+
+PROMPT = "1 a +2 b +3 ="
+
+
+def catalog_of(tiny_dir, slots=4, policies=("confidence:1",), **limits):
+    options = DecodeOptions(max_new_tokens=24)
+    models = [f"tiny={tiny_dir}"]
+    return build_catalog(models, policies, options, Limits(**limits), slots=slots, dtype="float32")
+
+
+def ask(url, timeout=300, **body):
+    body = {"model": "tiny", "prompt": PROMPT} | body
+    return httpx.post(f"{url}/v1/completions", json=body, timeout=timeout)
+
+
+def wait_until(holds, seconds=120):
+    """Waits until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it never came true"
+        time.sleep(0.01)
+
+
+class Gated:
+    """Decides as another policy does, but waits in each step until its gate is open, or fails."""
+
+    def __init__(self, policy, fails=False):
+        self.policy, self.needs, self.fails = policy, policy.needs, fails
+        self.gate = threading.Event()
+
+    def act(self, observation, generator):
+        self.gate.wait()
+        if self.fails:
+            raise RuntimeError("out of memory")
+        return self.policy.act(observation, generator)
+
+
+@contextlib.contextmanager
+def serve_gated(tiny_dir, fails=False, **limits):
+    """A server whose policy `gated` waits at a gate; yields its URL, its worker and the gate, which
+    is opened at the end."""
+    catalog = catalog_of(tiny_dir, **limits)
+    policy = Gated(catalog.policies["confidence:1"], fails)
+    catalog.policies["gated"] = policy
+    with serve_here(catalog) as url:
+        try:
+            yield url, catalog.models["tiny"].worker, policy.gate
+        finally:
+            policy.gate.set()
+
+
+def ask_beside(url, answers, **body):
+    """Asks on a thread, which puts the answer into a list."""
+    body |= {"unmask": {"policy": "gated"}}
+    thread = threading.Thread(target=lambda: answers.append(ask(url, **body)))
+    thread.start()
+    return thread
+
+
+def test_a_key_is_asked_for_everywhere_but_on_the_page(tiny_dir):
+    with serve_here(catalog_of(tiny_dir), key="secret", cors=["https://example.org"]) as url:
+        client = httpx.Client(timeout=60)
+        for path in ("/v1/models", "/metrics", "/playground/examples?model=tiny"):
+            assert client.get(url + path).status_code == 401
+            for header in ("Bearer wrong", "secret", "Basic secret", "Bearer"):
+                answer = client.get(url + path, headers={"Authorization": header})
+                assert answer.status_code == 401
+                assert answer.json()["error"]["code"] == "invalid_api_key"
+            right = client.get(url + path, headers={"Authorization": "Bearer secret"})
+            assert right.status_code == 200
+        for path in ("/", "/health", "/playground/static/app.js"):
+            assert client.get(url + path).status_code == 200
+        asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
+        allowed = client.options(f"{url}/v1/completions", headers=asked)
+        assert allowed.headers["access-control-allow-origin"] == "https://example.org"
+        asked["Origin"] = "https://elsewhere.org"
+        refused = client.options(f"{url}/v1/completions", headers=asked)
+        assert "access-control-allow-origin" not in refused.headers
+
+
+def test_limits_of_rows_tokens_and_bodies(tiny_dir):
+    limits = {"max_rows": 4, "max_row_tokens": 40, "max_body_bytes": 2000}
+    with serve_here(catalog_of(tiny_dir, **limits)) as url:
+        assert ask(url, n=4).status_code == 200
+        assert ask(url, n=5).json()["error"]["param"] == "n"
+        assert ask(url, prompt=[PROMPT] * 3, n=2).status_code == 400
+        long = ask(url, max_tokens=40).json()["error"]
+        assert long["code"] == "context_length_exceeded"
+        assert ask(url, suffix="# 6", max_tokens=10**9).status_code == 400
+        assert ask(url, prompt="1 " * 1500).status_code == 413
+
+
+def test_a_full_queue_refuses_and_recovers(tiny_dir):
+    with serve_gated(tiny_dir, max_queue=6) as (url, _, gate):
+        answers = []
+        threads = [ask_beside(url, answers, n=2) for _ in range(6)]
+        wait_until(lambda: len(answers) == 3)
+        for refused in answers:
+            assert refused.status_code == 429
+            assert refused.json()["error"]["type"] == "rate_limit_error"
+            assert refused.headers["retry-after"] == "1"
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert [answer.status_code for answer in answers[3:]] == [200] * 3
+        assert ask(url, n=6).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_that_takes_too_long_is_given_up(tiny_dir, stream):
+    with serve_gated(tiny_dir, timeout=0.5) as (url, worker, gate):
+        late = ask(url, unmask={"policy": "gated"}, stream=stream)
+        assert '"code":"timeout"' in late.text.replace(" ", "") and "[DONE]" not in late.text
+        assert late.status_code == (200 if stream else 504)
+        gate.set()
+        wait_until(lambda: worker.engine.idle and not worker.owner)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_slot_at_the_next_step(tiny_dir, stream):
+    async def leave(url, worker):
+        async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+            body = {"model": "tiny", "prompt": PROMPT, "stream": stream}
+            asked = client.post("/v1/completions", json=body | {"unmask": {"policy": "gated"}})
+            task = asyncio.create_task(asked)
+            while not worker.engine.schedule.active:
+                await asyncio.sleep(0.01)
+            task.cancel()
+
+    with serve_gated(tiny_dir) as (url, worker, gate):
+        asyncio.run(leave(url, worker))
+        wait_until(lambda: worker.dropped)
+        gate.set()
+        wait_until(lambda: worker.engine.idle and not worker.owner)
+        assert not worker.passes
+        text = httpx.get(f"{url}/metrics", timeout=60).text
+        assert 'unmask_rows_cancelled_total{model="tiny"} 1.0' in text
+        assert 'unmask_rows_finished_total{model="tiny"} 0.0' in text
+        assert 'unmask_step_seconds_count{model="tiny"} 1.0' in text  # the answer would take 24
+
+
+def test_an_engine_that_fails_tells_its_clients_and_goes_on(tiny_dir):
+    with serve_gated(tiny_dir, fails=True) as (url, _, gate):
+        gate.set()
+        for stream in (False, True):
+            failed = ask(url, unmask={"policy": "gated"}, stream=stream)
+            assert failed.status_code == (200 if stream else 500)
+            assert "the engine failed" in failed.text and "memory" not in failed.text
+        assert ask(url).status_code == 200
+        assert httpx.get(f"{url}/health", timeout=60).status_code == 200
+
+
+def test_a_closed_worker_finishes_what_it_took(tiny_dir):
+    with serve_gated(tiny_dir) as (url, worker, gate):
+        answers = []
+        asking = ask_beside(url, answers, n=3)
+        wait_until(lambda: len(worker.engine.schedule.active) == 3)
+        closing = threading.Thread(target=worker.close)
+        closing.start()
+        wait_until(lambda: worker.closing)
+        assert ask(url).status_code == 503
+        gate.set()
+        asking.join()
+        closing.join()
+        assert answers[0].status_code == 200 and len(answers[0].json()["choices"]) == 3

@@ -1,0 +1,126 @@
+"""What the README and the guides show runs, and prints what they say it prints."""
+
+import contextlib
+import io
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+from unmask.cli import main
+from unmask.policies import LearnedPolicy
+from unmask.policies.network import NetworkConfig, PolicyNetwork
+
+ROOT = Path(__file__).parent.parent
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What takes minutes is run with smaller sizes; what it then prints is not compared.
+SMALLER = {
+    "unmask train --alpha 3 --out runs/first --imitate entropy:0.3@block_length=16 --rounds 110": (
+        "unmask train --alpha 3 --out runs/first --imitate entropy:0.3@block_length=16 "
+        "--rounds 1 --imitation-rounds 1 --prompts 2 --eval-prompts 4"
+    ),
+    "unmask evaluate --samplers threshold:0.9 threshold:0.5 entropy:0.5 runs/first/best "
+    "--out runs/compare": (
+        "unmask evaluate --samplers threshold:0.9 runs/first/best --out runs/compare --prompts 8"
+    ),
+}
+LEARNED = ("demo/full/best", "runs/first/best")  # what these answer is training's, not the text's
+
+
+def blocks(name):
+    """The kinds and texts of a page's fenced blocks."""
+    return BLOCK.findall((ROOT / name).read_text(encoding="utf-8"))
+
+
+def words(text):
+    """A text without its line ends and runs of spaces: terminals differ in width."""
+    return " ".join(text.split())
+
+
+def commands(text):
+    """The commands of a console block, each with what it is said to print."""
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, output = part.partition("\n")
+        yield command.partition(" #")[0].strip(), output
+
+
+def run_make(command):
+    """Checks that make knows the targets."""
+    done = subprocess.run(
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def run_unmask(command, output):
+    """Runs a command line of the program; compares the lines that do not depend on training."""
+    printed = io.StringIO()
+    run = SMALLER.get(command, command)
+    with contextlib.redirect_stdout(printed):
+        assert main(shlex.split(run)[1:]) == 0, command
+    if run != command:
+        return
+    learned = [name for name in LEARNED if name in output]
+    lines = output.splitlines()
+    if "evaluate" in command:
+        lines = [line for line in lines if not any(name in line for name in learned)]
+    elif any(name in command for name in LEARNED):
+        assert bool(printed.getvalue()) >= bool(output)
+        return
+    for line in lines:
+        assert words(line) in words(printed.getvalue()), (command, line, printed.getvalue())
+
+
+def run_page(name):
+    """Runs the blocks of a page one after the other, in the current directory."""
+    names = {"__name__": "page"}
+    printed, count = None, 0
+    for kind, text in blocks(name):
+        if kind == "console":
+            for command, output in commands(text):
+                count += 1
+                if command.startswith("make "):
+                    run_make(command)
+                else:
+                    assert command.startswith("unmask "), command
+                    run_unmask(command, output)
+        elif kind == "python":
+            count += 1
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(compile(text, name, "exec"), names)
+        elif kind == "text" and printed is not None:
+            assert words(text) == words(printed.getvalue())
+        printed = printed if kind == "python" else None
+    return count
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """An empty directory with a policy where the README has one; this one reveals all at once."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    LearnedPolicy(PolicyNetwork(NetworkConfig(initial_bias=6.0))).save_pretrained("demo/full/best")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/start.md"])
+def test_the_blocks_of_a_page_run(page, workplace):
+    assert run_page(page) >= 4
+
+
+def test_readme_is_short_and_its_files_are_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+    assert sum(path.stat().st_size for path in (ROOT / "docs/images").iterdir()) < 600_000
+    first = next(text for kind, text in blocks("README.md") if kind == "console")
+    assert [command for command, _ in commands(first)] == ["make demo", "make test"]
+
+
+def test_every_block_of_the_readme_is_of_a_kind_that_is_run():
+    kinds = {kind for kind, _ in blocks("README.md")}
+    assert kinds <= {"console", "python", "text"}
+    assert not re.search(r"^    \S", BLOCK.sub("", (ROOT / "README.md").read_text()), re.MULTILINE)
