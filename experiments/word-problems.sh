@@ -30,8 +30,9 @@ for value in 0.3 0.5 0.7 0.8 0.9 0.95; do heuristics="$heuristics threshold:$val
 for value in 0.1 0.3 0.5 1; do heuristics="$heuristics entropy:$value"; done
 for value in 0.5 1 2; do heuristics="$heuristics factor:$value"; done
 at="--model $out/model --task word-problems"
-for length in 128 192; do
-  echo "evaluate one-at-a-time-$length $at --prompts 200 --max-new-tokens $length --block-lengths 32 $length --samplers confidence:1"
-  echo "evaluate heuristics-$length $at --max-new-tokens $length --block-lengths 32 $length --samplers $heuristics"
+for blocks in 32 128; do
+  echo "evaluate heuristics-$blocks $at --block-lengths $blocks --samplers $heuristics"
+  echo "evaluate one-at-a-time-$blocks $at --prompts 200 --block-lengths $blocks --samplers confidence:1"
 done | abreast
-report "$out"/one-at-a-time-*/ "$out"/heuristics-*/ "$out/model"
+evaluate longer $at --prompts 200 --max-new-tokens 192 --block-lengths 32 192 --samplers confidence:1 threshold:0.9 threshold:0.7 threshold:0.5 entropy:0.3 entropy:1
+report "$out"/heuristics-*/ "$out"/one-at-a-time-*/ "$out/longer" "$out/model"
