@@ -79,6 +79,18 @@ def test_a_run_stopped_and_resumed_is_the_same_as_one(tmp_path):
     assert [json.loads(line)["step"] for line in curve] == [1, 4]
 
 
+def test_a_resumed_run_keeps_its_tokenizer(tmp_path, monkeypatch):
+    """Even where the task's examples, from which it was learned, are others now."""
+    out = tmp_path / "m"
+    pretrain(PretrainConfig(out=out, steps=1, **VARIED))
+    learned = (out / "tokenizer.json").read_bytes()
+    monkeypatch.setattr("unmask.pretraining.data.SAMPLE", 30)
+    pretrain(PretrainConfig(out=out, steps=2, resume=True, **VARIED))
+    assert (out / "tokenizer.json").read_bytes() == learned
+    pretrain(PretrainConfig(out=tmp_path / "other", steps=1, **VARIED))
+    assert (tmp_path / "other" / "tokenizer.json").read_bytes() != learned
+
+
 def test_other_settings_are_refused_when_resumed(tmp_path):
     pretrain(PretrainConfig(out=tmp_path / "m", steps=1, **SMALL))
     changed = PretrainConfig(out=tmp_path / "m", steps=1, matrix_lr=1e-3, resume=True, **SMALL)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, refuse_errors
 from unmask.models.tokenizer import learned_tokenizer, word_tokenizer
 from unmask.pretraining.config import PretrainConfig
 from unmask.pretraining.objective import draw_masks, draw_masks_within
@@ -43,16 +43,26 @@ class Vocabulary:
 
 def find_vocabulary(task: Task, config: PretrainConfig) -> Vocabulary:
     """The tokenizer for a task, and its longest prompt and answer in tokens: as the task says, or
-    all three from a sample of its training examples."""
+    all three from a sample of its training examples. A run that is resumed keeps its tokenizer.
+
+    Raises:
+        UnmaskError: if that cannot be read.
+    """
     if task.words and task.max_prompt_tokens and task.max_new_tokens:
         length = task.max_new_tokens
         return Vocabulary(word_tokenizer(task.words), task.max_prompt_tokens, length, length)
     sample = task.examples("train", SAMPLE)
-    tokenizer = learned_tokenizer(
-        (text for e in sample for text in (e.prompt, e.prefill, e.answer)),
-        config.vocabulary,
-        config.whole_numbers,
-    )
+    if config.resume and (config.out / "tokenizer.json").is_file():
+        with refuse_errors(
+            f"the tokenizer in {config.out} cannot be loaded", "start the run again without it"
+        ):
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(config.out)
+    else:
+        tokenizer = learned_tokenizer(
+            (text for e in sample for text in (e.prompt, e.prefill, e.answer)),
+            config.vocabulary,
+            config.whole_numbers,
+        )
     pairs = tokenize(tokenizer, sample)
     prompt_length = max(len(prompt) for prompt, _ in pairs)
     answer_length = max(len(answer) for _, answer in pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -35,15 +36,18 @@ class GeneratedSource:
 
     Attributes:
         draw: makes one random problem from a `random.Random`.
+        key: the text that decides a problem's split, where it is not the prompt: problems that are
+            alike have the same one.
     """
 
     draw: Callable[[random.Random], Example]
+    key: Callable[[Example], str] = operator.attrgetter("prompt")
 
     def stream(self, name: str, split: Split, seed: int) -> Iterator[Example]:
         rng = random.Random(f"{name}/{split}/{seed}")
         while True:
             example = self.draw(rng)
-            if split_of(example.prompt) == split:
+            if split_of(self.key(example)) == split:
                 yield example
 
     def batch(self, name: str, start: int, stop: int, seed: int, group: int) -> list[Example]:
