@@ -132,3 +132,12 @@ def test_policies_are_told_apart_by_all_that_they_hold():
     assert policy_contents(load_policy("threshold")) == policy_contents(policies[0])
     noted = LearnedPolicy(network, metadata={"rounds": 3})
     assert policy_contents(noted) == policy_contents(LearnedPolicy(network))
+
+
+def test_a_function_of_no_module_has_a_name():
+    """As one that `exec` made, from a string or a page of documentation."""
+    space = {}
+    exec("def sure(observation): return observation.eligible", space)
+    assert space["sure"].__module__ in (None, "builtins")
+    space["sure"].__module__ = None
+    assert policy_contents(space["sure"]) == "__main__.sure"

@@ -127,8 +127,9 @@ def describe_value(value: Any, depth: int = 0) -> Any:
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
     named: Any = value if hasattr(value, "__qualname__") else type(value)  # function; or object
-    own = named.__module__.startswith("unmask.")  # modules of this package may be moved
-    name = named.__qualname__ if own else f"{named.__module__}.{named.__qualname__}"
+    module = named.__module__ or "__main__"  # code that `exec` runs may have no module
+    own = module.startswith("unmask.")  # modules of this package may be moved
+    name = named.__qualname__ if own else f"{module}.{named.__qualname__}"
     if named is value or depth == MOST_NESTED:
         return name
     if is_dataclass(value):
