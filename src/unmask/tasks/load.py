@@ -43,7 +43,8 @@ def load_task(
 
     Args:
         name: an embedded task (chain, sudoku), word-problems (or word-problems:templates, with
-            tests of other templates), a benchmark (gsm8k, math, math500, humaneval, mbpp,
+            tests of other templates, or word-problems:unseen, with training problems that the
+            embedded model has not met), a benchmark (gsm8k, math, math500, humaneval, mbpp,
             kodcode), `reasoning_gym:NAME`, `jsonl:FILE`. Behind a benchmark or file may stand
             `@` and settings with commas between them: `template=FILE` (a text file with the prompt,
             the columns of a row in braces), `chat=no` (no chat template); for files also
