@@ -290,7 +290,9 @@ class UnmaskLM(LM):
         whether the policy, greedily, writes just this continuation. A continuation with a token
         that the model never proposes, such as an unknown word, has −∞."""
         canvas = self.likelihood_canvas
-        texts = [join_texts(self.model, *request.args, canvas) for request in requests]
+        texts = [
+            join_texts(self.model, request.args[0], request.args[1], canvas) for request in requests
+        ]
         values = [0.0] * len(texts)
         greedy = [False] * len(texts)
         for part, found in self.likelihoods(texts, requests, disable_tqdm):
