@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lm_eval.api.instance import Instance
@@ -290,9 +290,8 @@ class UnmaskLM(LM):
         whether the policy, greedily, writes just this continuation. A continuation with a token
         that the model never proposes, such as an unknown word, has −∞."""
         canvas = self.likelihood_canvas
-        texts = [
-            join_texts(self.model, request.args[0], request.args[1], canvas) for request in requests
-        ]
+        pairs = [cast(tuple[str, str], request.args) for request in requests]
+        texts = [join_texts(self.model, *pair, canvas) for pair in pairs]
         values = [0.0] * len(texts)
         greedy = [False] * len(texts)
         for part, found in self.likelihoods(texts, requests, disable_tqdm):
