@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One policy for every α from 0.05 to 10, with what `unmask train --alpha-range` does by itself: chain and sudoku, full diffusion and in
 # blocks, three seeds each; their fronts along α and whether a target NFE is met, on 1,000 test prompts, beside the heuristics' full grids.
-# Two hours on two cores. What is small ends in $out/report (docs/results/one-policy).
+# Three hours on two cores. What is small ends in $out/report (docs/results/one-policy).
 # Settings to run: one-policy.sh OUT chain-full chain-semi sudoku-full sudoku-semi
 set -euo pipefail
 out=${1:-runs/one-policy}
