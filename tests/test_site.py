@@ -49,7 +49,12 @@ def test_the_front_page_has_its_pictures_and_search_works_from_disk(site):
             True,
             True,
         ]
-        page.fill(".md-search__input", "threshold")
+        # The page listens to keys, and only when its search is ready: it says so once it is used.
+        page.focus(".md-search__input")
+        page.wait_for_function(
+            "!document.querySelector('.md-search-result__meta').textContent.includes('Initializing')"
+        )
+        page.locator(".md-search__input").press_sequentially("threshold")
         page.wait_for_selector(".md-search-result__item")
         assert not failed
         browser.close()
