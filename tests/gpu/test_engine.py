@@ -13,7 +13,7 @@ from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork, load_po
 
 pytestmark = pytest.mark.gpu
 
-SPECS = ("random:2", "confidence:2", "threshold:0.4", "factor:0.8", "margin:2", "entropy:0.8")
+SPECS = ("random:2", "confidence:2", "threshold:0.9", "factor:0.8", "margin:2", "entropy:0.8")
 KINDS = ("learned", "context", "conditioned", "hidden", "plackett-luce")
 
 
@@ -210,7 +210,9 @@ def test_the_host_waits_once_too_when_rows_come(device_model, device):
     assert all(names == ["tolist"] for names in reads)
 
 
-@pytest.mark.parametrize("family", ["llada", "dream", "a2d-qwen2", "a2d-qwen3", "a2d-llama"])
+@pytest.mark.parametrize(
+    "family", ["llada", "dream", "a2d-qwen2", "a2d-qwen3", "a2d-llama", "sdar"]
+)
 def test_the_host_waits_once_with_every_dense_family(family, device, tmp_path):
     directory = write(family, tmp_path / "model").directory
     model = unmask.load_model(directory, device=device, dtype=torch.bfloat16)
