@@ -104,11 +104,11 @@ class Config:
     """Width, instead of the layout's own; heads and feed-forward layers shrink in proportion."""
     vocabulary: int | None = None
     """Vocabulary, instead of the layout's own."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Rows decoded side by side."""
     prompt_length: int = 64
     """Tokens of each prompt."""
-    max_new_tokens: int = 256
+    max_new_tokens: int = 128
     """L."""
     block_length: int = 32
     """BL."""
@@ -345,6 +345,8 @@ def measure_layout(name: LayoutName, config: Config, device: torch.device) -> di
     learned = random_policy(fallback=True)
     learned = replace(learned, network=learned.network.to(device).requires_grad_(False))
     fixed = load_policy(f"confidence:{max(1, config.block_length // config.passes_per_block)}")
+    said = f"{name}: {sum(p.numel() for p in model.network.parameters()) / 1e9:.1f} B parameters"
+    print(f"{said}; measuring", file=sys.stderr, flush=True)
     results = {
         "layout": asdict(layout),
         "parameters": sum(p.numel() for p in model.network.parameters()),
@@ -412,21 +414,22 @@ def main(config: Config) -> int:
     except UnmaskError as error:
         print(f"The benchmark needs a GPU: {error}", file=sys.stderr)
         return 2
-    results = {}
-    for name in config.layouts:
-        results[name] = measure_layout(name, config, device)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
     origin = provenance(device, torch.bfloat16) | {
         "command": " ".join(["python -m benchmarks.gpu", *sys.argv[1:]])
     }
     settings = {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items()}
     config.out.parent.mkdir(parents=True, exist_ok=True)
     card = describe_device(device)
-    write_json(
-        config.out,
-        {"card": card, "provenance": origin, "settings": settings, "results": results},
-    )
+    results = {}
+    for name in config.layouts:
+        results[name] = measure_layout(name, config, device)
+        # After each layout, so that a run that is cut off leaves what it has measured.
+        write_json(
+            config.out,
+            {"card": card, "provenance": origin, "settings": settings, "results": results},
+        )
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
     print(
         f"{card['name']}, bf16, {config.batch_size} rows, L {config.max_new_tokens}, "
         f"BL {config.block_length}\n\n{format_table(results)}\n\nwritten to {config.out}"
