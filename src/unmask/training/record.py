@@ -181,27 +181,30 @@ def record_traces(
         "truth": recording.truth,
         "judge": recording.judge,
     }
-    error = None
-    if processes.main:
-        try:
-            check_piece(model, recording, prompts)
-            check_size(recording, shape, work, out, progress)
-            open_recording(out, resume, settings, shape, len(work), model)
-        except UnmaskError as refusal:
-            error = str(refusal)
-    if (error := processes.gather(error)[0]) is not None:
-        raise UnmaskError(error)
-    missing = [i for i in range(len(work)) if not shard_path(out, i).exists()]
-    processes.barrier()  # nobody writes before all have looked
-    for number in processes.share(missing):
-        decoded = decode_piece(model, task, recording, work[number], prompts)
-        tensors = piece_tensors(model, task, recording, decoded)
-        write_text(text_path(out, number), piece_lines(work[number], decoded))
-        write_shard(out, number, shape, tensors)
-        if progress:
-            print(f"{number + 1}/{len(work)}  {describe_piece(work[number], tensors)}", flush=True)
-    processes.barrier()
-    return close_recording(out) if processes.main else None
+    with processes.hold(out):
+        error = None
+        if processes.main:
+            try:
+                check_piece(model, recording, prompts)
+                check_size(recording, shape, work, out, progress)
+                open_recording(out, resume, settings, shape, len(work), model)
+            except UnmaskError as refusal:
+                error = str(refusal)
+        if (error := processes.gather(error)[0]) is not None:
+            raise UnmaskError(error)
+        missing = [i for i in range(len(work)) if not shard_path(out, i).exists()]
+        processes.barrier()  # nobody writes before all have looked
+        for number in processes.share(missing):
+            decoded = decode_piece(model, task, recording, work[number], prompts)
+            tensors = piece_tensors(model, task, recording, decoded)
+            write_text(text_path(out, number), piece_lines(work[number], decoded))
+            write_shard(out, number, shape, tensors)
+            if progress:
+                print(
+                    f"{number + 1}/{len(work)}  {describe_piece(work[number], tensors)}", flush=True
+                )
+        processes.barrier()
+        return close_recording(out) if processes.main else None
 
 
 def piece_bytes(model: Model, recording: Recording, prompts: Prompts) -> int:
