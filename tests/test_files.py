@@ -14,7 +14,7 @@ import pytest
 import unmask.files
 from unmask import UnmaskError
 from unmask.cli import main
-from unmask.errors import refuse_errors, short_error, short_text
+from unmask.errors import count_of, refuse_errors, short_error, short_text
 from unmask.files import (
     commit,
     decode_lines,
@@ -316,3 +316,8 @@ def test_two_processes_cannot_go_on_with_one_run(tmp_path, tiny_dir, capsys):
         assert f"another process writes to {out} now" in capsys.readouterr().err
         assert files == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
         assert main(again) == 0
+
+
+def test_a_count_of_one_is_in_the_singular():
+    assert [count_of(n, "prompt") for n in (0, 1, 2)] == ["0 prompts", "1 prompt", "2 prompts"]
+    assert count_of(1, "pass", "passes") == "1 pass" and count_of(3, "pass", "passes") == "3 passes"
