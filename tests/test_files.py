@@ -6,16 +6,19 @@ import shutil
 import struct
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import unmask.files
 from unmask import UnmaskError
-from unmask.errors import refuse_errors, short_error, short_text
+from unmask.cli import main
+from unmask.errors import count_of, refuse_errors, short_error, short_text
 from unmask.files import (
     commit,
     decode_lines,
+    hold_directory,
     provenance,
     read_header,
     read_json,
@@ -255,3 +258,66 @@ def test_what_does_not_fit_into_memory_is_refused():
     check_memory(1, "a byte", "give less")
     with pytest.raises(UnmaskError, match=r"a network takes about .* GiB .*; give less"):
         check_memory(2**60, "a network", "give less")
+
+
+@contextmanager
+def held_by_another_process(directory):
+    program = (
+        "import sys; from pathlib import Path; from unmask.files import hold_directory\n"
+        "with hold_directory(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", program, str(directory)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        try:
+            yield
+        finally:
+            other.kill()  # whatever the way in which it ends, it keeps nobody out any more
+
+
+def test_a_directory_is_held_by_one_process_and_by_nobody_once_that_is_killed(tmp_path):
+    with held_by_another_process(tmp_path / "runs" / "one"):
+        with pytest.raises(UnmaskError, match=r"another process writes to .*one now"):
+            hold_directory(tmp_path / "runs" / "one").__enter__()
+        with hold_directory(tmp_path / "runs" / "two"):
+            assert (tmp_path / "runs" / "two").is_dir()
+    with hold_directory(tmp_path / "runs" / "one"):
+        assert not (tmp_path / "runs" / "two").exists()  # nothing was written to it
+    assert not (tmp_path / "no").exists()
+    with hold_directory(tmp_path / "no", make=False):
+        assert not (tmp_path / "no").exists()
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with hold_directory(tmp_path / "file" / "below"):
+        pass  # who uses the name says what is wrong with it
+
+
+def test_two_processes_cannot_go_on_with_one_run(tmp_path, tiny_dir, capsys):
+    """Whatever the command, the second is refused before it changes anything."""
+    common = ["--model", str(tiny_dir), "--task", "chain"]
+    length, sampler = ["--max-new-tokens", "8"], ["--samplers", "confidence:4"]
+    small_run = ["--rounds", "1", "--prompts", "1", "--rollouts", "2", "--eval-prompts", "2"]
+    small_network = ["--layers", "1", "--width", "32", "--heads", "2", "--batch-size", "2"]
+    commands = {
+        "train": ["train", *common, *length, *small_run],
+        "evaluate": ["evaluate", *common, *length, *sampler, "--prompts", "2"],
+        "record": ["record", *common, *length, *sampler, "--prompts", "2"],
+        "pretrain": ["pretrain", "--task", "chain", "--steps", "1", *small_network],
+    }
+    for name, command in commands.items():
+        out = tmp_path / name
+        assert main([*command, "--out", str(out)]) == 0
+        files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        capsys.readouterr()
+        again = ["train", "--resume", str(out)] if name == "train" else None
+        again = again or [*command, "--out", str(out), "--resume"]
+        with held_by_another_process(out):
+            assert main(again) == 2
+        assert f"another process writes to {out} now" in capsys.readouterr().err
+        assert files == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        assert main(again) == 0
+
+
+def test_a_count_of_one_is_in_the_singular():
+    assert [count_of(n, "prompt") for n in (0, 1, 2)] == ["0 prompts", "1 prompt", "2 prompts"]
+    assert count_of(1, "pass", "passes") == "1 pass" and count_of(3, "pass", "passes") == "3 passes"

@@ -35,6 +35,17 @@ def short_text(text: str, length: int = 200) -> str:
     return cut[: max(cut.rfind(" "), length // 2)] + " …"
 
 
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """A count in words of a sentence: `1 prompt`, `2 prompts`.
+
+    Args:
+        number: how many.
+        noun: what, in the singular; it may be several words.
+        plural: the same where it is not one; None adds an s.
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
 @contextmanager
 def refuse_errors(what: str, advice: str) -> Iterator[None]:
     """Turns whatever a library raises in the body, while it reads what a user gave, into one

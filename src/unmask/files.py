@@ -3,6 +3,8 @@ from."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import functools
 import json
 import math
@@ -15,7 +17,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -423,6 +425,46 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Path:
             f"output directory {path} cannot be written to; name one that you may write to"
         )
     return path
+
+
+@contextmanager
+def hold_directory(path: Path, *, make: bool = True) -> Iterator[None]:
+    """Keeps every other process from writing a run to a directory while the body runs.
+
+    The lock is on the directory itself, so it leaves no file, and the system releases it when the
+    process ends in any way. A file system that knows no locks does not keep anybody out.
+
+    Args:
+        path: the directory. What is wrong with a name that cannot be used is left to those who use
+            it to say.
+        make: make the directory where there is none; it is removed again if it stays empty.
+
+    Raises:
+        UnmaskError: if another process holds it.
+    """
+    missing: list[Path] = []
+    descriptor = None
+    try:
+        missing = [each for each in (path, *path.parents) if make and not each.exists()]
+        if missing:
+            path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (OSError, ValueError) as error:
+        if descriptor is not None and getattr(error, "errno", None) == errno.EWOULDBLOCK:
+            os.close(descriptor)
+            raise UnmaskError(
+                f"another process writes to {path} now; wait until it ends, or name another "
+                "directory"
+            ) from None
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+        for each in missing:
+            with suppress(OSError):  # it holds something
+                each.rmdir()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, torch.Tensor]:

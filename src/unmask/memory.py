@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 
 if TYPE_CHECKING:
     import torch
@@ -100,4 +100,4 @@ def describe_size(size: int) -> str:
     for unit, name in ((GIB, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if size >= unit / 10:
             return f"{size / unit:,.1f} {name}"
-    return f"{size} bytes"
+    return count_of(size, "byte")

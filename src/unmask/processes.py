@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from unmask.errors import UnmaskError
 from unmask.extras import require_package
+from unmask.files import hold_directory
 
 T = TypeVar("T")
 # One slow rank (tests of programs, a large model) must not end a run: collectives wait this long.
@@ -102,6 +105,25 @@ class Processes:
     def main(self) -> bool:
         """Whether this is the process that writes files and prints."""
         return self.rank == 0
+
+    @contextmanager
+    def hold(self, directory: Path | None) -> Iterator[None]:
+        """`hold_directory` for the whole group while the body runs: its first process takes the
+        lock, and where it is refused all are. None holds nothing.
+
+        Raises:
+            UnmaskError: in every process, if a process of another run holds the directory.
+        """
+        with ExitStack() as stack:
+            error = None
+            if self.main and directory is not None:
+                try:
+                    stack.enter_context(hold_directory(directory))
+                except UnmaskError as refusal:
+                    error = str(refusal)
+            if (error := self.gather(error)[0]) is not None:
+                raise UnmaskError(error)
+            yield
 
     def barrier(self) -> None:
         """Waits until every process is here."""

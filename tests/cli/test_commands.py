@@ -358,7 +358,7 @@ def test_help_explains_every_option(run, command, monkeypatch):
 def answer(out):
     """Prompt, text, NFE and answer tokens of the last line of `unmask generate`."""
     found = re.fullmatch(
-        r"(.*)  →  (.*)   \((\d+) forward passes, (\d+) tokens\)", out.splitlines()[-1]
+        r"(.*)  →  (.*)   \((\d+) forward pass(?:es)?, (\d+) tokens?\)", out.splitlines()[-1]
     )
     assert found, out
     return found[1], found[2], int(found[3]), int(found[4])

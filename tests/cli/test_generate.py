@@ -277,7 +277,7 @@ def test_an_interrupt_keeps_the_answers_that_are_finished(tiny_dir, tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stderr) == (130, "unmask generate: interrupted\n")
-    assert result.stdout == f"2 of 3 answers are in {out}\n"
+    assert result.stdout == f"2 of 3 answers written to {out}\n"
     records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     model = unmask.load_model(tiny_dir)
     whole = unmask.generate(model, PROMPTS, "confidence:24", max_new_tokens=48)

@@ -160,3 +160,16 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(tmp_path):
     lines = done.stderr.splitlines()
     assert [each for each in lines if each.startswith("warning: ")] == lines and len(lines) == 2
     assert ".py" not in done.stderr
+
+
+def test_a_warning_is_printed_once_though_a_library_changes_the_filters_in_between():
+    program = """
+import warnings
+from unmask.cli import short_warnings
+with short_warnings():
+    for text in ("few rows", "few rows", "long prompt", "few rows"):
+        with warnings.catch_warnings():  # which makes Python forget what it has printed
+            warnings.warn(text)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr == "warning: few rows\nwarning: long prompt\n"

@@ -44,7 +44,7 @@ def test_the_command_writes_what_the_functions_find(score, tiny_model, tmp_path)
         ),
     ):
         code, out, error = score(*common, tmp_path / name, *options)
-        assert (code, error) == (0, "") and "4 texts are in" in out
+        assert (code, error) == (0, "") and "4 texts written to" in out
         records = [json.loads(line) for line in (tmp_path / name).read_text().splitlines()]
         assert [record["continuation"] for record in records] == [
             text for _, text in (*PAIRS, PAIRS[0])

@@ -1,5 +1,6 @@
 """What prompts may be: empty ones, chats of any kind, masks in them and new text behind."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import unmask
 from unmask import UnmaskError
 from unmask.decoding import encode_prompt
 from unmask.decoding.calls import check_prompts
+from unmask.models import chat
 from unmask.tasks import Example, prompt_tokens
 
 CHAT = (
@@ -98,6 +100,33 @@ def test_a_template_that_fails_is_one_sentence(tiny_model, template):
         encode_prompt(model, [user("hello")])
     with pytest.raises(UnmaskError, match="cannot write a chat"):
         prompt_tokens(model, Example("hello", "world", system="be brief"))
+
+
+def test_the_time_of_a_template_is_that_of_the_processor(monkeypatch):
+    """A busy machine refuses no template; one that runs, or waits, for ever is ended."""
+    monkeypatch.setattr(chat, "MOST_SECONDS", 0.2)
+
+    def turn():  # each call is looked at, as each line of a template is
+        pass
+
+    with chat.limited_template():
+        for _ in range(3):
+            time.sleep(0.1)  # as if other programs had the processor
+            turn()
+    with (
+        pytest.raises(chat.TemplateLimit, match=r"more than 0\.2 seconds"),
+        chat.limited_template(),
+    ):
+        while True:
+            turn()
+    monkeypatch.setattr(chat, "LONGEST_WAIT", 0.2)
+    with (
+        pytest.raises(chat.TemplateLimit, match=r"did not end within 0\.2"),
+        chat.limited_template(),
+    ):
+        while True:
+            time.sleep(0.01)
+            turn()
 
 
 def test_a_model_without_a_template(tiny_model):

@@ -20,6 +20,8 @@ def test_families_are_heuristics_with_their_settings_and_runs():
         "threshold:0.5@block_length=16",
         "threshold@block_length=16",
         "runs/a/last@beta=2",
+        "runs/a/policy/best",
+        "runs/policy-3",
     ]
     expected = [
         "threshold",
@@ -27,6 +29,8 @@ def test_families_are_heuristics_with_their_settings_and_runs():
         "threshold@block_length=16",
         "threshold@block_length=16",
         "policy a",
+        "policy",
+        "policy-3",
     ]
     assert [family(name) for name in names] == expected
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -272,3 +273,28 @@ def test_caches_take_the_keywords_of_newer_transformers():
     keys = torch.ones(1, 1, 2, 4)
     padded, _ = PaddedKeys(3).update(keys, keys, 0, kwargs={})
     assert padded.shape == (1, 1, 5, 4)
+
+
+def test_the_cache_is_passed_under_the_name_that_the_backbone_gives_it(monkeypatch):
+    """transformers 5.24 calls it `cache`, and warns of `past_key_values`."""
+    model = unmask.load_model("embedded/chain")
+    call = (model, ["7 a +5 b *3 ="], "threshold:0.9")
+    expected = unmask.generate(*call, max_new_tokens=16).tokens
+    backbone = type(model.network.base_model)
+    given = []
+
+    class Renamed(backbone):
+        def forward(self, input_ids, attention_mask, position_ids=None, cache=None, **rest):
+            given.append(cache)
+            rest[own_name] = cache
+            return super().forward(input_ids, attention_mask, position_ids, **rest)
+
+    names = inspect.signature(backbone.forward).parameters
+    own_name = "cache" if "cache" in names else "past_key_values"
+    monkeypatch.setattr(model.network.base_model, "__class__", Renamed)
+    call = (dataclasses.replace(model), *call[1:])  # which has kept no name
+    for options in ({}, {"cache": "dual", "block_length": 8}):
+        tokens = unmask.generate(*call, max_new_tokens=16, **options).tokens
+        assert options or tokens.equal(expected)
+    assert any(given)
+    assert {type(cache).__name__ for cache in given} == {"PaddedKeys", "CacheView"}

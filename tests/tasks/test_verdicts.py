@@ -78,7 +78,7 @@ def test_a_score_outside_of_its_range_is_refused(score):
 
 
 def test_bad_requests_for_verdicts():
-    with pytest.raises(UnmaskError, match="1 completions were given for 2 examples"):
+    with pytest.raises(UnmaskError, match="completions has 1 entry for 2 examples"):
         timed_task().score_all(["yes"], [Example("p", "a")] * 2)
     with pytest.raises(UnmaskError, match="workers is 0"):
         timed_task().verdicts([], [], workers=0)

@@ -170,13 +170,19 @@ def interrupts_stay() -> Iterator[None]:
 
 @contextmanager
 def short_warnings() -> Iterator[None]:
-    """While the body runs, a warning for the user is one line, without a place in the code."""
-    whole = warnings.formatwarning
+    """While the body runs, a warning for the user is one line, without a place in the code, and is
+    printed once. Python's own memory of what was printed does not do: any library that changes the
+    filters for a moment empties it."""
+    whole, printed = warnings.formatwarning, set[str]()
 
     def shorten(message: Warning | str, category: type[Warning], *where: Any) -> str:
-        if category is UserWarning:
-            return f"warning: {message}\n"
-        return whole(message, category, *where)
+        if category is not UserWarning:
+            return whole(message, category, *where)
+        line = f"warning: {message}\n"
+        if line in printed:
+            return ""
+        printed.add(line)
+        return line
 
     warnings.formatwarning = shorten  # type: ignore[assignment]
     try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ def run(config: Config) -> None:
         accuracy = f"{100 * d.accuracy:+.1f} points [{low:+.1f}, {high:+.1f}]"
         nfe = f"{d.nfe:+.2f} NFE [{d.nfe_low:+.2f}, {d.nfe_high:+.2f}]"
         print(
-            f"BL {d.block_length:>3}, {d.prompts} prompts  {config.second} against {config.first}: "
-            f"{accuracy}, p = {d.p_accuracy:.2g}; {nfe}, p = {d.p_nfe:.2g}"
+            f"BL {d.block_length:>3}, {count_of(d.prompts, 'prompt')}  "
+            f"{config.second} against {config.first}: {accuracy}, "
+            f"p = {d.p_accuracy:.2g}; {nfe}, p = {d.p_nfe:.2g}"
         )
 
 

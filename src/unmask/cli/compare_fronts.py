@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def run(config: Config) -> None:
         return chosen
 
     gaps = compare_fronts(*([records_of(d) for d in side] for side in sides))
-    print(f"{config.first} ({len(sides[0])} runs) against {config.second} ({len(sides[1])} runs)")
+    first, second = (count_of(len(side), "run") for side in sides)
+    print(f"{config.first} ({first}) against {config.second} ({second})")
     for verdict, begin, end, least, most in join_verdicts(gaps):
         budgets = (
             f"{begin:.2f} passes on" if math.isinf(end) else f"{begin:.2f} to {end:.2f} passes"

@@ -13,7 +13,7 @@ import tyro
 
 from unmask.cli.records import check_output, read_values, write_records
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 from unmask.files import read_json
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def answer_share(
         if config.output is not None and done and processes.main:
             finished = finished_records(model, prompts, numbers, done, config.samples)
             write_records(config.output, [record for _, record in finished])
-            print(f"{len(done)} of {len(prompts)} answers are in {config.output}")
+            print(f"{len(done)} of {count_of(len(prompts), 'answer')} written to {config.output}")
         raise
     nfe, counts = generation.nfe.tolist(), generation.answer_tokens.tolist()
     columns = zip(numbers, generation.text, nfe, counts, strict=True)
@@ -389,11 +389,11 @@ def report(
             return
     tokens, passes = (sum(record[name] for record in records) for name in ("tokens", "nfe"))
     line = (
-        f"{len(records)} prompts in {seconds:.1f} s: {tokens / passes:.2f} tokens per forward "
-        f"pass, {tokens / seconds:.0f} a second"
+        f"{count_of(len(records), 'prompt')} in {seconds:.1f} s: "
+        f"{tokens / passes:.2f} tokens per forward pass, {tokens / seconds:.0f} a second"
     )
     if positions is not None:
-        line += f"; {positions - tokens} positions from the end of text on are not counted"
+        line += f"; not counted: {count_of(positions - tokens, 'position')} from the end of text on"
     print(line)
 
 
@@ -429,5 +429,5 @@ def answer_line(record: Mapping[str, Any]) -> str:
     """One answer for reading: the prompt or its last message, the text and the cost."""
     prompt = record["prompt"]
     asked = prompt if isinstance(prompt, str) else prompt[-1]["content"]
-    cost = f"{record['nfe']} forward passes, {record['tokens']} tokens"
-    return f"{asked}  →  {record['text']}   ({cost})"
+    passes = count_of(record["nfe"], "forward pass", "forward passes")
+    return f"{asked}  →  {record['text']}   ({passes}, {count_of(record['tokens'], 'token')})"

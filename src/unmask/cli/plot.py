@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from unmask.errors import count_of
+
 
 @dataclass(frozen=True)
 class Config:
@@ -26,7 +28,6 @@ def run(config: Config) -> None:
     from unmask.analysis import plot_pareto, read_points
 
     points, (model, task, split), length = read_points(config.results)
-    title = (
-        config.title or f"{model} on {task}, {points[0].prompts} {split} prompts, 95 % intervals"
-    )
+    prompts = count_of(points[0].prompts, f"{split} prompt")
+    title = config.title or f"{model} on {task}, {prompts}, 95 % intervals"
     print(f"written to {plot_pareto(points, length, title, config.out, against=config.against)}")

@@ -9,6 +9,7 @@ from typing import Literal
 import tyro
 
 from unmask.decoding.options import DecodeOptions
+from unmask.errors import count_of
 
 
 @dataclass(frozen=True)
@@ -97,4 +98,5 @@ def run(config: Config) -> None:
     if manifest is not None:
         shards = manifest.get("shards", [])
         steps, forwards = (sum(entry[name] for entry in shards) for name in ("steps", "forwards"))
-        print(f"{steps} steps written to {config.out} ({forwards} rows forwarded)")
+        rows = count_of(forwards, "row")
+        print(f"{count_of(steps, 'step')} written to {config.out} ({rows} forwarded)")

@@ -11,7 +11,7 @@ import tyro
 
 from unmask.cli.records import check_output, prompt_cell, read_values, write_records
 from unmask.decoding.options import check_whole
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 
 if TYPE_CHECKING:
     from unmask.models import Model
@@ -120,7 +120,7 @@ def run(config: Config) -> None:
         records = [record for _, record in sorted(gathered, key=lambda pair: pair[0])]
         if config.output is not None:
             write_records(config.output, records)
-            print(f"{len(records)} texts are in {config.output}")
+            print(f"{count_of(len(records), 'text')} written to {config.output}")
         else:
             for record in records:
                 print(score_line(record))
@@ -155,5 +155,8 @@ def score_line(record: Mapping[str, Any]) -> str:
     asked = prompt_cell(prompt if isinstance(prompt, str) else prompt[-1]["content"])
     error = record["standard_error"]
     value = f"{record['log_likelihood']:.3f}" + (f" ± {error:.3f}" if error else "")
-    detail = f"{record['tokens']} tokens, {record['per_token']:.3f} each, {record['passes']} passes"
+    detail = (
+        f"{count_of(record['tokens'], 'token')}, {record['per_token']:.3f} each, "
+        f"{count_of(record['passes'], 'pass', 'passes')}"
+    )
     return f"{value} nats   {asked}  →  {record['continuation']}   ({detail})"

@@ -23,7 +23,7 @@ from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.recorder import Recorder
 from unmask.decoding.request import Request, as_token_sets, as_tuple, check_request
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 from unmask.models.base import Model
 from unmask.policies.base import PolicyLike
 from unmask.policies.load import load_policy
@@ -279,7 +279,10 @@ def decode_steps(
             given = shorten(repr(values), 60)
             raise UnmaskError(f"{name} is {given}; give one for each prompt, in a list")
         if len(values) != n:
-            raise UnmaskError(f"{name} has {len(values)} entries; give one for each of {n} prompts")
+            raise UnmaskError(
+                f"{name} has {count_of(len(values), 'entry', 'entries')}; give one for each of "
+                f"{count_of(n, 'prompt')}"
+            )
     if recorder is not None and holes is not None and len({len(row) for row in holes}) > 1:
         raise UnmaskError(
             "infilling with record=True needs equally many masks in every prompt; call it for each "

@@ -24,7 +24,7 @@ from unmask.decoding.proposer import Proposer
 from unmask.decoding.recorder import Recorder
 from unmask.decoding.request import Request, check_request
 from unmask.decoding.schedule import Schedule
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 from unmask.memory import check_memory
 from unmask.models.base import Model
 from unmask.policies.base import Needs, Observation, PolicyLike, decide
@@ -149,7 +149,8 @@ class Engine:
         rows = min(others + 1, slots)
         if not idle and footprint == self.footprint and rows <= self.fitting:
             return
-        what = f"decoding {rows} rows side by side, with canvases of {footprint.size} tokens,"
+        canvases = f"canvases of {count_of(footprint.size, 'token')}"
+        what = f"decoding {count_of(rows, 'row')} side by side, with {canvases},"
         wanted = decode_bytes(self.model, footprint, rows)
         held = held_bytes(self.canvas, self.proposer)
         free = check_memory(max(0, wanted - held), what, ADVICE, self.model.device)

@@ -9,6 +9,7 @@ from unmask.decoding.caching import PREFILL, padded_keys
 from unmask.decoding.canvas import KINDS, Canvas, padded_width
 from unmask.decoding.proposer import Proposer
 from unmask.decoding.request import Request, extent_of
+from unmask.errors import count_of
 from unmask.memory import check_memory
 from unmask.models.base import Model
 from unmask.models.head import Sampling
@@ -200,7 +201,8 @@ def check_decode(
     each = answer_bytes(footprint.length) + recorded * decision_bytes(footprint)
     check_memory(
         decode_bytes(model, footprint, rows) + answers * each,
-        f"decoding {answers} prompts, {rows} at a time, with canvases of {footprint.size} tokens",
+        f"decoding {count_of(answers, 'prompt')}, {rows} at a time, with canvases of "
+        f"{count_of(footprint.size, 'token')}",
         advice,
         model.device,
     )

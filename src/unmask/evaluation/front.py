@@ -16,15 +16,14 @@ from unmask.policies import HEURISTICS
 
 def family(sampler: str) -> str:
     """What samplers are grouped by: the heuristic's name and settings, or `policy` and the
-    directory of a learned policy's run."""
+    directory of a learned policy's run; where the directory's own name begins so, that alone."""
     spec, at, settings = sampler.partition("@")
     name = spec.partition(":")[0]
     if name in HEURISTICS:
         return name + at + settings
     directory = Path(spec)
-    return "policy " + (
-        directory.parent.name if directory.name in ("best", "last") else directory.name
-    )
+    name = directory.parent.name if directory.name in ("best", "last") else directory.name
+    return name if name.startswith("policy") else f"policy {name}"
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:

@@ -115,7 +115,8 @@ def evaluate(
             "out is missing; resuming, and several processes, need a directory for the results"
         )
     store = MemoryStore() if out is None else Ledger(Path(out), resume)
-    return evaluate_plan(model, task, plan, store, processes, progress=progress)
+    with processes.hold(None if out is None else Path(out)):
+        return evaluate_plan(model, task, plan, store, processes, progress=progress)
 
 
 def check_callers_objects(model: Any, task: Any) -> None:

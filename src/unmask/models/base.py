@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
@@ -252,14 +253,14 @@ class Model:
                 "input_ids": tokens.gather(1, view.queries),
                 "attention_mask": mask,
                 "position_ids": view.queries,
-                "past_key_values": view,
+                self.cache_keyword: view,
             }
         else:
             padding = -tokens.shape[1] % 16 if self.takes_mask and view is None else 0
             inputs = {"input_ids": tokens}
             inputs["attention_mask"] = self.prepared(attention_mask, padding)
             if view is not None or padding:
-                inputs["past_key_values"] = view or PaddedKeys(padding)
+                inputs[self.cache_keyword] = view or PaddedKeys(padding)
                 inputs["position_ids"] = torch.arange(
                     tokens.shape[1], device=tokens.device
                 ).expand_as(tokens)
@@ -270,6 +271,13 @@ class Model:
         with torch.inference_mode():
             hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
         return hidden.gather(1, where[:, :, None].expand(-1, -1, hidden.shape[-1]))
+
+    @cached_property
+    def cache_keyword(self) -> str:
+        """What the backbone calls its argument for cached keys and values. transformers 5.24 calls
+        it `cache`, and warns of the name that it had before."""
+        known = inspect.signature(type(self.network.base_model).forward).parameters
+        return "cache" if "cache" in known else "past_key_values"
 
     @cached_property
     def positions_at_once(self) -> int:

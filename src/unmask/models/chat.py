@@ -18,7 +18,8 @@ from jinja2 import nodes
 from unmask.errors import UnmaskError, refuse_errors
 
 LONGEST = 2**20  # characters of a template
-MOST_SECONDS = 5.0
+MOST_SECONDS = 5.0  # of the processor, so that a busy machine refuses no template
+LONGEST_WAIT = 120.0  # seconds of the clock, after which a template that waits is ended too
 MOST_MEMORY = 2**20  # KiB that may be taken while a chat is written
 LARGEST_NUMBER = 10**7
 
@@ -105,12 +106,15 @@ def limited_template() -> Iterator[None]:
     Raises:
         TemplateLimit: in the body.
     """
-    before, deadline = sys.gettrace(), time.monotonic() + MOST_SECONDS
+    before, deadline = sys.gettrace(), time.thread_time() + MOST_SECONDS
+    latest = time.monotonic() + LONGEST_WAIT
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
-        if time.monotonic() > deadline:
+        if time.thread_time() > deadline:
             raise TemplateLimit(f"it ran for more than {MOST_SECONDS:g} seconds")
+        if time.monotonic() > latest:
+            raise TemplateLimit(f"it did not end within {LONGEST_WAIT:g} seconds")
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory > MOST_MEMORY:
             raise TemplateLimit(f"it took more than {MOST_MEMORY // 1024} MiB of memory")
         return watch

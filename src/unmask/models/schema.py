@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from unmask.errors import UnmaskError, short_text
+from unmask.errors import UnmaskError, count_of, short_text
 from unmask.files import TensorInfo, check_data, read_json
 
 Width = Annotated[int, Field(ge=1, le=2**20)]
@@ -242,7 +242,7 @@ def check_parts(config: Mapping[str, Any], headers: Mapping[str, TensorInfo], pa
         ):
             raise UnmaskError(
                 f"{path} cannot be used: {name} is {value}, and the weight files hold "
-                f"{len(headers)} tensors; copy both from one source"
+                f"{count_of(len(headers), 'tensor')}; copy both from one source"
             )
 
 

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict
 from unmask.errors import UnmaskError, refuse_errors
 from unmask.files import (
     check_plain,
+    hold_directory,
     new_directory,
     provenance,
     read_json,
@@ -86,11 +87,26 @@ def pretrain(config: PretrainConfig) -> Path:
             f"task {task.name} has a verifier but no answers to learn from; pre-train on a task "
             "that has answers"
         )
-    device = usable_device(config.device)
+    usable_device(config.device)
     vocabulary = find_vocabulary(task, config)
     learner = new_learner(config, vocabulary)
     last = min(config.until or config.steps, config.steps)
     progress = Progress(config.steps, last)
+    with hold_directory(config.out, make=not config.resume):
+        run_steps(config, task, vocabulary, learner, progress)
+    return config.out
+
+
+def run_steps(
+    config: PretrainConfig,
+    task: Task,
+    vocabulary: Vocabulary,
+    learner: Learner,
+    progress: Progress,
+) -> None:
+    """Begins a run or goes on with one, up to its last step, in a directory that nobody else
+    writes to."""
+    device, last = usable_device(config.device), progress.last
     start = open_run(config, learner, progress)
     network = compile_network(config, learner.model) if config.compile else learner.model
     for step, loss_of in enumerate(draw_losses(task, vocabulary, config, start, last), start):
@@ -100,7 +116,6 @@ def pretrain(config: PretrainConfig) -> Path:
         record_loss(progress, step + 1, loss)
         if (step + 1) % config.save_every == 0 or step + 1 == last:
             save_run(config, learner, vocabulary, step + 1, progress)
-    return config.out
 
 
 def draw_losses(

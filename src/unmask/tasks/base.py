@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 from unmask.sandbox import worker_count
 from unmask.tasks.examples import SPLITS, Example, Split
 from unmask.tasks.sources import Source
@@ -115,8 +115,8 @@ class Task:
             raise UnmaskError(f"task {self.name} has no {split} examples; use another split")
         if len(found) < n and split != "train":
             warnings.warn(
-                f"task {self.name} has {len(found)} {split} examples with different prompts; {n} "
-                "were asked for",
+                f"task {self.name} has {count_of(len(found), f'{split} example')} with different "
+                f"prompts; {n} were asked for",
                 stacklevel=2,
             )
         return list(found.values())
@@ -174,8 +174,8 @@ class Task:
         """
         if len(completions) != len(examples):
             raise UnmaskError(
-                f"{len(completions)} completions were given for {len(examples)} examples; give one "
-                "for each"
+                f"completions has {count_of(len(completions), 'entry', 'entries')} for "
+                f"{count_of(len(examples), 'example')}; give one for each"
             )
         if workers is not None and workers < 1:
             raise UnmaskError(f"workers is {workers}; give at least 1, or None for a default")

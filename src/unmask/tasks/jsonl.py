@@ -12,7 +12,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from unmask.errors import UnmaskError, short_text
+from unmask.errors import UnmaskError, count_of, short_text
 from unmask.tasks.answers import same_text
 from unmask.tasks.base import Task
 from unmask.tasks.data import DataAccess, is_file, read_rows
@@ -137,9 +137,9 @@ def split_examples(name: str, examples: Sequence[Example]) -> dict[Split, list[E
     keys = {e.key for e in examples}
     if len(keys) < FEWEST:
         raise UnmaskError(
-            f"task {name} has {len(keys)} usable lines with different prompts; at least {FEWEST} "
-            f"are needed to have training, validation and test problems. Give more, or say "
-            f"{name}@split=test to use all of them as tests"
+            f"task {name} has {count_of(len(keys), 'usable line')} with different prompts; at "
+            f"least {FEWEST} are needed to have training, validation and test problems. Give more, "
+            f"or say {name}@split=test to use all of them as tests"
         )
     # By the CRC too, so that a line's part depends on the prompts of the file and not on their
     # order.

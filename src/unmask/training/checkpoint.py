@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired
@@ -19,7 +17,6 @@ from unmask.files import (
     check_plain,
     check_weights,
     load_optimizer,
-    new_directory,
     optimizer_tensors,
     provenance,
     read_json,
@@ -140,28 +137,6 @@ def deployed_policy(
         alpha=config.rewards.alpha if config.rewards.alpha_range else None,
         metadata=metadata,
     )
-
-
-@contextmanager
-def claim_directory(path: Path | None) -> Iterator[None]:
-    """Makes sure that a new run can be written to `path`, before anything slow is done; None does
-    nothing. If the body fails before it has written anything, the directory is removed again.
-
-    Raises:
-        UnmaskError: if the directory holds files or cannot be written to.
-    """
-    if path is None:
-        yield
-        return
-    existed = path.exists()
-    new_directory(path)
-    try:
-        yield
-    except BaseException:
-        if not existed:
-            with suppress(OSError):  # it holds something, which is worth keeping
-                path.rmdir()
-        raise
 
 
 def write_run(session: Session, custom: Reward | None, label: Label | None = None) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from unmask.decoding import Recorder, decode_steps, finish
 from unmask.decoding.footprint import answer_bytes, decision_bytes, decode_bytes, footprint_of
 from unmask.decoding.request import Request
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 from unmask.evaluation.plan import EvalPlan, Piece, Prompts, check_requests, check_switch
 from unmask.files import (
     check_plain,
@@ -181,27 +181,30 @@ def record_traces(
         "truth": recording.truth,
         "judge": recording.judge,
     }
-    error = None
-    if processes.main:
-        try:
-            check_piece(model, recording, prompts)
-            check_size(recording, shape, work, out, progress)
-            open_recording(out, resume, settings, shape, len(work), model)
-        except UnmaskError as refusal:
-            error = str(refusal)
-    if (error := processes.gather(error)[0]) is not None:
-        raise UnmaskError(error)
-    missing = [i for i in range(len(work)) if not shard_path(out, i).exists()]
-    processes.barrier()  # nobody writes before all have looked
-    for number in processes.share(missing):
-        decoded = decode_piece(model, task, recording, work[number], prompts)
-        tensors = piece_tensors(model, task, recording, decoded)
-        write_text(text_path(out, number), piece_lines(work[number], decoded))
-        write_shard(out, number, shape, tensors)
-        if progress:
-            print(f"{number + 1}/{len(work)}  {describe_piece(work[number], tensors)}", flush=True)
-    processes.barrier()
-    return close_recording(out) if processes.main else None
+    with processes.hold(out):
+        error = None
+        if processes.main:
+            try:
+                check_piece(model, recording, prompts)
+                check_size(recording, shape, work, out, progress)
+                open_recording(out, resume, settings, shape, len(work), model)
+            except UnmaskError as refusal:
+                error = str(refusal)
+        if (error := processes.gather(error)[0]) is not None:
+            raise UnmaskError(error)
+        missing = [i for i in range(len(work)) if not shard_path(out, i).exists()]
+        processes.barrier()  # nobody writes before all have looked
+        for number in processes.share(missing):
+            decoded = decode_piece(model, task, recording, work[number], prompts)
+            tensors = piece_tensors(model, task, recording, decoded)
+            write_text(text_path(out, number), piece_lines(work[number], decoded))
+            write_shard(out, number, shape, tensors)
+            if progress:
+                print(
+                    f"{number + 1}/{len(work)}  {describe_piece(work[number], tensors)}", flush=True
+                )
+        processes.barrier()
+        return close_recording(out) if processes.main else None
 
 
 def piece_bytes(model: Model, recording: Recording, prompts: Prompts) -> int:
@@ -250,7 +253,7 @@ def check_size(
     check_disk(most, f"the traces in {out}", "record fewer prompts, or elsewhere", out)
     if progress:
         print(
-            f"{answers} answers take at most {describe_size(most)} in {out} "
+            f"{count_of(answers, 'answer')} may take up to {describe_size(most)} in {out} "
             f"({describe_size(free_disk(out))} are free)",
             flush=True,
         )
@@ -440,7 +443,8 @@ def piece_lines(piece: Piece, decoded: Decoded) -> str:
 def describe_piece(piece: Piece, tensors: dict[str, Tensor]) -> str:
     """What a piece brought in, in words."""
     return (
-        f"{piece.sampler}: {len(tensors['nfe'])} answers, {len(tensors['row'])} steps, "
+        f"{piece.sampler}: {count_of(len(tensors['nfe']), 'answer')}, "
+        f"{count_of(len(tensors['row']), 'step')}, "
         f"{100 * float(tensors['correct'].mean()):.1f} % right, "
-        f"{int(tensors['forwards'])} rows forwarded"
+        f"{count_of(int(tensors['forwards']), 'row')} forwarded"
     )

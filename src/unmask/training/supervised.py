@@ -27,14 +27,13 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_contents
-from unmask.files import remove_parts
+from unmask.files import new_directory, remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
 from unmask.settings import change_settings, flat_settings
 from unmask.training.alpha import draw_alpha
 from unmask.training.checkpoint import (
     TrainState,
-    claim_directory,
     deployed_policy,
     load_state,
     new_state,
@@ -197,21 +196,28 @@ def train_from_traces(config: TrainConfig, label: Label | None = None) -> Path:
     Raises:
         UnmaskError: as `train`, and if the traces cannot be used.
     """
-    resumes, out = config.run.resume is not None, config.run.out
-    config = config if resumes else complete_config(config)
+    config = config if config.run.resume is not None else complete_config(config)
     processes = Processes.join(config.run.device)
-    with claim_directory(out if processes.main and not resumes else None):
-        session = prepare_session(config, processes, None)
-        lesson = prepare_lesson(session, label)
-        state = new_state(session)
-        if resumes and processes.main:
-            remove_parts(out)
-        if resumes:
-            load_state(state, out, processes.device, config.rollout.rounds)
-        else:
-            measure_loss(lesson, state)  # so that a label that cannot be used leaves nothing
-            if processes.main:
-                write_run(session, None, label)
+    with processes.hold(config.run.out):
+        return run_lessons(config, label, processes)
+
+
+def run_lessons(config: TrainConfig, label: Label | None, processes: Processes) -> Path:
+    """`train_from_traces` of complete settings, in a directory that nobody else writes to."""
+    resumes, out = config.run.resume is not None, config.run.out
+    if processes.main and not resumes:
+        new_directory(out)
+    session = prepare_session(config, processes, None)
+    lesson = prepare_lesson(session, label)
+    state = new_state(session)
+    if resumes and processes.main:
+        remove_parts(out)
+    if resumes:
+        load_state(state, out, processes.device, config.rollout.rounds)
+    else:
+        measure_loss(lesson, state)  # so that a label that cannot be used leaves nothing
+        if processes.main:
+            write_run(session, None, label)
     processes.barrier()
     rounds = config.rollout.rounds
     with MetricsLog(out, state.round, rounds, processes.main) as log:

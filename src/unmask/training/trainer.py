@@ -38,14 +38,13 @@ import torch
 
 from unmask.errors import UnmaskError
 from unmask.extras import require_extras
-from unmask.files import remove_parts
+from unmask.files import new_directory, remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
 from unmask.settings import flat_settings
 from unmask.training.alpha import alpha_grid
 from unmask.training.checkpoint import (
     TrainState,
-    claim_directory,
     deployed_policy,
     load_state,
     new_state,
@@ -105,18 +104,26 @@ def train(config: TrainConfig, reward: Reward | None = None, label: Label | None
         return train_from_traces(config, label)
     check_trace_options(config, label)
     processes = Processes.join(config.run.device)
-    with claim_directory(config.run.out if processes.main and not resumes else None):
-        phases = load_phases(config, processes.device)
-        session = prepare_session(config, processes, reward)
-        state = new_state(session)
-        check_room(session, state.network)
-        if resumes and processes.main:
-            remove_parts(config.run.out)
-        if resumes:
-            load_state(state, config.run.out, processes.device, config.rollout.rounds)
-            check_policies(state, session)
-        elif processes.main:
-            write_run(session, reward)
+    with processes.hold(config.run.out):
+        return run_rounds(config, reward, processes)
+
+
+def run_rounds(config: TrainConfig, reward: Reward | None, processes: Processes) -> Path:
+    """`train` of complete settings, in a directory that nobody else writes to."""
+    resumes = config.run.resume is not None
+    if processes.main and not resumes:
+        new_directory(config.run.out)
+    phases = load_phases(config, processes.device)
+    session = prepare_session(config, processes, reward)
+    state = new_state(session)
+    check_room(session, state.network)
+    if resumes and processes.main:
+        remove_parts(config.run.out)
+    if resumes:
+        load_state(state, config.run.out, processes.device, config.rollout.rounds)
+        check_policies(state, session)
+    elif processes.main:
+        write_run(session, reward)
     processes.barrier()
     rounds = config.rollout.rounds
     with MetricsLog(config.run.out, state.round, rounds, processes.main) as log:
