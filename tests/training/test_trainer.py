@@ -19,7 +19,7 @@ from tests.training.runs import (
 from tests.typechecks import check_types
 from unmask import TrainConfig, UnmaskError, load_policy, train
 from unmask.cli import main
-from unmask.files import read_tensors
+from unmask.files import read_json, read_tensors
 
 
 def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_dir, any_digit):
@@ -70,6 +70,15 @@ def test_each_method_trains_and_resumes_bit_for_bit(
     saved = json.loads((whole / "last" / "config.json").read_text())
     assert len(saved["metadata"]["pareto"]) == (9 if "alpha_range" in changes else 5)
     assert "## Accuracy against NFE" in (whole / "last" / "README.md").read_text()
+
+
+def test_equal_weights_are_measured_once(tmp_path, tiny_dir, any_digit, monkeypatch):
+    measured, measure = [], front.measure_front
+    monkeypatch.setattr(front, "measure_front", lambda *a: measured.append(a) or measure(*a))
+    run = train(tiny_run(tmp_path / "run", tiny_dir, rounds=1))
+    assert len(measured) == 1, "after one round `best` is `last`"
+    best, last = (read_json(run / name / "config.json")["metadata"] for name in ("best", "last"))
+    assert best["pareto"] == last["pareto"]
 
 
 def test_imitation_learns_the_experts_decisions(tmp_path, tiny_dir, any_digit):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from unmask.evaluation import bootstrap
+from unmask.evaluation.contents import weights_digest
 from unmask.policies import LearnedPolicy
 from unmask.training.alpha import alpha_grid
 from unmask.training.session import Session
@@ -17,16 +19,29 @@ BETAS = (0.5, 0.7, 1.0, 1.5, 2.0)
 RANGE_PROMPTS = 256
 
 
-def calibrate(session: Session, directory: Path) -> None:
-    """Adds to a finished policy its front on validation prompts, unless it is there already.
+def calibrate(session: Session, out: Path) -> None:
+    """Adds to the finished policies of a run, `best` and `last`, their front on validation prompts,
+    where they have none yet. Equal weights are measured once.
 
     The front is over β, or over α where the policy serves a range; then also what a target NFE is
     looked up in.
     """
-    with torch.random.fork_rng(devices=[]):  # a new network draws weights before it loads its own
-        policy = LearnedPolicy.from_pretrained(directory, device=session.processes.device)
-    if "pareto" in policy.metadata:
-        return
+    fronts: dict[str, list[dict[str, Any]]] = {}
+    for name in ("best", "last"):
+        with torch.random.fork_rng(devices=[]):  # a new network draws weights, then loads its own
+            policy = LearnedPolicy.from_pretrained(out / name, device=session.processes.device)
+        weights = weights_digest(policy)
+        if "pareto" in policy.metadata:
+            fronts[weights] = policy.metadata["pareto"]
+            continue
+        if weights not in fronts:
+            fronts[weights] = measure_front(session, policy)
+        metadata = {**policy.metadata, "pareto": fronts[weights]}
+        replace(policy, metadata=metadata).save_pretrained(out / name)
+
+
+def measure_front(session: Session, policy: LearnedPolicy) -> list[dict[str, Any]]:
+    """Accuracy, with its interval, and mean NFE of each variant of a policy, on validation prompts."""
     count, rewards = session.config.evaluation.eval_prompts, session.config.rewards
     if rewards.alpha_range is None:
         variants = [(f"@beta={beta:g}", {"beta": beta}) for beta in BETAS]
@@ -50,4 +65,4 @@ def calibrate(session: Session, directory: Path) -> None:
                 "prompts": len(examples),
             }
         )
-    replace(policy, metadata={**policy.metadata, "pareto": front}).save_pretrained(directory)
+    return front

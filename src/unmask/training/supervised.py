@@ -232,8 +232,8 @@ def run_lessons(config: TrainConfig, label: Label | None, processes: Processes) 
             log.write({**entry, "update_seconds": round(seconds, 3)})
             finish_round(lesson, state, entry)
             log.show({**entry, "update_seconds": seconds})
-    for name in ("best", "last") if processes.main else ():
-        calibrate(session, out / name)
+    if processes.main:
+        calibrate(session, out)
     return out
 
 

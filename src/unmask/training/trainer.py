@@ -135,8 +135,8 @@ def run_rounds(config: TrainConfig, reward: Reward | None, processes: Processes)
             log.write({"round": state.round, **entry})
             finish_round(session, state, log)
     # The other processes need not wait for this: with a large model that takes long.
-    for name in ("best", "last") if processes.main else ():
-        calibrate(session, config.run.out / name)
+    if processes.main:
+        calibrate(session, config.run.out)
     return config.run.out
 
 
