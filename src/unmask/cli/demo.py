@@ -116,8 +116,9 @@ class Config:
 def choose_alpha_range(length: int) -> tuple[float, float]:
     """The range of α for buffers of L positions: about L/1000 to L/3.
 
-    α weighs log(NFE / L), so what a value of α means depends on L. Both ends are rounded: the lower
-    one to 1, 2 or 5 times a power of ten, the upper one down to a multiple of 4.
+    A further pass costs about α/L of the reward (r·speed^α), so from a thousandth to a third of it.
+    Both ends are rounded: the lower one to 1, 2 or 5 times a power of ten, the upper one down to a
+    multiple of 4.
 
     Args:
         length: L, at least 12.
@@ -246,8 +247,8 @@ def policy_samplers(policy: str, alpha_range: tuple[float, float], count: int) -
 
 def shipped_samplers(policy: str) -> list[str]:
     """A policy that ships with the package, at values of α of the range that it was trained for."""
-    from unmask.policies import find_policy
-    from unmask.policies.learned import LearnedPolicy
+    from unmask.policies import LearnedPolicy
+    from unmask.policies.load import find_policy
 
     metadata = LearnedPolicy.from_pretrained(find_policy(policy)).metadata
     low, high = metadata["trained"]["alpha_range"]
