@@ -299,7 +299,7 @@ def show_example(
     """One problem, answered pass by pass by a heuristic and by a policy."""
     from rich.text import Text
 
-    from unmask.cli.show import generate_shown
+    from unmask.cli.show import generate_shown, print_indented
     from unmask.decoding import DecodeOptions
 
     example = choose_example(task)
@@ -311,7 +311,7 @@ def show_example(
         generation = generate_shown(model, [example.prompt], sampler, console, options=options)
         verdict = "right" if task.score(generation.text[0], example) else "wrong"
         for line in generation.text[0].split("\n"):
-            console.print(Text(f"      {line}"))
+            print_indented(console, Text(" " * 6), Text(line))
         console.print(f"      [bold]{verdict}[/bold] after {int(generation.nfe[0])} forward passes")
 
 
