@@ -12,6 +12,8 @@ import unmask.training.front
 from unmask.cli import demo, main, train
 from unmask.cli.arguments import parse
 from unmask.errors import UnmaskError
+from unmask.policies import LearnedPolicy
+from unmask.policies.load import find_policy
 from unmask.training import TrainConfig
 from unmask.training import train as run_training
 
@@ -143,10 +145,11 @@ def test_a_whole_small_demo(tmp_path, monkeypatch, capsys):
 def test_shipped_policy_is_compared_at_its_own_range():
     samplers = demo.shipped_samplers("embedded/word-problems")
     assert len(samplers) == demo.SHIPPED_ALPHAS
-    metadata = unmask.load_policy(samplers[0]).metadata
-    low, high = metadata["trained"]["alpha_range"]
-    alphas = [unmask.load_policy(sampler).alpha for sampler in samplers]
+    policy = LearnedPolicy.from_pretrained(find_policy("embedded/word-problems"))
+    low, high = policy.metadata["trained"]["alpha_range"]
+    alphas = [float(sampler.partition("@alpha=")[2]) for sampler in samplers]
     assert alphas[0] == pytest.approx(low) and alphas[-1] == pytest.approx(high)
+    assert all(unmask.load_policy(sampler) for sampler in samplers)
 
 
 def test_a_word_problem_is_solved_by_both(tmp_path):
