@@ -2,13 +2,15 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 import unmask
-import unmask.training.front
+import unmask.training.pool
+import unmask.training.trainer
 from unmask.cli import demo, main, train
 from unmask.cli.arguments import parse
 from unmask.errors import UnmaskError
@@ -110,10 +112,12 @@ def test_a_training_that_fails_ends_the_demo(tmp_path, capfd):
 
 
 def test_a_whole_small_demo(tmp_path, monkeypatch, capsys):
-    """Its trainings run in this process, one after the other, and end with a smaller measurement;
-    all else is as it is."""
-    monkeypatch.setattr(unmask.training.front, "RANGE_PROMPTS", 2)
-    monkeypatch.setattr(unmask.training.pool, "PROBES", 8)
+    """Its trainings run in this process, one after the other, and end without their own
+    measurement; there are two heuristics; all else is as it is."""
+    monkeypatch.setattr(unmask.training.trainer, "calibrate", lambda session, directory: None)
+    monkeypatch.setattr(unmask.training.pool, "PROBES", 4)
+    few = replace(demo.RECIPES["chain"], heuristics=("threshold:0.9", "entropy:1"))
+    monkeypatch.setitem(demo.RECIPES, "chain", few)
 
     def run_trainings(runs):
         for settings in runs.values():
@@ -134,7 +138,7 @@ def test_a_whole_small_demo(tmp_path, monkeypatch, capsys):
     for name, length in (("full", 48), ("semi", 16)):
         points = json.loads((out / f"results-{length}/summary.json").read_text())["points"]
         samplers = [point["sampler"] for point in points]
-        assert set(demo.ALL_KINDS) <= set(samplers)
+        assert {"threshold:0.9", "entropy:1"} < set(samplers)
         learned = [sampler for sampler in samplers if "@alpha=" in sampler]
         alphas = [0.05, 0.211, 0.894, 3.78, 16]
         assert sorted(learned) == sorted(f"{out}/{name}/last@alpha={a:g}" for a in alphas)
