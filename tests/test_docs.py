@@ -27,7 +27,8 @@ SMALLER = {
         "unmask evaluate --samplers threshold:0.9 runs/first/best --out runs/compare --prompts 8"
     ),
 }
-LEARNED = ("demo/full/best", "runs/first/best")  # what these answer is training's, not the text's
+# What these answer is training's, not the text's.
+LEARNED = ("demo/full/best", "demo/full/last", "runs/first/best")
 
 
 def blocks(name):
@@ -99,10 +100,12 @@ def run_page(name):
 
 @pytest.fixture
 def workplace(tmp_path, monkeypatch):
-    """An empty directory with a policy where the README has one; this one reveals all at once."""
+    """An empty directory with a policy where the README has one; it reveals all at once."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    LearnedPolicy(PolicyNetwork(NetworkConfig(initial_bias=6.0))).save_pretrained("demo/full/best")
+    policy = LearnedPolicy(PolicyNetwork(NetworkConfig(initial_bias=6.0)))
+    for name in ("best", "last"):
+        policy.save_pretrained(f"demo/full/{name}")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/start.md"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from unmask.errors import UnmaskError
 from unmask.settings import at_least, check_settings
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
     from unmask.evaluation import Point
     from unmask.models import Model
-    from unmask.tasks import Task
+    from unmask.tasks import Example, Task
 
-HEURISTICS = (
+TaskName = Literal["chain", "sudoku", "word-problems"]
+ALL_KINDS = (
     "confidence:1",
     "confidence:4",
     "threshold:0.9",
@@ -37,66 +39,128 @@ HEURISTICS = (
     "margin:4",
     "random:4",
 )
+ALPHAS = 5  # values of α at which a trained policy is compared
+SHIPPED_ALPHAS = 3
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a task's demo takes. What is not here is that of `unmask train --alpha-range`.
+
+    Attributes:
+        training_task: whose problems the policies are trained on.
+        blocks: train a semi-autoregressive policy too.
+        rounds: of each training.
+        round_prompts: prompts of a round; None is the usual number.
+        prompts: held-out prompts of the comparison.
+        heuristics: what the policies are compared with.
+        shipped: a policy that ships with the package and is compared too.
+    """
+
+    training_task: str
+    blocks: bool = True
+    rounds: int = 100
+    round_prompts: int | None = None
+    prompts: int = 150
+    heuristics: tuple[str, ...] = ALL_KINDS
+    shipped: str | None = None
+
+
+RECIPES: dict[str, Recipe] = {
+    "chain": Recipe("chain"),
+    "sudoku": Recipe("sudoku"),
+    # A round takes ten times as long as one of chain, and its model knows the problems that it
+    # learned from by heart.
+    "word-problems": Recipe(
+        "word-problems:unseen",
+        blocks=False,
+        rounds=40,
+        round_prompts=16,
+        prompts=100,
+        heuristics=("threshold:0.9", "threshold:0.7", "threshold:0.5", "entropy:0.3", "entropy:1"),
+        shipped="embedded/word-problems",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class Config:
-    """Train two policies on an embedded model (full diffusion and semi-autoregressive) and compare
-    them with the heuristics."""
+    """Train policies for a range of α on an embedded model, in full diffusion and
+    semi-autoregressive, and compare them with the heuristics."""
 
     out: Path = Path("demo")
     """Directory for the policies, results and pareto.png; an earlier demo there is replaced."""
-    task: str = "chain"
-    """Embedded model and task: chain or sudoku."""
-    rounds: int = 140
-    """Rounds for the full-diffusion policy, the first 8 of which imitate a semi-autoregressive
-    heuristic (the warm start); the semi-autoregressive policy, whose rounds are longer, gets two
-    thirds."""
-    alpha_full: float = 3.0
-    """α of the full-diffusion policy."""
-    alpha_semi: float = 0.5
-    """α at which the semi-autoregressive policy's training ends; it starts at 3, or at this if it
-    is larger."""
-    prompts: int = at_least(1, 150)
-    """Held-out prompts of the comparison."""
+    task: TaskName = "chain"
+    """Embedded model and task. With word-problems one policy is trained, for full diffusion, and
+    the one that ships is compared too."""
+    rounds: int | None = at_least(1, None)
+    """Rounds of each training; left out, 100, and 40 for word-problems."""
+    round_prompts: int | None = at_least(1, None)
+    """Prompts of a training round; left out, 32, and 16 for word-problems."""
+    alpha_range: tuple[float, float] | None = None
+    """Smallest and largest α that the policies serve; left out, about L/1000 and L/3."""
+    prompts: int | None = at_least(1, None)
+    """Held-out prompts of the comparison; left out, 150, and 100 for word-problems."""
     seed: int = 0
     """Seed of the training."""
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if "@" in str(self.out) or f"{self.out}/".startswith(("embedded/", "hf:")):
+            raise UnmaskError(
+                f"output directory {self.out} cannot be the name of a policy; name one without an "
+                "@ that does not begin with embedded or hf:"
+            )
 
 
-def training_settings(config: Config, block_length: int) -> dict[str, dict[str, Any]]:
-    """The settings of both trainings, by the name of their directory.
+def choose_alpha_range(length: int) -> tuple[float, float]:
+    """The range of α for buffers of L positions: about L/1000 to L/3.
+
+    A further pass costs about α/L of the reward (r·speed^α), so from a thousandth to a third of it.
+    Both ends are rounded: the lower one to 1, 2 or 5 times a power of ten, the upper one down to a
+    multiple of 4.
+
+    Args:
+        length: L, at least 12.
+
+    Examples:
+        >>> choose_alpha_range(48)
+        (0.05, 16.0)
+        >>> choose_alpha_range(128)
+        (0.1, 40.0)
+    """
+    round_values = [float(f"{digit}e{power}") for power in range(-3, 6) for digit in (1, 2, 5)]
+    low = min(round_values, key=lambda value: abs(math.log(1000 * value / length)))
+    return low, float(length // 12 * 4)
+
+
+def training_settings(config: Config, length: int, block_length: int) -> dict[str, dict[str, Any]]:
+    """The settings of all trainings, by the name of their directory.
 
     Args:
         config: of the demo.
+        length: L.
         block_length: of the semi-autoregressive one.
     """
-    common = {
+    recipe = RECIPES[config.task]
+    low, high = config.alpha_range or choose_alpha_range(length)
+    common: dict[str, Any] = {
         "model": f"embedded/{config.task}",
-        "task": config.task,
+        "task": recipe.training_task,
         "seed": config.seed,
         "mixed_precision": True,
+        "alpha_range": (low, high),
+        "rounds": config.rounds or recipe.rounds,
     }
-    full = {
-        "rounds": config.rounds,
-        "alpha": config.alpha_full,
-        "imitate": (f"entropy:0.3@block_length={block_length}",),
-        "imitation_rounds": min(8, config.rounds),
-    }
-    semi = {
-        "rounds": (2 * config.rounds + 2) // 3,
-        "alpha": config.alpha_semi,
-        "alpha_start": max(3.0, config.alpha_semi),
-        "block_length": block_length,
-        "dense": 2.0,
-        "eval_temperature": 0.5,
-    }
-    return {
-        "full": common | full | {"out": config.out / "full"},
-        "semi": common | semi | {"out": config.out / "semi"},
-    }
+    if 0 < low < high and not low <= 1 <= high:
+        common["alpha"] = math.sqrt(low * high)
+    round_prompts = config.round_prompts or recipe.round_prompts
+    if round_prompts is not None:
+        common["prompts"] = round_prompts
+    runs = {"full": common | {"out": config.out / "full"}}
+    if recipe.blocks:
+        runs["semi"] = common | {"out": config.out / "semi", "block_length": block_length}
+    return runs
 
 
 def command_arguments(settings: dict[str, Any]) -> list[str]:
@@ -112,8 +176,8 @@ def command_arguments(settings: dict[str, Any]) -> list[str]:
 
 
 def train_in_parallel(runs: dict[str, dict[str, Any]]) -> None:
-    """Runs `unmask train` once for each entry, side by side with an equal share of the cores, and
-    prints their lines.
+    """Runs `unmask train` once for each entry, side by side with an equal share of this process'
+    threads, and prints their lines.
 
     Args:
         runs: the settings of each run, by name.
@@ -121,7 +185,9 @@ def train_in_parallel(runs: dict[str, dict[str, Any]]) -> None:
     Raises:
         UnmaskError: if a run fails.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // len(runs)))
+    import torch
+
+    threads = str(max(1, torch.get_num_threads() // len(runs)))
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
 
     def follow(name: str, process: subprocess.Popen[str]) -> None:
@@ -157,6 +223,8 @@ def make_table(points: list[Point], length: int) -> Table:
     """Accuracy and NFE of every sampler, in both settings."""
     from rich.table import Table
 
+    from unmask.evaluation.front import family
+
     out = Table(
         "sampler", "block length", "accuracy % [95 % interval]", "NFE", title="held-out prompts"
     )
@@ -165,13 +233,30 @@ def make_table(points: list[Point], length: int) -> Table:
         accuracy = (
             f"{100 * p.accuracy:.1f} [{100 * p.accuracy_low:.1f}, {100 * p.accuracy_high:.1f}]"
         )
-        learned = "bold green" if "/" in p.sampler else None
+        learned = "bold green" if family(p.sampler).startswith("policy") else None
         out.add_row(p.sampler, setting, accuracy, f"{p.nfe:.1f}", style=learned)
     return out
 
 
+def policy_samplers(policy: str, alpha_range: tuple[float, float], count: int) -> list[str]:
+    """A policy at so many values of α, log-spaced over a range."""
+    low, high = alpha_range
+    values = [low * (high / low) ** (i / (count - 1)) for i in range(count)]
+    return [f"{policy}@alpha={value:.3g}" for value in values]
+
+
+def shipped_samplers(policy: str) -> list[str]:
+    """A policy that ships with the package, at values of α of the range that it was trained for."""
+    from unmask.policies import LearnedPolicy
+    from unmask.policies.load import find_policy
+
+    metadata = LearnedPolicy.from_pretrained(find_policy(policy)).metadata
+    low, high = metadata["trained"]["alpha_range"]
+    return policy_samplers(policy, (low, high), SHIPPED_ALPHAS)
+
+
 def measure_policies(
-    model: Model, task: Task, config: Config, policies: dict[int, Path]
+    model: Model, task: Task, config: Config, runs: dict[str, dict[str, Any]], length: int
 ) -> list[Point]:
     """Accuracy and NFE of the trained policies and the heuristics on held-out prompts.
 
@@ -179,50 +264,58 @@ def measure_policies(
         model: the frozen model.
         task: its task.
         config: of the demo.
-        policies: the directory of the policy for each block length.
+        runs: the settings of each training.
+        length: L.
     """
     from unmask.evaluation import evaluate
 
+    recipe = RECIPES[config.task]
     points: list[Point] = []
-    for block_length, policy in policies.items():
-        learned = [f"{policy}@beta={beta}" for beta in (1.0, 0.7, 1.5)]
+    for settings in runs.values():
+        block_length = settings.get("block_length", length)
+        learned = policy_samplers(str(settings["out"] / "last"), settings["alpha_range"], ALPHAS)
+        if recipe.shipped is not None and block_length == length:
+            learned += shipped_samplers(recipe.shipped)
         points += evaluate(
             model,
             task,
-            [*HEURISTICS, *learned],
+            [*recipe.heuristics, *learned],
             block_lengths=[block_length],
-            prompts=config.prompts,
+            prompts=config.prompts or recipe.prompts,
             out=config.out / f"results-{block_length}",
         )
     return points
 
 
-def show_example(model: Model, task: Task, policy: Path, length: int, console: Console) -> None:
-    """One long problem, answered by a heuristic and by the semi-autoregressive policy."""
-    from unmask.cli.show import generate_shown
+def choose_example(task: Task) -> Example:
+    """A long problem of the test split, where the task says how long its problems are."""
+    long = 0.8 * (task.max_prompt_tokens or 0)
+    return next(e for e in task.examples("test", 50) if len(e.prompt.split()) >= long)
+
+
+def show_example(
+    model: Model, task: Task, policy: str, length: int, block_length: int, console: Console
+) -> None:
+    """One problem, answered pass by pass by a heuristic and by a policy."""
+    from rich.text import Text
+
+    from unmask.cli.show import generate_shown, print_indented
     from unmask.decoding import DecodeOptions
 
-    long = 0.8 * (task.max_prompt_tokens or 0)
-    example = next(e for e in task.examples("test", 50) if len(e.prompt.split()) >= long)
-    options = DecodeOptions(max_new_tokens=length, block_length=task.block_length)
-    for label, sampler in (
-        ("threshold heuristic", "threshold:0.7"),
-        ("learned policy", str(policy)),
-    ):
-        console.print(
-            f"\n[bold]{example.prompt}[/bold]  {label} ({sampler}), block length "
-            f"{task.block_length}"
-        )
+    example = choose_example(task)
+    options = DecodeOptions(max_new_tokens=length, block_length=block_length)
+    setting = "full diffusion" if block_length == length else f"block length {block_length}"
+    console.print(Text(f"\n{example.prompt}", "bold"))
+    for label, sampler in (("threshold heuristic", "threshold:0.7"), ("learned policy", policy)):
+        console.print(Text(f"\n{label} ({sampler}), {setting}"))
         generation = generate_shown(model, [example.prompt], sampler, console, options=options)
         verdict = "right" if task.score(generation.text[0], example) else "wrong"
-        console.print(
-            f"      {generation.text[0]}  [bold]{verdict}[/bold] after {int(generation.nfe[0])} "
-            "forward passes"
-        )
+        for line in generation.text[0].split("\n"):
+            print_indented(console, Text(" " * 6), Text(line))
+        console.print(f"      [bold]{verdict}[/bold] after {int(generation.nfe[0])} forward passes")
 
 
 def run(config: Config) -> None:
-    import torch
     from rich.console import Console
 
     from unmask.analysis import plot_pareto
@@ -232,42 +325,46 @@ def run(config: Config) -> None:
 
     began = time.perf_counter()
     console = Console(width=max(130, Console().width))
-    task = load_task(config.task)
-    name = f"embedded/{config.task}"
+    recipe, task, name = RECIPES[config.task], load_task(config.task), f"embedded/{config.task}"
     model = load_model(name)
     length = answer_length(model, task, None)
-    parameters = sum(p.numel() for p in model.network.parameters())
-    console.print(
-        f"{name}: {parameters / 1e6:.2f} M parameters, L = {length}, block length "
-        f"{task.block_length} or {length} (full diffusion)"
-    )
-
-    runs = training_settings(config, task.block_length)
+    runs = training_settings(config, length, task.block_length)
     for settings in runs.values():
         TrainConfig(**settings)  # checks them before an earlier demo is removed
+    console.print(describe_demo(model, runs, length))
+
     marker = config.out / "demo.json"
     new_directory(config.out, overwrite=marker.exists())
-    record = {"task": config.task, "rounds": config.rounds, "seed": config.seed, **provenance()}
+    record = {"task": config.task, "seed": config.seed, **provenance()}
+    record |= {key: runs["full"][key] for key in ("rounds", "alpha_range")}
     write_json(marker, record)
     train_in_parallel(runs)
+    prompts = config.prompts or recipe.prompts
     console.print(
-        f"trained in {time.perf_counter() - began:.0f} s; now evaluating on {config.prompts} "
-        "held-out prompts"
+        f"trained in {time.perf_counter() - began:.0f} s; now evaluating on {prompts} held-out "
+        "prompts"
     )
 
-    torch.set_num_threads(os.cpu_count() or 1)
-    policies = {
-        length: config.out / "full" / "best",
-        task.block_length: config.out / "semi" / "best",
-    }
-    points = measure_policies(model, task, config, policies)
+    points = measure_policies(model, task, config, runs, length)
     console.print(make_table(points, length))
-    title = f"{name}: learned policies and heuristics, {config.prompts} prompts"
+    title = f"{name}: learned policies and heuristics, {prompts} prompts"
     figure = plot_pareto(points, length, title, config.out / "pareto.png")
-    show_example(model, task, policies[task.block_length], length, console)
+    shown = recipe.shipped or str(runs["semi"]["out"] / "last")
+    block_length = task.block_length if recipe.blocks else length
+    show_example(model, task, shown, length, block_length, console)
     seconds = time.perf_counter() - began
     write_json(marker, record | {"seconds": round(seconds)})
-    console.print(
-        f"\nfigure {figure}; policies {config.out}/full/best and {config.out}/semi/best; "
-        f"{seconds / 60:.1f} minutes"
+    policies = " and ".join(f"{settings['out']}/last" for settings in runs.values())
+    console.print(f"\nfigure {figure}; policies {policies}; {seconds / 60:.1f} minutes")
+
+
+def describe_demo(model: Model, runs: dict[str, dict[str, Any]], length: int) -> str:
+    """The model, and what is trained."""
+    parameters = sum(p.numel() for p in model.network.parameters())
+    low, high = runs["full"]["alpha_range"]
+    blocks = [f"block length {s['block_length']}" for s in runs.values() if "block_length" in s]
+    return (
+        f"{model.name}: {parameters / 1e6:.2f} M parameters, L = {length}; training for "
+        f"{' and '.join(['full diffusion', *blocks])}, α from {low:g} to {high:g}, "
+        f"{runs['full']['rounds']} rounds"
     )

@@ -32,7 +32,8 @@ class Config:
 
     prompt: tyro.conf.Positional[tuple[str, ...]] = ()
     """Prompts, each in quotes; embedded/chain knows problems like "7 a +5 b *3 =" (operations carry
-    the letters a to f)."""
+    the letters a to f), embedded/word-problems like "A student has 13 books. His friend has 6 fewer
+    books than he has. How many books do they have together?"."""
     samples: int = 1
     """Answers to each prompt; above --temperature 0, or with a policy that draws, they differ."""
     prompts: Path | None = None

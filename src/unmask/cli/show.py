@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,6 +18,8 @@ from unmask.decoding.calls import Steps
 from unmask.decoding.text import token_texts
 from unmask.models import Model
 from unmask.policies.base import PolicyLike
+
+MARKS = HOLE, END = "·⌁"
 
 
 def answer(
@@ -59,16 +62,27 @@ def keep_results(steps: Steps, done: list[Result]) -> Steps:
 
 
 def canvas_line(model: Model, tokens: Sequence[int], fresh: Sequence[bool]) -> Text:
-    """One buffer as text: `·` for masks and for characters that are not whole yet, new tokens
-    highlighted, text after the end dimmed to `⌁`."""
+    """One buffer as text on one line: `·` for masks and for characters that are not whole yet, `⌁`
+    for the end of the text, `↵` for a line's end, new tokens highlighted.
+
+    Tokens that follow each other stand as in the text, so that parts of a word are one word; a
+    space is between marks and text.
+    """
     line = Text(no_wrap=False)
+    marked = False
     for token, new, text in zip(tokens, fresh, token_texts(model, tokens), strict=True):
-        if text is None:
-            line.append("· ", "dim")
-        elif token in model.end_set:
-            line.append("⌁ ", "bold green" if new else "dim")
-        elif text:
-            line.append(text.strip() + " ", "bold green" if new else "")
+        if text == "" and token not in model.end_set:
+            continue
+        mark = HOLE if text is None else END if token in model.end_set else ""
+        shown = mark or (text or "").replace("\n", " ↵ ")
+        plain = line.plain
+        if not plain or plain[-1].isspace():
+            shown = shown.lstrip()
+        elif marked != bool(mark) and not shown[0].isspace():
+            line.append(" ")
+        line.append(shown, "bold green" if new else "dim" if mark else "")
+        marked = bool(mark)
+    line.rstrip()
     return line
 
 
@@ -127,9 +141,33 @@ def canvas_printed(model: Model, rows: int, console: Console) -> Callable[[Step]
         steps += 1
         for row, line in canvas_lines(model, step).items():
             label = Text(f"[{row}] ") if rows > 1 else Text()
-            console.print(Text(f"{steps:>4}  ", "cyan") + label + line)
+            print_indented(console, Text(f"{steps:>4}  ", "cyan") + label, line)
 
     return print_step
+
+
+def print_indented(console: Console, head: Text, line: Text) -> None:
+    """Prints a line behind its head; what does not fit goes on below, as far to the right."""
+    for part in fold_line(line, max(10, console.width - head.cell_len)):
+        console.print(head + part)
+        head = Text(" " * head.cell_len)
+
+
+def fold_line(line: Text, width: int) -> list[Text]:
+    """The line in parts of at most so many cells, cut behind a space or a mark where one is."""
+    cuts, start, behind, cells = [], 0, 0, 0
+    for i, character in enumerate(line.plain):
+        cells += cell_len(character)
+        if cells > width and not character.isspace():
+            start = behind if behind > start else i
+            cuts.append(start)
+            cells = cell_len(line.plain[start : i + 1])
+        if character.isspace() or character in MARKS:
+            behind = i + 1
+    parts = list(line.divide(cuts))
+    for part in parts:
+        part.rstrip()
+    return parts
 
 
 def canvas_redrawn(model: Model, live: Live, delay: float) -> Callable[[Step], None]:
