@@ -169,6 +169,7 @@ def test_the_model_is_loaded_onto_the_device_of_this_process(tmp_path, monkeypat
 
     second = Processes(1, 2, torch.device("cuda:1"))
     monkeypatch.setattr(Processes, "join", staticmethod(lambda device: second))
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [None, value])
     monkeypatch.setattr(session, "load_model", load_model)
     with pytest.raises(Loaded, match="cuda:1"):
         unmask.train(unmask.TrainConfig(out=tmp_path / "run", device="cuda"))

@@ -111,7 +111,7 @@ def test_decode_options_reach_rollouts_and_evaluations(tmp_path, tiny_dir, any_d
             tmp_path / "run", tiny_dir, rounds=1, temperature=0.5, stop_at_eos=True, cfg_scale=0.5
         )
     )
-    assert len(seen) == 1 + 1 + 2 * 5, "a round, an evaluation, and two fronts"
+    assert len(seen) == 1 + 1 + 5, "a round, an evaluation, and one front: `best` is `last`"
     for options in seen:
         assert (options.temperature, options.stop_at_eos, options.cfg_scale) == (0.5, True, 0.5)
         assert (options.max_new_tokens, options.block_length) == (6, 3)
