@@ -64,8 +64,8 @@ def bare_passes(model: Model, prompts: list[list[int]]) -> dict[str, float]:
                 input_ids=canvas[:, first : cache.end],
                 attention_mask=mask,
                 position_ids=where,
-                past_key_values=cache,
                 use_cache=False,
+                **{model.cache_keyword: cache},
             ).last_hidden_state
             model.to_logits(hidden[:, -BLOCK + turn * A_PASS :].flatten(0, 1))
             times.append(clock() - began)

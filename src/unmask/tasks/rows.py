@@ -74,8 +74,8 @@ def make_examples(
     if lost:
         place, row, reason = lost[0]
         message = (
-            f"task {task}: {len(lost)} of {len(rows)} {split} examples cannot be used; the first "
-            f"is number {place}, {describe_row(row)}: {reason}"
+            f"task {task}: {len(lost)} of {len(rows)} examples cannot be used (split {split}); "
+            f"the first is number {place}, {describe_row(row)}: {reason}"
         )
         if not examples:
             raise UnmaskError(f"{message}; check the file")

@@ -41,7 +41,7 @@ def calibrate(session: Session, out: Path) -> None:
 
 
 def measure_front(session: Session, policy: LearnedPolicy) -> list[dict[str, Any]]:
-    """Accuracy, with its interval, and mean NFE of each variant of a policy, on validation prompts."""
+    """Accuracy, its interval and mean NFE of each variant of a policy, on validation prompts."""
     count, rewards = session.config.evaluation.eval_prompts, session.config.rewards
     if rewards.alpha_range is None:
         variants = [(f"@beta={beta:g}", {"beta": beta}) for beta in BETAS]
