@@ -124,6 +124,7 @@ def choose_alpha_range(length: int) -> tuple[float, float]:
         length: L, at least 12.
 
     Examples:
+        >>> from unmask.cli.demo import choose_alpha_range
         >>> choose_alpha_range(48)
         (0.05, 16.0)
         >>> choose_alpha_range(128)
