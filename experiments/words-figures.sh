@@ -12,10 +12,10 @@ policies() { # setting, decode-time settings: the three seeds
   printf " $one/words-$1-s%s/last$2" 0 1 2
 }
 {
-  echo "evaluate order-full $at --traces --prompts 128 --block-lengths 128 --samplers threshold:0.9 entropy:0.5 $(policies full @alpha=1.5)"
-  echo "evaluate order-semi $at --traces --prompts 128 --block-lengths 32 --samplers threshold:0.9 entropy:0.5 $(policies semi @alpha=1.5)"
-  echo "evaluate longer-full $at --max-new-tokens 192 --prompts 500 --block-lengths 192 --samplers $(policies full @alpha=1.5) $(policies full @alpha=15)"
-  echo "evaluate longer-semi $at --max-new-tokens 192 --prompts 500 --block-lengths 32 --samplers $(policies semi @alpha=1.5) $(policies semi @alpha=15)"
+  echo "evaluate order-full $at --traces --prompts 64 --block-lengths 128 --samplers threshold:0.9 entropy:0.5 $(policies full @alpha=1.5)"
+  echo "evaluate order-semi $at --traces --prompts 64 --block-lengths 32 --samplers threshold:0.9 entropy:0.5 $(policies semi @alpha=1.5)"
+  echo "evaluate longer-full $at --max-new-tokens 192 --prompts 300 --block-lengths 192 --samplers $(policies full @alpha=1.5)"
+  echo "evaluate longer-semi $at --max-new-tokens 192 --prompts 300 --block-lengths 32 --samplers $(policies semi @alpha=1.5)"
 } | abreast
 for setting in full semi; do
   rm -rf "$out/report/order-$setting"
