@@ -28,7 +28,7 @@ SMALLER = {
     ),
 }
 # What these answer is training's, not the text's.
-LEARNED = ("demo/full/best", "demo/full/last", "runs/first/best")
+LEARNED = ("demo/full/last", "runs/first/best")
 
 
 def blocks(name):
@@ -103,9 +103,9 @@ def workplace(tmp_path, monkeypatch):
     """An empty directory with a policy where the README has one; it reveals all at once."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    policy = LearnedPolicy(PolicyNetwork(NetworkConfig(initial_bias=6.0)))
-    for name in ("best", "last"):
-        policy.save_pretrained(f"demo/full/{name}")
+    network = PolicyNetwork(NetworkConfig(initial_bias=6.0, conditioned=True))
+    policy = LearnedPolicy(network, alpha=1.0)
+    policy.save_pretrained("demo/full/last")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/start.md"])
