@@ -30,6 +30,11 @@ PLOTS = {  # figure: the evaluations that are drawn
     ),
     "warmstart/pareto.png": ("warmstart/policy-*", "conditioned/policy-s?", "chain/heuristics-*"),
     "sudoku/pareto.png": ("sudoku/heuristics*", "sudoku/policy-*"),
+    "one-policy/chain-full.png": ("one-policy/policy-chain-full-s?", "chain/heuristics-full"),
+    "one-policy/chain-semi.png": ("one-policy/policy-chain-semi-s?", "chain/heuristics-semi"),
+    "one-policy/sudoku-full.png": ("one-policy/policy-sudoku-full-s?", "sudoku/heuristics*"),
+    "one-policy/words-full.png": ("one-policy/policy-words-full-s?", "word-problems/*-128-*"),
+    "one-policy/words-semi.png": ("one-policy/policy-words-semi-s?", "word-problems/*-32-*"),
     "custom-task/pareto.png": ("custom-task",),
 }
 
