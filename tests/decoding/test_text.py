@@ -10,6 +10,7 @@ import unmask
 from unmask.cli.show import canvas_line
 from unmask.decoding import finish, stream, text_so_far
 from unmask.decoding.generation import answer_text
+from unmask.decoding.text import token_labels
 from unmask.models.tokenizer import learned_tokenizer
 
 TEXTS = [
@@ -89,3 +90,11 @@ def test_it_ends_with_the_text_of_the_generation():
 
     whole = finish(stream(model, prompts, "threshold:0.9", max_new_tokens=48), see)
     assert [last[row] for row in range(2)] == whole.text
+
+
+def test_labels_of_tokens_are_readable():
+    model = unmask.load_model("embedded/word-problems")
+    ids = model.tokenizer("He saw 24 cats.\n#### 24")["input_ids"]
+    labels = token_labels(model, [*ids, model.eos_ids[0], model.mask_id])
+    parts = ["He", "saw", "␣", "24", "c", "ats", ".", "↵", "####", "24", "<eos>", "<mask>"]
+    assert labels == parts

@@ -191,7 +191,10 @@ def plot_tokens(traces: Sequence[Trace], prompt: int, out: str | Path) -> Path:
     columns = 12
     length = traces[0].reveal_step.shape[1]
     lines = -(-length // columns)
-    figure = new_figure(11.0, (0.42 * lines + 0.5) * len(traces))
+    prompt_text = fill(traces[0].prompts[prompt], 150)
+    head = 0.3 + 0.16 * prompt_text.count("\n")  # inches
+    height = (0.42 * lines + 0.5) * len(traces) + head
+    figure = new_figure(11.0, height)
     axes = figure.subplots(len(traces), 1, squeeze=False)
     for axis, trace in zip(axes[:, 0], traces, strict=True):
         steps = trace.reveal_step[prompt]
@@ -208,8 +211,8 @@ def plot_tokens(traces: Sequence[Trace], prompt: int, out: str | Path) -> Path:
         axis.set_title(title, fontsize=9, loc="left")
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.suptitle(traces[0].prompts[prompt], fontsize=9)
-    figure.tight_layout()
+    figure.suptitle(prompt_text, fontsize=9, y=1 - 0.05 / height)
+    figure.tight_layout(rect=(0, 0, 1, 1 - head / height))
     return save_figure(figure, Path(out))
 
 

@@ -21,6 +21,8 @@ from unmask.policies.base import PolicyLike
 
 MARKS = HOLE, END = "·⌁"
 
+MARKS = HOLE, END = "·⌁"
+
 
 def answer(
     model: Model,

@@ -65,6 +65,16 @@ def token_texts(model: Model, row: Sequence[int]) -> list[str | None]:
     return texts
 
 
+def token_labels(model: Model, row: Sequence[int]) -> list[str]:
+    """A short label for each token of a buffer: its text without the spaces around it, `␣` for
+    spaces alone, `↵` for a line's end, and its name in the vocabulary where it has no text."""
+    names = model.tokenizer.convert_ids_to_tokens(list(row))
+    labels: list[str] = []
+    for name, text in zip(names, token_texts(model, row), strict=True):
+        labels.append((text.strip(" ").replace("\n", "↵") or "␣") if text else name)
+    return labels
+
+
 def run_texts(
     model: Model, run: Sequence[int], cut_before: bool, cut_behind: bool
 ) -> list[str | None]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from unmask.decoding import Cost, Generation, decode
 from unmask.decoding.options import DecodeOptions, decode_options
+from unmask.decoding.text import token_labels
 from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_revision
 from unmask.evaluation.front import fronts
@@ -348,7 +349,7 @@ def piece_records(
             record["timed_out"] = True
         if plan.traces:
             record["reveal_step"] = generation.reveal_step[i].tolist()
-            record["tokens"] = model.tokenizer.convert_ids_to_tokens(generation.tokens[i].tolist())
+            record["tokens"] = token_labels(model, generation.tokens[i].tolist())
         records.append(record)
     return records
 
