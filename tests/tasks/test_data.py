@@ -48,7 +48,7 @@ UNREADABLE = {"gsm8k": "none", "math": "", "math500": "  "}
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_problems_without_a_readable_answer_are_named_and_left_out(name, tmp_path):
     write_task(tmp_path, name, ["1", UNREADABLE[name], "3"])
-    with pytest.warns(UserWarning, match=rf"task {name}: 1 of 3 examples .*split test.*'q1") as caught:
+    with pytest.warns(UserWarning, match=rf"{name}: 1 of 3 examples .*split test.*'q1") as caught:
         examples = load_task(name, data_dir=tmp_path).examples("test", 10)
     assert [e.prompt[:2] for e in examples] == ["q0", "q2"]
     assert sum("cannot be used" in str(w.message) for w in caught) == 1
