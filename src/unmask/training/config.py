@@ -110,8 +110,9 @@ class RewardConfig:
     first speed, then accuracy."""
     alpha_range: tuple[float, float] | None = None
     """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the
-    policy is told. Unless you say otherwise it then has a warm start, `hidden`, `joint`, 200 rounds
-    of 32 prompts, `lr` 5e-4 and `eval_temperature` 0.5. Default: `alpha`."""
+    policy is told. Unless you say otherwise it then has `hidden`, `joint`, 200 rounds of 32
+    prompts, `lr` 5e-4, `eval_temperature` 0.5 and, without `block_length`, a warm start. Default:
+    `alpha`."""
     dense: float = at_least(0, 0.0, 1e6)
     """Weight of the frozen model's own mean log-probability of the tokens it commits, added to the
     reward step by step."""
@@ -344,7 +345,7 @@ class TrainConfig:
         if self.policy.preset is not None:
             values = paper_settings(self.rollout.rounds, self.decode.block_length)
         elif self.rewards.alpha_range is not None and self.begins_anew:
-            values = CONDITIONED
+            values = conditioned_settings(self.decode.block_length)
         else:
             return
         for name in GROUPS:
@@ -401,18 +402,25 @@ def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
     }
 
 
-# For a policy that serves a range of α: a warm start from the better of two orders at each α, which
-# learning then speeds up (without hidden states it hardly does: docs/results.md). Each prompt has
-# another α, so a round has more prompts, and the rate is half as large.
-CONDITIONED: dict[str, Any] = {
-    "rounds": 200,
-    "prompts": 32,
-    "lr": 5e-4,
-    "hidden": True,
-    "joint": True,
-    "eval_temperature": 0.5,
-    "imitate": ("entropy:0.3", "entropy:0.3@block_length=16"),
-}
+def conditioned_settings(block_length: int | None) -> dict[str, Any]:
+    """What suits a policy for a range of α (docs/training.md says why).
+
+    Each prompt has another α, so a round has more prompts, and the rate is half as large. In full
+    diffusion it begins with a warm start from the better of two orders at each α, which learning
+    then speeds up. In blocks it begins from scratch: there a warm start hands over the order of
+    confidence, which learning then hardly leaves.
+    """
+    orders = ("entropy:0.3", "entropy:0.3@block_length=16")
+    return {
+        "rounds": 200,
+        "prompts": 32,
+        "lr": 5e-4,
+        "hidden": True,
+        "joint": True,
+        "eval_temperature": 0.5,
+        "imitate": orders if block_length is None else (),
+    }
+
 
 GROUPS: dict[str, type] = {
     "run": RunConfig,
