@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Policies learnt from stored traces against heuristics and GRPO, chain: full diffusion and semi-AR in blocks of 16.
-#   bash experiments/traces.sh [OUT] [SETTINGS] [SLICE]
-# SETTINGS: "full semi" (default) or one of them. SLICE: results of vertical-slice.sh, for the figure (docs/results/chain).
-# Traces of 1,000 training problems by two heuristics (with verdicts on one more reveal, and again with the worked answers), each label with three seeds,
-# then every policy and the heuristics on 1,000 test prompts. About 35 minutes on one core for a setting; all parts are kept, so it may be interrupted.
-# What is small ends in $out/report, which docs/results/traces is a copy of.
+# Policies learnt from stored traces against heuristics and GRPO: chain, sudoku and word problems, full diffusion and semi-AR.
+#   bash experiments/traces.sh [OUT] [SETTINGS] [RESULTS]
+# SETTINGS: some of "full semi" (chain), "sudoku-full sudoku-semi words-full words-semi"; all by default. RESULTS: where the policies of GRPO and the
+# heuristics of the other environments are, for figures and comparisons (docs/results).
+# Traces of 1,000 training problems by two heuristics (in full diffusion with verdicts on one more reveal; again with the worked answers), each label with
+# three seeds, then every policy on 1,000 test prompts (word problems: 300). About 35 minutes on one core for a setting of chain; all parts are kept, so it
+# may be interrupted. What is small ends in $out/report, which docs/results/traces is a copy of.
 set -euo pipefail
 out=${1:-runs/traces}
 source "$(dirname "$0")/common.sh"
-settings=${2:-full semi}
-slice=${3:-$here/../docs/results/chain}
+settings=${2:-full semi sudoku-full sudoku-semi words-full words-semi}
+results=${3:-$here/../docs/results}
 
 record() { # name, options: records, goes on or skips
   local name=$1
@@ -19,38 +20,50 @@ record() { # name, options: records, goes on or skips
 learn() { # name, traces, label, seed
   train "$1" --from-traces "$out/$2" --label "$3" --seed "$4" --wrong-weight 10 --rounds 6 --eval-temperature 0.25 --eval-prompts 32
 }
-measure() { # name, block length: thresholds of the learnt chance by β at τ_π = 0.25, and the draw at τ_π = 1
-  local samplers=
-  for beta in 1 10 100 1000; do samplers="$samplers $out/$1/best@beta=$beta"; done
-  evaluate "policy-$1" --block-lengths "$2" --samplers $samplers "$out/$1/best@temperature=1"
+measure() { # name, options: thresholds of the learnt chance by β at τ_π = 0.25, and the draw at τ_π = 1
+  local name=$1 samplers= beta
+  shift
+  for beta in 1 10 100 1000; do samplers="$samplers $out/$name/best@beta=$beta"; done
+  evaluate "policy-$name" "$@" --samplers $samplers "$out/$name/best@temperature=1"
 }
 export -f record learn measure
 
 for setting in $settings; do
+  # rejoins is for full diffusion alone here: trying reveals doubles what recording takes.
   case $setting in
-    full) block_length=48 blocks= judge="--judge 0.25" labels="survives rejoins truth-margin" ;;
-    semi) block_length=16 blocks="--block-length 16" judge= labels="survives truth-margin" ;;
+    *full) judge="--judge 0.25" labels="survives rejoins truth-margin" ;;
+    *semi) judge= labels="survives truth-margin" ;;
   esac
-  record "$setting-plain" $blocks $judge
-  record "$setting-truth" $blocks --truth
+  case $setting in
+    full) problem= at="--block-lengths 48" blocks= ;;
+    semi) problem= at="--block-lengths 16" blocks="--block-length 16" ;;
+    sudoku-full) problem="--model embedded/sudoku --task sudoku" at="--block-lengths 36" blocks= ;;
+    sudoku-semi) problem="--model embedded/sudoku --task sudoku" at="--block-lengths 18" blocks="--block-length 18" ;;
+    words-full) problem="--model embedded/word-problems --task word-problems" at="--block-lengths 128 --prompts 300" blocks= ;;
+    words-semi) problem="--model embedded/word-problems --task word-problems" at="--block-lengths 32 --prompts 300" blocks="--block-length 32" ;;
+  esac
+  unseen=$problem
+  case $setting in words*) unseen="$problem:unseen" ;; esac # problems that the model did not learn from
+  record "$setting-plain" $unseen $blocks $judge
+  record "$setting-truth" $unseen $blocks --truth
   for seed in 0 1 2; do
     for label in $labels; do
       traces=$([ "$label" = truth-margin ] && echo truth || echo plain)
       learn "$setting-$label-s$seed" "$setting-$traces" "$label" "$seed"
-      measure "$setting-$label-s$seed" "$block_length"
+      measure "$setting-$label-s$seed" $problem $at
     done
   done
   heuristics="threshold:0.95 threshold:0.9 threshold:0.7 threshold:0.6 threshold:0.5 threshold:0.4 threshold:0.3"
-  evaluate "heuristics-$setting" --block-lengths "$block_length" --samplers $heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:1 entropy:2
-done
+  evaluate "heuristics-$setting" $problem $at --samplers $heuristics entropy:0.1 entropy:0.3 entropy:0.5 entropy:1 entropy:2
 
-for setting in $settings; do
-  for label in survives rejoins truth-margin; do
-    [ -d "$out/policy-$setting-$label-s0" ] || continue
+  for label in $labels; do
     unmask compare-fronts "$out/policy-$setting-$label-s?" "$out/heuristics-$setting" --out "$out/report/$setting-$label-gaps.json"
-  done
-  cp "$out/$setting-plain/manifest.json" "$out/report/$setting-plain.json"
-  cp "$out/$setting-truth/manifest.json" "$out/report/$setting-truth.json"
-  unmask plot --results "$out/heuristics-$setting" "$out"/policy-"$setting"-*/ "$slice"/policy-"$setting"-a3-s?/ --out "$out/report/$setting.png"
-done >"$out/report/gaps.txt"
-report "$out"/policy-*/ "$out"/heuristics-*/ $(for setting in $settings; do printf '%s ' "$out/$setting"-*-s?; done)
+  done >"$out/report/$setting-gaps.txt"
+  for kind in plain truth; do cp "$out/$setting-$kind/manifest.json" "$out/report/$setting-$kind.json"; done
+  case $setting in
+    full | semi) learned=$(ls -d "$results/chain/policy-$setting-a3-s"?) ;;
+    *) learned=$(ls -d "$results/one-policy/policy-$setting-s"? 2>/dev/null || true) ;;
+  esac
+  unmask plot --results "$out/heuristics-$setting" "$out"/policy-"$setting"-*-s?/ $learned --out "$out/report/$setting.png"
+  report "$out"/policy-"$setting"-*-s?/ "$out/heuristics-$setting" "$out"/"$setting"-*-s?
+done
