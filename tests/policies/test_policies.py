@@ -251,6 +251,33 @@ def test_log_odds_keep_confidences_near_one_apart():
         NetworkConfig(transform="logit")
 
 
+def test_an_untrained_policy_may_follow_confidence():
+    levels = torch.tensor([0.01, 0.5, 0.9, 0.999])
+    all_true = torch.ones(1, 16, dtype=torch.bool)
+    chances = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        c = torch.rand(1, 16, 1)
+        c[0, : len(levels), 0] = levels
+        o = Observation(c, all_true, all_true, torch.zeros(1, dtype=torch.long), 16)
+        shape = NetworkConfig(
+            width=64,
+            mlp=256,
+            initial_bias=0.0,
+            initial_slope=1.0,
+            transform="log-odds",
+            context=True,
+            joint=True,
+        )
+        network = PolicyNetwork(shape)
+        chances.append(network(o)[0, : len(levels)].sigmoid().detach())
+    mean = torch.stack(chances).mean(0)
+    assert (mean - levels).abs().max() < 0.2, "about the confidence itself"
+    assert (mean.diff() > 0).all()
+    with pytest.raises(UnmaskError, match="initial_slope of the policy network is inf"):
+        NetworkConfig(initial_slope=float("inf"))
+
+
 def test_policies_saved_before_there_was_a_transform_read_probabilities(tmp_path):
     policy = LearnedPolicy(perturbed())
     policy.save_pretrained(tmp_path)

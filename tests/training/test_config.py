@@ -115,6 +115,7 @@ def test_changed_settings_are_checked_by_their_group():
         ({"epsilon": -0.1}, "epsilon is -0.1; give"),
         ({"eval_temperature": 0.0}, "eval_temperature is 0; give a number above 0"),
         ({"initial_bias": float("nan")}, "initial_bias is nan; give a number"),
+        ({"initial_slope": 1e9}, "initial_slope is .*; give -1e6 to 1e6"),
         ({"width": 0}, "width is 0; give"),
         ({"width": 6}, "multiple of 4"),
         ({"seed": 2**32}, "seed is 4294967296; give 0 to 4294967295"),

@@ -44,6 +44,9 @@ class NetworkConfig:
         mlp: width of the feed-forward layer.
         inputs: k, how many probabilities it reads at each position.
         initial_bias: of the output; −2 starts with a reveal probability of 0.12 everywhere.
+        initial_slope: how far the output follows the position's own confidence before any training:
+            length of the output's weights, along the direction in which that confidence enters the
+            residual stream. 0 leaves small random weights there (the paper).
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 −
             c)) / 4 with c cut to [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
         time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all
@@ -65,6 +68,7 @@ class NetworkConfig:
     mlp: int = 512
     inputs: int = 1
     initial_bias: float = -2.0
+    initial_slope: float = 0.0
     transform: str = "probability"
     time: str = "sinusoids"
     modulation: str = "silu"
@@ -84,11 +88,13 @@ class NetworkConfig:
                     f"{name} of the policy network is {short_text(ascii(value), 60)}; give "
                     f"{accepted}"
                 )
-        if not abs(self.initial_bias) <= LARGEST_BIAS:
-            raise UnmaskError(
-                f"initial_bias of the policy network is {self.initial_bias}; give a number from "
-                f"-{LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
-            )
+        for name in ("initial_bias", "initial_slope"):
+            value = getattr(self, name)
+            if not abs(value) <= LARGEST_BIAS:
+                raise UnmaskError(
+                    f"{name} of the policy network is {value}; give a number from "
+                    f"-{LARGEST_BIAS:g} to {LARGEST_BIAS:g}"
+                )
         for name, values in CHOICES.items():
             if getattr(self, name) not in values:
                 raise UnmaskError(
@@ -132,6 +138,10 @@ class PolicyNetwork(nn.Module):
         nn.init.zeros_(self.modulation.bias)
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.constant_(self.head.bias, config.initial_bias)
+        if config.initial_slope:
+            along = self.confidence.weight.detach()[:, 0]
+            with torch.no_grad():
+                self.head.weight[0] = config.initial_slope * along / along.norm()
 
     def forward(self, observation: Observation, most: int | None = None) -> Float[Tensor, "B L"]:
         """Logits b.

@@ -57,6 +57,7 @@ class NetworkFile(BaseModel):
     mlp: int = 1
     inputs: int = 1
     initial_bias: float = 0.0
+    initial_slope: float = 0.0
     transform: str = ""
     time: str = ""
     modulation: str = ""

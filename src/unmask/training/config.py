@@ -169,13 +169,18 @@ class PolicyConfig:
     initial_bias: float = -1.0
     """The policy's output starts here: −1 reveals each position with probability 0.27 (the paper's
     −2: 0.12, for longer buffers)."""
+    initial_slope: float = 0.0
+    """How strongly the untrained policy follows confidence; with 1, and 0 as `initial_bias`, it
+    reveals each position with a probability of about its confidence. 0: not at all (the paper)."""
     transform: Transform = "log-odds"
     """How the policy reads confidences; the paper's is probability."""
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if not abs(self.initial_bias) <= 1e6:
-            raise UnmaskError(f"initial_bias is {self.initial_bias:g}; give -1e6 to 1e6")
+        for name in ("initial_bias", "initial_slope"):
+            value = getattr(self, name)
+            if not abs(value) <= 1e6:
+                raise UnmaskError(f"{name} is {value:g}; give -1e6 to 1e6")
         if self.width % 4:
             raise UnmaskError(
                 f"width is {self.width}; give a multiple of 4, for two attention heads of even size"
@@ -379,6 +384,7 @@ def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
         "action": "bernoulli",
         "transform": "probability",
         "initial_bias": -2.0,
+        "initial_slope": 0.0,
         "width": 128,
         "inputs": 1,
         "context": False,

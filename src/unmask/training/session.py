@@ -166,6 +166,7 @@ def network_config(config: TrainConfig, hidden: int) -> NetworkConfig:
         mlp=4 * policy.width,
         inputs=policy.inputs,
         initial_bias=policy.initial_bias,
+        initial_slope=policy.initial_slope,
         transform=policy.transform,
         context=policy.context,
         joint=policy.joint,
