@@ -20,8 +20,9 @@ Where our defaults differ from the paper (experiments/llada-8b.yaml sets the pap
 Where we follow the paper and the option could do otherwise: a draw that reveals nothing costs a
 pass in rollouts and reveals the best position when the policy is used (`fallback`); advantages are
 not divided by their standard deviation (`scaled`); no entropy bonus (`entropy_bonus`); actions are
-independent (`action`). Additions of ours: the warm start by imitation (`imitate`), one policy for a
-range of α (`alpha_range`), α that moves (`alpha_start`), the dense reward (`dense`).
+independent (`action`). Additions of ours: the warm start by imitation (`imitate`), a start that
+follows confidence (`initial_slope`), one policy for a range of α (`alpha_range`), α that moves
+(`alpha_start`), the dense reward (`dense`).
 
 The objective is `Grpo.loss` in phases.py, and `grpo_loss` in grpo.py.
 """
