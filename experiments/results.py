@@ -33,6 +33,10 @@ PLOTS = {  # figure: the evaluations that are drawn
     "one-policy/chain-full.png": ("one-policy/policy-chain-full-s?", "chain/heuristics-full"),
     "one-policy/chain-semi.png": ("one-policy/policy-chain-semi-s?", "chain/heuristics-semi"),
     "one-policy/sudoku-full.png": ("one-policy/policy-sudoku-full-s?", "sudoku/heuristics*"),
+    "one-policy/sudoku-semi.png": (
+        "one-policy/policy-sudoku-semi-s?",
+        "one-policy/heuristics-sudoku-semi",
+    ),
     "one-policy/words-full.png": ("one-policy/policy-words-full-s?", "word-problems/*-128-*"),
     "one-policy/words-semi.png": ("one-policy/policy-words-semi-s?", "word-problems/*-32-*"),
     "custom-task/pareto.png": ("custom-task",),
