@@ -50,7 +50,8 @@ def test_policies_are_trained_as_alpha_range_does_by_itself(task, block_length):
             **own,
         )
         assert TrainConfig(**settings).settings() == usual.settings()
-        assert usual.rollout.prompts == 32 and usual.policy.hidden and usual.imitation.imitate
+        assert usual.rollout.prompts == 32 and usual.policy.hidden
+        assert bool(usual.imitation.imitate) == (name == "full") == (not usual.policy.initial_slope)
         words = demo.command_arguments(settings)
         parsed, given = parse(train.Config, "train", words)
         assert parsed.with_given(given).settings() == usual.settings()
