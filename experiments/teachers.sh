@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One network from many teachers: imitation alone, of heuristics with a grid and of learned policies at several α (one-policy.sh, three seeds), the best
-# teacher at each α. Is its front the upper envelope of the pool? Chain, full diffusion and blocks of 16, three seeds, 1,000 test prompts. Half an hour
-# on one core. Finished parts are kept. What is small ends in $out/report, which docs/results/teachers is a copy of.
+# teacher at each α. Is its front the upper envelope of the pool? Chain, full diffusion and blocks of 16, three seeds, 1,000 test prompts. About half
+# an hour on one core (an estimate: not run yet). Finished parts are kept. What is small ends in $out/report.
 set -euo pipefail
 out=${1:-runs/teachers}
 source "$(dirname "$0")/common.sh"

@@ -210,6 +210,8 @@ def test_runs_of_older_versions_are_resumed(tmp_path):
     config = resume_config(TrainConfig(resume=tmp_path), first_reward)
     assert config.rewards.alpha_range == (0.5, 5.0) and config.decode.seed == 2
     assert config.rollout.experts == ("threshold:0.9",) and config.decode.block_length == 16
+    # What the run did not know has its plain default, not what today's recipe would fill in.
+    assert config.policy.initial_slope == 0
     for old, new in ((None, ()), ("entropy:1", ("entropy:1",))):
         write_run(tmp_path, imitate=old)
         assert resume_config(TrainConfig(resume=tmp_path)).imitation.imitate == new

@@ -177,7 +177,8 @@ def resume_config(
     where = f"{directory}/run.json, which is not of this version's training runs,"
     check_data(saved, StartedRun, where)
     try:
-        settings = {
+        # What an older run did not know has its plain default, so that no recipe fills it in.
+        settings = flat_settings(TrainConfig()) | {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in saved["settings"].items()
         }
