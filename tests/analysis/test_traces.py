@@ -19,6 +19,7 @@ from unmask.analysis import (
     order_correlation,
     plot_order,
     read_traces,
+    text_nfe,
 )
 from unmask.cli import main
 
@@ -67,6 +68,14 @@ def test_positions_never_revealed_do_not_count():
     assert adjacent_share(a) == pytest.approx(1 / 3)
     assert mean_reveal_time(a).tolist() == [0.0, 0.5, 1.0]
     assert nfe_per_block(a, 3).tolist() == [2.0]
+    assert text_nfe(a, np.array([3, 2])) == 1.5
+
+
+def test_passes_behind_the_text_are_told_apart():
+    a = np.array([[2, 0, 1, 3], [0, 1, 2, 3], [4, 4, 4, 4]])
+    assert text_nfe(a, np.array([4, 4, 4])) == pytest.approx((4 + 4 + 5) / 3)
+    assert text_nfe(a, np.array([3, 2, 1])) == pytest.approx((3 + 2 + 5) / 3)
+    assert text_nfe(a, np.array([0, 0, 0])) == 1.0  # an empty text takes the pass that says so
 
 
 def strict_json(path):
@@ -89,7 +98,8 @@ def test_what_is_not_defined_is_null(tmp_path, tiny_dir):
         one, _ = strict_json(out / "analysis.json")
         assert set(one["order_correlation"][f"confidence:2 BL {length}"]) == {None}
         assert (one["adjacent_share"] is None) == (length == "1")
-    never = Trace("a", 3, ["p"], np.array([[0, -1, 1]]), [["x"] * 3], np.array([1.0]))
+    one = np.array([1.0])
+    never = Trace("a", 3, ["p"], np.array([[0, -1, 1]]), [["x"] * 3], one, np.array([3]))
     (row,) = analyse([never])
     assert row["mean_reveal_time"] == [0.0, None, 1.0]
     assert plot_order([row], tmp_path / "order.png").exists()
@@ -145,6 +155,8 @@ def test_evaluate_with_samples_and_traces_then_analyze(tmp_path, tiny_dir, capsy
         .splitlines()
     ]
     assert math.isclose(found[0]["nfe"], np.mean([line["nfe"] for line in lines[:6]]))
+    ends = [max([0, *line["reveal_step"][: line["answer_tokens"]]]) + 1 for line in lines[:6]]
+    assert math.isclose(found[0]["text_nfe"], np.mean(ends))
     trace = read_traces(where)[0]
     assert trace.reveal_step.shape == (6, 9) and len(trace.tokens[0]) == 9
 

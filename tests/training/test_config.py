@@ -61,10 +61,11 @@ def test_a_range_of_alpha_brings_its_recipe_unless_something_else_is_given():
     assert (config.policy.hidden, config.policy.joint) == (True, True)
     assert config.evaluation.eval_temperature == 0.5
     assert config.imitation.imitate == ("entropy:0.3", "entropy:0.3@block_length=16")
-    assert config.policy.initial_slope == 0
+    assert (config.policy.initial_slope, config.rollout.rounds) == (0, 200)
     # In blocks it follows confidence from the beginning, without a warm start.
     blocks = TrainConfig(alpha_range=(0.1, 10.0), block_length=16)
     assert (blocks.imitation.imitate, blocks.policy.initial_slope) == ((), 0.5)
+    assert blocks.rollout.rounds == 100
     own = TrainConfig(alpha_range=(0.1, 10.0), rounds=7, hidden=False, imitate=())
     assert (own.rollout.rounds, own.policy.hidden, own.imitation.imitate) == (7, False, ())
     for other in ({}, {"preset": "paper"}, {"start": "a"}, {"from_traces": "b"}):

@@ -16,5 +16,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "plot_tokens": "plot",
         "read_points": "results",
         "read_traces": "traces",
+        "text_nfe": "traces",
     },
 )

@@ -27,6 +27,8 @@ class Trace:
         reveal_step: int [N, L], the step that revealed each position, from 0; −1 never.
         tokens: N lists of L tokens.
         correct: float [N].
+        answer_tokens: int [N], tokens before the end of the text; L where results of an older version
+            do not say it.
     """
 
     sampler: str
@@ -35,6 +37,7 @@ class Trace:
     reveal_step: np.ndarray
     tokens: list[list[str]]
     correct: np.ndarray
+    answer_tokens: np.ndarray
 
 
 def read_traces(directory: str | Path) -> list[Trace]:
@@ -67,6 +70,7 @@ def read_traces(directory: str | Path) -> list[Trace]:
             np.array([r["reveal_step"] for r in records]),
             [r["tokens"] for r in records],
             np.array([r["correct"] for r in records]),
+            np.array([int(r.get("answer_tokens", length)) for r in records]),
         )
         for (sampler, block_length), records in groups.items()
     ]
@@ -97,6 +101,14 @@ def nfe_per_block(reveal_step: np.ndarray, block_length: int) -> np.ndarray:
     5)."""
     parts = [reveal_step[:, block] for block in blocks(reveal_step.shape[1], block_length)]
     return np.array([np.mean([len(set(row[row >= 0])) for row in part]) for part in parts])
+
+
+def text_nfe(reveal_step: np.ndarray, answer_tokens: np.ndarray) -> float:
+    """Passes until the last token before the end of the text is revealed, at least one, on average.
+    What NFE is above that went into the end of the text alone: who knew it from the start would
+    save so much."""
+    ends = zip(reveal_step, answer_tokens, strict=True)
+    return float(np.mean([row[:n].max(initial=0) + 1 for row, n in ends]))
 
 
 def adjacent_share(reveal_step: np.ndarray) -> float:
@@ -156,6 +168,7 @@ def analyse_one(trace: Trace, traces: Sequence[Trace], block_length: int) -> dic
         "prompts": len(trace.prompts),
         "accuracy": float(trace.correct.mean()),
         "nfe": float((trace.reveal_step.max(1) + 1).mean()),
+        "text_nfe": text_nfe(trace.reveal_step, trace.answer_tokens),
         "mean_reveal_time": finite_list(mean_reveal_time(trace.reveal_step)),
         "measured_block_length": block_length,
         "nfe_per_block": finite_list(nfe_per_block(trace.reveal_step, block_length)),

@@ -48,5 +48,6 @@ def run(config: Config) -> None:
         name = f"{row['sampler']:<40} BL {row['block_length']:>3}"
         share = row["adjacent_share"]
         together = "" if share is None else f"  adjacent together {100 * share:.0f} %"
-        print(f"{name}  NFE {row['nfe']:5.1f}  per block {per_block}{together}")
+        passes = f"NFE {row['nfe']:5.1f}  of the text {row['text_nfe']:.1f}"
+        print(f"{name}  {passes}  per block {per_block}{together}")
     print(f"written to {out}/analysis.json, order.png and tokens.png")
