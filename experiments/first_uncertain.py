@@ -20,7 +20,7 @@ import unmask
 from unmask.decoding import decode, encode_prompt
 from unmask.evaluation import bootstrap
 from unmask.files import provenance, write_json
-from unmask.policies import Observation
+from unmask.policies import Needs, Observation
 from unmask.rng import RowGenerator
 
 
@@ -29,7 +29,7 @@ class FirstUncertain:
     """Reveals the eligible positions before the first uncertain one, and that one."""
 
     limit: float = 0.9
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[Needs] = Needs()
 
     def act(self, observation: Observation, generator: RowGenerator) -> Tensor:
         unsure = observation.eligible & (observation.confidence[..., 0] < self.limit)

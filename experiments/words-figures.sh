@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's figures on word problems in English, from the policies of one-policy.sh (three seeds): orders and token grids (Figs. 5, 7, 22, 24,
 # 27-33), a longer buffer (18), and accuracy against wall clock (12). Half an hour on one core. Finished parts are kept. What is small ends in
-# $out/report, which docs/results/word-problems/figures is a copy of.
+# $out/report; docs/results/word-problems holds what was run of it.
 set -euo pipefail
 out=${1:-runs/words-figures}
 source "$(dirname "$0")/common.sh"

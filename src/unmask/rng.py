@@ -77,6 +77,13 @@ class RowGenerator:
         return ((bits >> 40) & ((1 << 24) - 1)).float() * 2.0**-24
 
 
+def gumbel_noise(uniform: Float[Tensor, "B n"]) -> Float[Tensor, "B n"]:
+    """Gumbel noise from uniform numbers of 24 bits: finite, from about −2.9 to 16.6."""
+    # The largest number plus half a step rounds to 1, whose noise would be infinite.
+    middle = (uniform + 2.0**-25).clamp(max=1 - 2.0**-24)
+    return -(-middle.log()).log()
+
+
 def block_keys(keys: Int[Tensor, " B"], block: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
     """What the random numbers of a block depend on, of rows with these keys; int64 [B]. Blocks are
     counted from the beginning of the prompt, and the first one has the row's own key."""

@@ -7,9 +7,9 @@ import unmask
 from tests.reference.decode import RULES, decode_row
 from unmask.decoding import decode
 from unmask.models import Forward
-from unmask.models.head import Sampling, restrict
+from unmask.models.head import Sampling, TokenRules, best_tokens, restrict
 from unmask.policies import load_policy
-from unmask.rng import TOKEN, RowGenerator, row_keys
+from unmask.rng import TOKEN, RowGenerator, gumbel_noise, row_keys
 
 
 def allowed_tokens(logits, temperature, top_k, top_p):
@@ -34,6 +34,27 @@ def test_restricted_logits_are_those_of_the_tokens_allowed(top_k, top_p, tempera
     for row, mask in zip(logits, kept, strict=True):
         expected = allowed_tokens(row.double(), temperature, top_k, top_p)
         assert set(mask.nonzero()[:, 0].tolist()) == expected
+
+
+@pytest.mark.parametrize("sampling", [Sampling(1.0), Sampling(1.0, 0.9), Sampling(1.0, 1.0, 2)])
+def test_the_largest_uniform_number_draws_no_token_that_may_not_be(sampling):
+    """2 in 10 million numbers are the largest of 24 bits; its noise is finite."""
+    largest = torch.tensor([[0.0, 1 - 2.0**-24]])
+    assert gumbel_noise(largest).isfinite().all()
+    hidden = torch.tensor([[30.0, 0.0, 0.0, 0.0]])  # logits, for the head is the identity
+    head = torch.nn.Linear(4, 4, bias=False)
+    torch.nn.init.eye_(head.weight)
+    for token in (1, 2, 3):
+        numbers = torch.full((1, 8), 0.5).index_fill(1, torch.tensor([token]), largest.max())
+        rules = TokenRules(never=(3,))
+        found = best_tokens(
+            head,
+            hidden,
+            sampling=sampling,
+            rules=rules,
+            noise=lambda first, n, numbers=numbers: numbers[:, first : first + n],
+        )
+        assert found.token.tolist() == [0], token
 
 
 @pytest.mark.parametrize("spec", ["confidence:2", "threshold:0.3", "factor:1.5", "margin:2"])

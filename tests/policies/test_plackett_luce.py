@@ -60,6 +60,14 @@ def test_plackett_luce_always_reveals_and_beta_reveals_more():
     assert (few == 1).all() and (many == 6).all() and 1.5 < some.mean() < 5.5
 
 
+def test_the_largest_uniform_number_still_reveals_an_eligible_position():
+    distribution = PlackettLuce(torch.zeros(1, 4), torch.tensor([[True, True, True, False]]))
+    uniform = torch.full((1, distribution.numbers), 0.5)
+    uniform[0, [3, 7]] = 1 - 2.0**-24
+    action = distribution.sample(uniform)[0]
+    assert action[3] == 0 and action.max() >= 1
+
+
 def draws(rows, length, scale, seed=0):
     """Some ordered actions of a distribution, and the same with all positions drawn in order."""
     generator = torch.Generator().manual_seed(seed)

@@ -39,3 +39,13 @@ def test_a_dense_reward_is_refused(block_dir, tmp_path):
     with pytest.raises(unmask.UnmaskError, match="leave out dense"):
         train(tiny_run(tmp_path / "run", block_dir, block_length=None, dense=0.1))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_range_of_alpha_brings_the_recipe_for_blocks(block_dir, tmp_path, any_digit, monkeypatch):
+    """A block-causal model decodes in blocks, though no block length is given."""
+    monkeypatch.setattr("unmask.training.front.RANGE_PROMPTS", 4)
+    settings = {"block_length": None, "max_new_tokens": 10, "rounds": 1}
+    run = train(tiny_run(tmp_path / "run", block_dir, alpha_range=(0.1, 3.0), **settings))
+    saved = json.loads((run / "run.json").read_text())["settings"]
+    assert (saved["initial_slope"], saved["imitate"], saved["rounds"]) == (0.5, [], 1)
+    assert saved["block_length"] is None

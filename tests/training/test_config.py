@@ -66,6 +66,12 @@ def test_a_range_of_alpha_brings_its_recipe_unless_something_else_is_given():
     blocks = TrainConfig(alpha_range=(0.1, 10.0), block_length=16)
     assert (blocks.imitation.imitate, blocks.policy.initial_slope) == ((), 0.5)
     assert blocks.rollout.rounds == 100
+    # A block-causal model decodes in blocks without being told.
+    causal = TrainConfig(alpha_range=(0.1, 10.0), lr=0.1).in_blocks()
+    assert causal.settings() == blocks.settings() | {"lr": 0.1, "block_length": None}
+    assert causal.given == {"alpha_range", "lr"}
+    plain = TrainConfig(lr=0.1)
+    assert plain.in_blocks() == plain
     own = TrainConfig(alpha_range=(0.1, 10.0), rounds=7, hidden=False, imitate=())
     assert (own.rollout.rounds, own.policy.hidden, own.imitation.imitate) == (7, False, ())
     for other in ({}, {"preset": "paper"}, {"start": "a"}, {"from_traces": "b"}):
@@ -78,7 +84,7 @@ def test_the_preset_agrees_with_the_file_for_llada():
     lines = Path("experiments/llada-8b.yaml").read_text(encoding="utf-8").splitlines()
     pairs = [line.split("#")[0].split(": ") for line in lines if ": " in line.split("#")[0]]
     file = {name: value.strip() for name, value in pairs}
-    preset = paper_settings(936, 32)
+    preset = paper_settings(936, in_blocks=True)
     shared = sorted(set(file) & set(preset))
     assert len(shared) > 12
     for name in shared:

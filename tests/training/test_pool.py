@@ -94,7 +94,11 @@ def test_a_range_in_a_spec_stands_for_several_policies():
             expand_grid(wrong)
 
 
-def test_learned_policies_and_heuristics_teach_together(tmp_path, tiny_dir, any_digit):
+def test_learned_policies_and_heuristics_teach_together(
+    tmp_path, tiny_dir, any_digit, monkeypatch
+):
+    monkeypatch.setattr("unmask.training.front.RANGE_PROMPTS", 4)
+    monkeypatch.setattr("unmask.training.pool.PROBES", 8)
     changes = {"alpha_range": (0.1, 10.0), "rounds": 2}
     first = train(tiny_run(tmp_path / "first", tiny_dir, **changes))
     teachers = (f"{first}/last@alpha=0.1..10:2", "confidence:1", "threshold:0.1..0.9:2")

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from unmask.rng import gumbel_noise
 from unmask.transfer import to_device
 
 # What confidences are above temperature 0. Results and runs record it: until this rule they were
@@ -183,11 +184,6 @@ def forbid(logits: Float[Tensor, "m t v"], start: int, tokens: tuple[int, ...]) 
     return len(inside) > 0
 
 
-def gumbel(uniform: Float[Tensor, "m v"]) -> Float[Tensor, "m v"]:
-    """Gumbel noise from uniform numbers of 24 bits."""
-    return -(-(uniform + 2.0**-25).log()).log()
-
-
 def restrict(logits: Float[Tensor, "m V"], sampling: Sampling) -> Float[Tensor, "m V"]:
     """Logits at temperature τ of the tokens that may be drawn; −∞ for the others.
 
@@ -299,7 +295,7 @@ def best_tokens(
                 scaled = restrict(x[:, 0], sampling)[:, None]
             else:
                 scaled = x / sampling.temperature
-            drawn = scaled + gumbel(noise(start, slices * width)).view_as(x)
+            drawn = scaled + gumbel_noise(noise(start, slices * width)).view_as(x)
         top, pick = first_largest(drawn)
         tops.append(top)
         picks.append(first + pick)

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unmask.rng import gumbel_noise
+
 NEVER = -1e9  # utility of what cannot be drawn; finite, so that gradients stay finite
 
 
@@ -43,7 +45,7 @@ class PlackettLuce:
         above STOP follow in falling order.
         """
         length = self.logits.shape[1]
-        noise = -(-(uniform + 2.0**-25).log()).log()
+        noise = gumbel_noise(uniform)
         utility = self.logits.masked_fill(~self.eligible, -torch.inf)
         first = (utility + noise[:, :length]).argmax(1, keepdim=True)
         value = (utility + noise[:, length : 2 * length]).scatter(1, first, torch.inf)

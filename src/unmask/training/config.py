@@ -343,14 +343,22 @@ class TrainConfig:
         copy._take_given(names)
         return copy
 
-    def _take_given(self, names: Collection[str]) -> None:
+    def in_blocks(self) -> TrainConfig:
+        """The same settings for a block-causal model, which decodes in blocks without being told:
+        what was not given is as with `block_length`."""
+        copy = TrainConfig(**{f.name: getattr(self, f.name) for f in fields(self)})
+        copy._take_given(self.given, in_blocks=True)
+        return copy
+
+    def _take_given(self, names: Collection[str], in_blocks: bool = False) -> None:
         """Notes which options were given; the others take the values of the preset, or those that
         suit a policy for a range of α, if it is to be one."""
         object.__setattr__(self, "_given", frozenset(names))
+        in_blocks = in_blocks or self.decode.block_length is not None
         if self.policy.preset is not None:
-            values = paper_settings(self.rollout.rounds, self.decode.block_length)
+            values = paper_settings(self.rollout.rounds, in_blocks)
         elif self.rewards.alpha_range is not None and self.begins_anew:
-            values = conditioned_settings(self.decode.block_length)
+            values = conditioned_settings(in_blocks)
         else:
             return
         for name in GROUPS:
@@ -372,7 +380,7 @@ class TrainConfig:
         }
 
 
-def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
+def paper_settings(rounds: int, in_blocks: bool) -> dict[str, Any]:
     """The paper's configuration (§3, App. H) for a run of so many rounds.
 
     The paper takes ⌈14,973 / 16⌉ = 936 rounds of two optimiser steps at a peak learning rate of
@@ -404,11 +412,11 @@ def paper_settings(rounds: int, block_length: int | None) -> dict[str, Any]:
         "entropy_bonus": 0.0,
         "weight_decay": 0.1,
         "max_grad_norm": 0.2,
-        "eval_temperature": 1.0 if block_length is None else 0.5,
+        "eval_temperature": 0.5 if in_blocks else 1.0,
     }
 
 
-def conditioned_settings(block_length: int | None) -> dict[str, Any]:
+def conditioned_settings(in_blocks: bool) -> dict[str, Any]:
     """What suits a policy for a range of α (docs/training.md says why).
 
     Each prompt has another α, so a round has more prompts, and the rate is half as large. In full
@@ -417,10 +425,17 @@ def conditioned_settings(block_length: int | None) -> dict[str, Any]:
     hardly leaves: there the untrained policy follows confidence, but softly, and half of the rounds
     are enough.
     """
-    common = {"prompts": 32, "lr": 5e-4, "hidden": True, "joint": True, "eval_temperature": 0.5}
-    if block_length is None:
-        return common | {"rounds": 200, "imitate": ("entropy:0.3", "entropy:0.3@block_length=16")}
-    return common | {"rounds": 100, "initial_slope": 0.5}
+    orders = ("entropy:0.3", "entropy:0.3@block_length=16")
+    return {
+        "rounds": 100 if in_blocks else 200,
+        "imitate": () if in_blocks else orders,
+        "initial_slope": 0.5 if in_blocks else 0.0,
+        "prompts": 32,
+        "lr": 5e-4,
+        "hidden": True,
+        "joint": True,
+        "eval_temperature": 0.5,
+    }
 
 
 GROUPS: dict[str, type] = {

@@ -129,7 +129,7 @@ class Session:
 
 def prepare_session(config: TrainConfig, processes: Processes, reward: Reward | None) -> Session:
     """Loads the task and the frozen model, and checks everything that can be checked before the
-    first round.
+    first round. The settings of the session are those that suit this model.
 
     Raises:
         UnmaskError: if a name, file or setting cannot be used, the model does not know the task's
@@ -143,6 +143,8 @@ def prepare_session(config: TrainConfig, processes: Processes, reward: Reward | 
     example = task.examples("train", 1)[0]
     task.examples("validation", 1)
     model = load_model(config.data.model, device=str(processes.device))
+    if model.attention_block is not None:
+        config = config.in_blocks()
     length = answer_length(model, task, config.decode.max_new_tokens)
     session = Session(
         config, task, model, length, processes, reward or REWARDS[config.rewards.reward]

@@ -114,8 +114,9 @@ def run_rounds(config: TrainConfig, reward: Reward | None, processes: Processes)
     resumes = config.run.resume is not None
     if processes.main and not resumes:
         new_directory(config.run.out)
-    phases = load_phases(config, processes.device)
     session = prepare_session(config, processes, reward)
+    config = session.config
+    phases = load_phases(config, processes.device)
     state = new_state(session)
     check_room(session, state.network)
     if resumes and processes.main:
