@@ -6,7 +6,7 @@ mkdir -p "$out/report"
 train() { # name, options: trains, resumes or skips
   local name=$1
   shift
-  if [ -d "$out/$name" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --mixed-precision "$@"; fi >>"$out/$name.log" 2>&1
+  if [ -f "$out/$name/run.json" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --mixed-precision "$@"; fi >>"$out/$name.log" 2>&1
 }
 evaluate() { # name, options; 1,000 test prompts unless the options say otherwise
   local name=$1

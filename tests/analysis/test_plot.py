@@ -7,6 +7,7 @@ import pytest
 
 from unmask import UnmaskError
 from unmask.analysis import plot_pareto
+from unmask.analysis.plot import costs_against
 from unmask.evaluation import Point
 
 BACKEND = """
@@ -56,3 +57,9 @@ def test_figures_that_cannot_be_written_or_drawn_are_refused(tmp_path):
         plot_pareto(points, 8, "title", tmp_path / "figure.nothing")
     with pytest.raises(UnmaskError, match="seconds"):
         plot_pareto(points, 8, "title", tmp_path / "figure.png", against="seconds")
+
+
+def test_equal_samplers_of_two_evaluations_are_drawn_at_their_own_costs(tmp_path):
+    """As with and without an option that changes the cost."""
+    points = [Point("threshold:0.9", 8, 9, 1, 0.5, 0.4, 0.6, nfe, nfe, nfe) for nfe in (15.0, 7.0)]
+    assert [costs_against(points, "nfe")(point) for point in points] == [15.0, 7.0]

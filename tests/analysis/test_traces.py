@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shutil
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from unmask.analysis import (
     nfe_per_block,
     order_correlation,
     plot_order,
+    plot_tokens,
     read_traces,
     text_nfe,
 )
@@ -161,6 +163,15 @@ def test_evaluate_with_samples_and_traces_then_analyze(tmp_path, tiny_dir, capsy
     assert trace.reveal_step.shape == (6, 9) and len(trace.tokens[0]) == 9
 
 
+def test_dollar_signs_of_prompts_and_tokens_are_no_mathematics(tmp_path):
+    prompt = r"Compute $\begin{pmatrix} 1 \\ 2 \end{pmatrix}$ of $5 and $6."
+    one = np.array([1.0])
+    trace = Trace(
+        "a", 3, [prompt], np.array([[0, 1, 1]]), [["$\\x$", "$", "y"]], one, np.array([3])
+    )
+    assert plot_tokens([trace], 0, tmp_path / "tokens.png").exists()
+
+
 def test_what_cannot_be_analysed_is_refused(tmp_path, tiny_dir, capsys):
     where = tmp_path / "plain"
     command = [
@@ -177,7 +188,13 @@ def test_what_cannot_be_analysed_is_refused(tmp_path, tiny_dir, capsys):
     assert main([*command, "--out", str(where)]) == 0
     assert main([*command, "--out", str(tmp_path / "x"), "--pass-k", "2"]) == 2
     assert not (tmp_path / "x").exists()
+    traced = [tmp_path / "chain", tmp_path / "other"]
+    assert main([*command, "--traces", "--out", str(traced[0])]) == 0
+    shutil.copytree(*traced)
+    lines = (traced[0] / "results.jsonl").read_text(encoding="utf-8")
+    (traced[1] / "results.jsonl").write_text(lines.replace(" =", " ?"), encoding="utf-8")
     for arguments, message in (
+        (["--results", *map(str, traced)], "different prompts"),
         ([], "no results"),
         (["--results", str(where)], "--traces"),
         (["--results", str(tmp_path / "none")], "not a results file"),

@@ -140,7 +140,7 @@ def test_steps_and_trade_off_on_the_command_line(tmp_path, tiny_dir, capsys):
         (["--alg", "random"], "without --steps"),
         (["--alpha", "1", "--target-nfe", "5", *policy], "both given"),
         (["--alpha", "1"], "for learned policies"),
-        (["--target-nfe", "50", *policy], "calibrated for 3.0 to 9.0"),
+        (["--target-nfe", "50", *policy], "calibrated for 3 to 9"),
     ):
         assert main([*ask, str(tmp_path / "e"), *options, "7 a"]) == 2
         assert message in capsys.readouterr().err

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from unmask import UnmaskError
+from unmask.cli import main
 from unmask.evaluation import compare
 
 
@@ -52,3 +53,15 @@ def test_comparison_needs_the_same_prompts_and_a_shared_block_length():
         compare(first, second[1:])
     with pytest.raises(UnmaskError, match="no block length"):
         compare(first, [row | {"block_length": 16} for row in second])
+
+
+def test_directories_that_hold_the_same_answers_are_not_pooled(tmp_path, tiny_dir, capsys):
+    """They may differ in an option: `compare` would take their mean."""
+    common = ["evaluate", "--model", str(tiny_dir), "--prompts", "2", "--samplers", "confidence:1"]
+    for name, options in (("a", ["--max-passes", "9"]), ("b", []), ("c", ["--seed", "1"])):
+        out = str(tmp_path / name)
+        assert main([*common, "confidence:2", *options, "--out", out]) == 0
+    words = ["compare", "--first", "confidence:1", "--second", "confidence:2", "--results"]
+    assert main([*words, str(tmp_path / "a"), str(tmp_path / "b")]) == 2
+    assert "both hold confidence:" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "b"), str(tmp_path / "c")]) == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from unmask.evaluation import Point, area, family, fronts, pareto
+from unmask.evaluation import Point, area, families, family, fronts, pareto
 
 
 def point(sampler, nfe, accuracy, block_length=8):
@@ -33,6 +33,14 @@ def test_families_are_heuristics_with_their_settings_and_runs():
         "policy-3",
     ]
     assert [family(name) for name in names] == expected
+
+
+def test_policies_of_different_directories_are_different_families():
+    names = ["a/s0/last@alpha=1", "b/s0/last@alpha=1", "b/s0/best", "b/s1/last", "threshold:0.9"]
+    expected = ["policy a/s0", "policy b/s0", "policy b/s0", "policy s1", "threshold"]
+    assert list(families(names).values()) == expected
+    rows = fronts([point(name, 4.0, 0.5) for name in names], 64)
+    assert [row["family"] for row in rows] == ["all", *dict.fromkeys(expected)]
 
 
 def test_front_and_area():

@@ -32,6 +32,7 @@ def test_model_cards_say_what_is_known_and_nothing_else(tmp_path, tiny_dir):
         "library_name: unmask",
         "| α | 3.0 |",
         "| block length | full diffusion |",
+        "max_new_tokens=48).text",
         "9 of 9",
         "90.0 [88.0, 92.0] | 4.2 |",
         "50.0 % @ 3.0",
@@ -49,13 +50,14 @@ def test_a_card_shows_what_was_measured_and_the_name_to_load_it_by(tmp_path):
     }
     measured = {"prompts": 1000, "command": "unmask evaluate", "points": [point]}
     metadata = {"name": "embedded/chain", "measured": measured} | {
-        "trained": {"model": "embedded/chain", "alpha_range": [0.5, 10.0]}
+        "trained": {"model": "embedded/chain", "alpha_range": [0.5, 10.0], "block_length": 16}
     }
     unmask.LearnedPolicy(network, metadata=metadata).save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "Measured on 1000 test prompts" in card and "`unmask evaluate`" in card
     assert "| threshold:0.9 | 90.0 [88.0, 92.0] | 4.2 |" in card
-    assert '"embedded/chain", max_new_tokens' in card and "PATH_OR_HUB_ID" not in card
+    assert '"embedded/chain", max_new_tokens=48, block_length=16)' in card
+    assert "--max-new-tokens 48 --block-length 16" in card and "PATH_OR_HUB_ID" not in card
     assert "`embedded/chain@alpha=10` is faster" in card and "@alpha=0.5` is slower" in card
 
 

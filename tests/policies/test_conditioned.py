@@ -57,6 +57,13 @@ def test_target_nfe_is_looked_up_between_the_entries_of_the_front(tmp_path):
     for nfe in (3.0, 21.0):
         with pytest.raises(UnmaskError, match="calibrated for 4"):
             policy.alpha_for(nfe)
+    # The numbers that the message offers can be given.
+    entries = [{**e, "nfe": e["nfe"] + 0.0371} for e in policy.metadata["pareto"]]
+    odd = replace(policy, metadata={"pareto": entries})
+    with pytest.raises(UnmaskError, match=r"calibrated for 4.04 to 20.03") as refused:
+        odd.alpha_for(3.0)
+    low, _, high = str(refused.value).split()[-3:]
+    assert odd.alpha_for(float(low)) > odd.alpha_for(float(high))
     policy.save_pretrained(tmp_path / "p")
     assert math.isclose(load_policy(f"{tmp_path}/p@nfe=10").alpha, 1.0, rel_tol=1e-6)
 

@@ -49,3 +49,15 @@ def test_a_range_of_alpha_brings_the_recipe_for_blocks(block_dir, tmp_path, any_
     saved = json.loads((run / "run.json").read_text())["settings"]
     assert (saved["initial_slope"], saved["imitate"], saved["rounds"]) == (0.5, [], 1)
     assert saved["block_length"] is None
+
+
+def test_blocks_that_are_not_the_models_own_are_refused_before_anything_is_written(
+    block_dir, tmp_path
+):
+    with pytest.raises(unmask.UnmaskError, match="its own blocks of 4"):
+        train(tiny_run(tmp_path / "run", block_dir, max_new_tokens=10))  # blocks of 3
+    model, task = unmask.load_model(block_dir), unmask.load_task("chain")
+    options = {"block_lengths": [4, 3], "prompts": 2, "max_new_tokens": 10}
+    with pytest.raises(unmask.UnmaskError, match="its own blocks of 4"):
+        unmask.evaluate(model, task, ["threshold:0.5"], out=tmp_path / "results", **options)
+    assert not (tmp_path / "run").exists() and not (tmp_path / "results").exists()

@@ -46,6 +46,8 @@ def test_the_papers_preset_gives_way_to_what_is_given():
     assert TrainConfig(preset="paper", optim=OptimConfig(lr=0.1)).optim.minibatches == 4
     # The paper's own number of rounds gives its own learning rate and warm-up.
     paper = TrainConfig(preset="paper", rounds=936).optim
+    steered = TrainConfig(preset="paper", experts=("threshold:0.9",)).optim
+    assert (paper.epsilon, steered.epsilon) == (0.5, 0.2)
     assert (paper.lr, paper.warmup) == (pytest.approx(3e-5), 50)
     # What a run wrote down is taken as it is.
     saved = change_settings(config, {"lr": 0.25})

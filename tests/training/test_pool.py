@@ -10,11 +10,12 @@ import torch
 from tests.policies.test_conditioned import conditioned
 from tests.policies.test_policies import generator, observation
 from tests.training.runs import read_metrics, tiny_run
-from unmask import UnmaskError, load_policy
+from unmask import TrainConfig, UnmaskError, load_policy
 from unmask.policies import needs_of
 from unmask.policies.load import expand_grid
 from unmask.processes import Processes
 from unmask.training import train
+from unmask.training.phases import load_phases
 from unmask.training.pool import PROBES, Pool, fix_alpha, probe_teachers
 from unmask.training.session import prepare_session
 
@@ -78,6 +79,14 @@ def test_a_teacher_with_an_alpha_acts_for_it_and_not_for_its_pupils():
     assert fix_alpha(plain) is plain
 
 
+def test_an_expert_with_an_alpha_acts_for_it_too(session, tmp_path):
+    conditioned().save_pretrained(tmp_path / "p")
+    for spec, fixed in ((f"{tmp_path}/p@alpha=0.3", 0.3), (f"{tmp_path}/p", 1.0)):
+        rollout = replace(session.config.rollout, experts=(spec,))
+        (phase,) = load_phases(TrainConfig(rollout=rollout), session.processes.device)
+        assert getattr(phase.others[0], "alpha", None) == fixed
+
+
 def test_a_range_in_a_spec_stands_for_several_policies():
     assert expand_grid("threshold:0.5") == ["threshold:0.5"]
     assert expand_grid("../runs/a..b/best") == ["../runs/a..b/best"]
@@ -94,9 +103,7 @@ def test_a_range_in_a_spec_stands_for_several_policies():
             expand_grid(wrong)
 
 
-def test_learned_policies_and_heuristics_teach_together(
-    tmp_path, tiny_dir, any_digit, monkeypatch
-):
+def test_learned_policies_and_heuristics_teach_together(tmp_path, tiny_dir, any_digit, monkeypatch):
     monkeypatch.setattr("unmask.training.front.RANGE_PROMPTS", 4)
     monkeypatch.setattr("unmask.training.pool.PROBES", 8)
     changes = {"alpha_range": (0.1, 10.0), "rounds": 2}

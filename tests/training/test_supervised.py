@@ -216,6 +216,7 @@ def test_what_traces_cannot_teach_is_refused(traces, tiny_dir, tmp_path, capsys)
         return capsys.readouterr().err
 
     assert "prompts has no use with from_traces" in refusal("--prompts", "3")
+    assert "alpha has no use with from_traces" in refusal("--alpha", "3")
     assert "leave it out" in refusal("--action", "plackett-luce")
     assert "recorded with task chain; leave task out" in refusal("--task", "sudoku")
     assert "recorded with block_length None" in refusal("--block-length", "4")

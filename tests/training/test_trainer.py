@@ -124,8 +124,10 @@ def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir
         read_tensors(tmp_path / run / "last" / "model.safetensors") for run in ("first", "second")
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
+    # Where untrained weights begin does not count.
+    train(tiny_run(tmp_path / "other", tiny_dir, rounds=1, start=start, initial_slope=0.5))
     for changes in ({"width": 32}, {"start": "threshold:0.9"}):
-        with pytest.raises(UnmaskError, match="does not fit"):
+        with pytest.raises(UnmaskError, match=r"does not fit: it(s width is 16| is no learned)"):
             train(tiny_run(tmp_path / "third", tiny_dir, **({"start": start} | changes)))
         assert not (tmp_path / "third").exists()
 
@@ -294,6 +296,22 @@ def test_the_output_directory_is_checked_before_anything_is_loaded(tmp_path):
 def test_heuristics_are_checked_before_anything_is_loaded(tmp_path, changes, message):
     with pytest.raises(UnmaskError, match=message):
         train(TrainConfig(out=tmp_path / "run", model="nowhere", **changes))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"experts": ("embedded/word-problems@alpha=1",)}, "hidden states of width 192"),
+        ({"imitate": ("embedded/word-problems@alpha=1",)}, "hidden states of width 192"),
+        ({"inputs": 5000}, "reads the top 5000"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused_before_anything_is_written(
+    tmp_path, tiny_dir, changes, message
+):
+    with pytest.raises(UnmaskError, match=message):
+        train(tiny_run(tmp_path / "run", tiny_dir, **changes))
     assert not (tmp_path / "run").exists()
 
 

@@ -14,10 +14,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from unmask.analysis.traces import Trace
 from unmask.errors import UnmaskError
-from unmask.evaluation.front import family
+from unmask.evaluation.front import families
 from unmask.evaluation.points import Point
 
 Against = Literal["nfe", "seconds"]
@@ -56,19 +57,20 @@ def plot_pareto(
         raise UnmaskError(f"figure {out} is no image file; name a .png, .svg or .pdf file")
     cost_of = costs_against(points, against)
     blocks = sorted({point.block_length for point in points}, reverse=True)
-    families = sorted(
-        {family(point.sampler) for point in points},
+    family_of = families([point.sampler for point in points])
+    names = sorted(
+        set(family_of.values()),
         key=lambda name: (name.startswith("policy"), name),
     )
-    colours = matplotlib.colormaps["tab10" if len(families) <= 10 else "tab20"]
-    columns = min(len(families), 3 * len(blocks))
-    lines = -(-len(families) // columns)
+    colours = matplotlib.colormaps["tab10" if len(names) <= 10 else "tab20"]
+    columns = min(len(names), 3 * len(blocks))
+    lines = -(-len(names) // columns)
     figure = new_figure(6.2 * len(blocks), 4.8 + 0.22 * lines, layout="constrained")
     axes = figure.subplots(1, len(blocks), sharey=True, squeeze=False)[0]
     for axis, block_length in zip(axes, blocks, strict=True):
         here = [point for point in points if point.block_length == block_length]
-        for i, name in enumerate(families):
-            members = [point for point in here if family(point.sampler) == name]
+        for i, name in enumerate(names):
+            members = [point for point in here if family_of[point.sampler] == name]
             if members:
                 draw_family(axis, name, sorted(members, key=cost_of), cost_of, colours(i % 20))
         label_panel(axis, block_length, length, against)
@@ -78,7 +80,7 @@ def plot_pareto(
         for axis in axes
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    named = [name for name in families if name in handles]
+    named = [name for name in names if name in handles]
     figure.legend(
         [handles[name] for name in named],
         named,
@@ -96,13 +98,12 @@ def costs_against(points: Sequence[Point], against: Against) -> Callable[[Point]
     Raises:
         UnmaskError: if they do not say it.
     """
-    costs = {(point.sampler, point.block_length): getattr(point, against) for point in points}
-    if None in costs.values():
+    if any(getattr(point, against) is None for point in points):
         raise UnmaskError(
             "these results do not say how many seconds they took; evaluate again, or draw against "
             "nfe"
         )
-    return lambda point: costs[point.sampler, point.block_length]
+    return lambda point: getattr(point, against)
 
 
 def draw_family(
@@ -151,6 +152,8 @@ def save_figure(figure: Figure, out: Path) -> Path:
     Raises:
         UnmaskError: if the file cannot be written.
     """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a prompt's dollar signs are dollar signs
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(out, dpi=130)
@@ -212,7 +215,7 @@ def plot_tokens(traces: Sequence[Trace], prompt: int, out: str | Path) -> Path:
         axis.set_xticks([])
         axis.set_yticks([])
     figure.suptitle(prompt_text, fontsize=9, y=1 - 0.05 / height)
-    figure.tight_layout(rect=(0, 0, 1, 1 - head / height))
+    figure.set_layout_engine("tight", rect=(0, 0, 1, 1 - head / height))
     return save_figure(figure, Path(out))
 
 

@@ -27,8 +27,8 @@ class Trace:
         reveal_step: int [N, L], the step that revealed each position, from 0; −1 never.
         tokens: N lists of L tokens.
         correct: float [N].
-        answer_tokens: int [N], tokens before the end of the text; L where results of an older version
-            do not say it.
+        answer_tokens: int [N], tokens before the end of the text; L where results of an older
+            version do not say it.
     """
 
     sampler: str

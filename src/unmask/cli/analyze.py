@@ -38,6 +38,8 @@ def run(config: Config) -> None:
             f"prompt is {config.prompt}; give 0 to "
             f"{min(len(trace.prompts) for trace in traces) - 1}"
         )
+    if len({trace.prompts[config.prompt] for trace in traces}) > 1:
+        raise UnmaskError("the results are of different prompts; analyse them apart")
     rows = analyse(traces)
     out = new_directory(config.out)
     write_json(out / "analysis.json", rows)

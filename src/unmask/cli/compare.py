@@ -30,6 +30,7 @@ def run(config: Config) -> None:
         raise UnmaskError("no results were given; give directories that `unmask evaluate` wrote")
     read_points(config.results)  # refuses results of different models, tasks or lengths
     records = [record for directory in config.results for record in read_records(directory)]
+    check_once(config.results)
     first = records_of(records, config.first, "first")
     second = records_of(records, config.second, "second")
     for d in compare(first, second):
@@ -41,6 +42,25 @@ def run(config: Config) -> None:
             f"{config.second} against {config.first}: {accuracy}, "
             f"p = {d.p_accuracy:.2g}; {nfe}, p = {d.p_nfe:.2g}"
         )
+
+
+def check_once(results: Sequence[Path]) -> None:
+    """Refuses directories that hold the same answers: their decode options may differ.
+
+    Raises:
+        UnmaskError: naming two directories and a sampler.
+    """
+    from unmask.evaluation import read_records
+
+    found: dict[tuple[Any, ...], Path] = {}
+    for directory in results:
+        names = ("sampler", "block_length", "seed")
+        for key in {tuple(record[name] for name in names) for record in read_records(directory)}:
+            if found.setdefault(key, directory) != directory:
+                raise UnmaskError(
+                    f"{found[key]} and {directory} both hold {key[0]} with block length {key[1]} "
+                    f"and seed {key[2]}; give one of them"
+                )
 
 
 def records_of(

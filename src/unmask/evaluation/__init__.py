@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "describe": "points",
         "evaluate": "runs",
         "evaluate_plan": "runs",
+        "families": "front",
         "family": "front",
         "fronts": "front",
         "join_verdicts": "front_comparison",

@@ -21,9 +21,28 @@ def family(sampler: str) -> str:
     name = spec.partition(":")[0]
     if name in HEURISTICS:
         return name + at + settings
-    directory = Path(spec)
-    name = directory.parent.name if directory.name in ("best", "last") else directory.name
+    name = run_directory(spec).name
     return name if name.startswith("policy") else f"policy {name}"
+
+
+def run_directory(spec: str) -> Path:
+    """The directory of a learned policy's run, or of the policy where that has no run."""
+    directory = Path(spec.partition("@")[0])
+    return directory.parent if directory.name in ("best", "last") else directory
+
+
+def families(samplers: Iterable[str]) -> dict[str, str]:
+    """The `family` of each sampler. Learned policies of different directories are of different
+    families: where the names are equal, the whole directory is the name."""
+    names = {sampler: family(sampler) for sampler in samplers}
+    homes: dict[str, set[Path]] = {}
+    for sampler, name in names.items():
+        if name.startswith("policy"):
+            homes.setdefault(name, set()).add(run_directory(sampler))
+    return {
+        sampler: f"policy {run_directory(sampler)}" if len(homes.get(name, ())) > 1 else name
+        for sampler, name in names.items()
+    }
 
 
 def pareto(points: Iterable[Point]) -> list[Point]:
@@ -99,10 +118,11 @@ def fronts(points: Sequence[Point], length: int) -> list[dict[str, Any]]:
     area under it, and its AUP against the best accuracy of all points."""
     rows: list[dict[str, Any]] = []
     best = max((point.accuracy for point in points), default=None)
+    family_of = families(point.sampler for point in points)
     for block_length in dict.fromkeys(point.block_length for point in points):
         here = [point for point in points if point.block_length == block_length]
-        for name in ("all", *dict.fromkeys(family(point.sampler) for point in here)):
-            members = [point for point in here if name in ("all", family(point.sampler))]
+        for name in ("all", *dict.fromkeys(family_of[point.sampler] for point in here)):
+            members = [point for point in here if name in ("all", family_of[point.sampler])]
             front = [point.sampler for point in pareto(members)]
             rows.append(
                 {

@@ -12,6 +12,7 @@ from unmask.errors import UnmaskError
 
 Verdict = Literal["above", "below", "undecided"]
 DRAWN_AT_ONCE = 1 << 20  # numbers drawn by the bootstrap before they are averaged
+FOLDS = 10  # parts of the prompts: a part's best sampler is chosen on the others
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Gap:
         low, high: the budgets, in mean forward passes a prompt. The next gap begins at `high`; the
             last one has no end and `high` is infinite.
         difference: of the accuracies that the fronts afford, first less second, −1 to 1, with its
-            95 % interval. Within a gap it is constant.
+            95 % interval (percentiles of the bootstrap). Within a gap it is constant.
         verdict: "above" if the interval is above 0, "below" if it is below 0.
     """
 
@@ -68,7 +69,9 @@ def compare_fronts(
     """The front of one side against that of the other, by a bootstrap over prompts and runs.
 
     A front affords, within a budget of n passes, the accuracy of its best sampler of at most n
-    passes. A side may consist of several training runs (seeds): each has a front of its own, and
+    passes. Which one is best is cross-validated: for each tenth of the prompts it is chosen on the
+    others. Were it chosen on the prompts that score it, the side with more samplers would win among
+    equals. A side may consist of several training runs (seeds): each has a front of its own, and
     the side affords their mean. In each resample prompts are drawn with replacement, the same for
     both sides, and so are the runs of each side. The passes of a sampler are its mean over all
     prompts; they are not resampled.
@@ -149,12 +152,17 @@ def afford(
         random: draws the runs of each resample; None takes each run once.
         budgets: rising, none below `side.cheapest`.
     """
-    accuracy = weights @ side.correct.T
+    folds = range(min(FOLDS, weights.shape[1]))
+    inside = [weights[:, k :: len(folds)] @ side.correct[:, k :: len(folds)].T for k in folds]
+    total = sum(inside)
     of_run = np.zeros((side.count, len(weights), len(budgets)))
     for run in range(side.count):
         for i, budget in enumerate(budgets):
             within = (side.run == run) & (side.nfe <= budget)
-            of_run[run, :, i] = accuracy[:, within].max(1)
+            for part in inside:
+                others = (total - part)[:, within].round(9)  # equal ones stay equal
+                best = others.argmax(1, keepdims=True)
+                of_run[run, :, i] += np.take_along_axis(part[:, within], best, 1)[:, 0]
     if random is None:
         return of_run.mean(0)
     drawn = random.integers(0, side.count, (side.count, len(weights)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -203,12 +204,12 @@ def check_requests(model: Model, plan: EvalPlan, prompts: Prompts) -> None:
 
     Raises:
         UnmaskError: if the longest prompt is too long, a policy reads more than there is, the model
-            cannot be decoded with a cache, or a piece would not fit into memory.
+            cannot be decoded with a cache or in these blocks, or a piece would not fit into memory.
     """
     longest = tuple(max(prompts.ids, key=len))
     answers = min(4 * plan.batch_size, len(prompts.ids))
-    for policy in plan.samplers.values():
-        request = Request(longest, policy, plan.decode)
+    for policy, size in product(plan.samplers.values(), plan.block_lengths):
+        request = Request(longest, policy, replace(plan.decode, block_length=size))
         check_request(model, request)
         check_limits(model, request)
         check_decode(model, footprint_of(model, request), plan.batch_size, answers)

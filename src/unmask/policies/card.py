@@ -26,9 +26,9 @@ USE = """
     import unmask
 
     model = unmask.load_model({model!r})
-    print(unmask.generate(model, ["…"], "{name}", max_new_tokens={length}).text)
+    print(unmask.generate(model, ["…"], "{name}", {options}).text)
 
-or `unmask generate --model {model} --policy {name} "…"`.
+or `unmask generate --model {model} --policy {name} {words} "…"`.
 `{name}@{faster}` is faster and less accurate, `{name}@{slower}` is slower.
 """
 
@@ -85,9 +85,13 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
         text += f"\n## Measured on {measured['prompts']} test prompts\n"
         text += points_table(measured["points"]) + f"\n`{measured['command']}`\n"
     low, high = trained.get("alpha_range") or (None, None)
+    options = {"max_new_tokens": metadata.get("length", 48)}
+    if trained.get("block_length"):
+        options["block_length"] = trained["block_length"]
     return text + USE.format(
         model=str(trained.get("model", "embedded/chain")),
-        length=metadata.get("length", 48),
+        options=", ".join(f"{name}={value}" for name, value in options.items()),
+        words=" ".join(f"--{x.replace('_', '-')} {value}" for x, value in options.items()),
         name=metadata.get("name", "PATH_OR_HUB_ID"),
         faster="beta=1.5" if high is None else f"alpha={high:g}",
         slower="beta=0.7" if low is None else f"alpha={low:g}",

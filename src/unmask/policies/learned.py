@@ -195,8 +195,8 @@ class LearnedPolicy:
         costs = np.maximum.accumulate([entry["nfe"] for entry in table])
         if not costs[0] <= nfe <= costs[-1]:
             raise UnmaskError(
-                f"target NFE is {nfe:g}; this policy was calibrated for {costs[0]:.1f} to "
-                f"{costs[-1]:.1f}"
+                f"target NFE is {nfe:g}; this policy was calibrated for "
+                f"{math.ceil(100 * costs[0]) / 100:g} to {math.floor(100 * costs[-1]) / 100:g}"
             )
         return float(np.exp(np.interp(nfe, costs, np.log([entry["alpha"] for entry in table]))))
 

@@ -170,8 +170,9 @@ class PolicyConfig:
     """The policy's output starts here: −1 reveals each position with probability 0.27 (the paper's
     −2: 0.12, for longer buffers)."""
     initial_slope: float = 0.0
-    """How strongly the untrained policy follows confidence; with 1, and 0 as `initial_bias`, it
-    reveals each position with a probability of about its confidence. 0: not at all (the paper)."""
+    """How strongly the untrained policy follows confidence, with log-odds as `transform`; with 1,
+    and 0 as `initial_bias`, it reveals each position with a probability of about its confidence.
+    0: not at all (the paper)."""
     transform: Transform = "log-odds"
     """How the policy reads confidences; the paper's is probability."""
 
@@ -356,7 +357,8 @@ class TrainConfig:
         object.__setattr__(self, "_given", frozenset(names))
         in_blocks = in_blocks or self.decode.block_length is not None
         if self.policy.preset is not None:
-            values = paper_settings(self.rollout.rounds, in_blocks)
+            steered = bool(self.rollout.experts)
+            values = paper_settings(self.rollout.rounds, in_blocks, steered)
         elif self.rewards.alpha_range is not None and self.begins_anew:
             values = conditioned_settings(in_blocks)
         else:
@@ -380,13 +382,14 @@ class TrainConfig:
         }
 
 
-def paper_settings(rounds: int, in_blocks: bool) -> dict[str, Any]:
+def paper_settings(rounds: int, in_blocks: bool, steered: bool = False) -> dict[str, Any]:
     """The paper's configuration (§3, App. H) for a run of so many rounds.
 
     The paper takes ⌈14,973 / 16⌉ = 936 rounds of two optimiser steps at a peak learning rate of
     3e-5, with 100 steps of warm-up and a cosine. Here the peak is 3e-5 · 936 / rounds, so that the
     learning rates of all steps have the same sum, and the warm-up is the same share of the run.
-    The evaluation temperature is 0.5 in blocks and 1 in full diffusion.
+    The evaluation temperature is 0.5 in blocks and 1 in full diffusion; ε is 0.5, and 0.2 with
+    experts that steer.
     """
     return {
         "action": "bernoulli",
@@ -407,7 +410,7 @@ def paper_settings(rounds: int, in_blocks: bool) -> dict[str, Any]:
         "warmup": round(50 / PAPER_ROUNDS * rounds),
         "epochs": 2,
         "minibatches": 1,
-        "epsilon": 0.5,
+        "epsilon": 0.2 if steered else 0.5,
         "scaled": False,
         "entropy_bonus": 0.0,
         "weight_decay": 0.1,

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.decoding import Generation, Recorder
+from unmask.decoding.request import Request, check_request
 from unmask.policies import LearnedPolicy, Policy, load_policy
 from unmask.policies.load import expand_grid
 from unmask.processes import Processes
@@ -34,7 +35,7 @@ from unmask.training.decisions import (
     stack_groups,
 )
 from unmask.training.grpo import group_advantages, grpo_loss, steered_log_prob
-from unmask.training.pool import Pool, fix_alpha, probe_teachers
+from unmask.training.pool import FixedAlpha, Pool, fix_alpha, probe_teachers
 from unmask.training.session import Session
 
 
@@ -89,11 +90,15 @@ class Phase(Protocol):
 
     Attributes:
         rounds: the rounds of the run that it takes, numbered from 0.
+        others: policies that act in it beside the one that is trained.
         compares: whether `loss` needs the likelihoods under the policy that acted.
     """
 
     @property
     def rounds(self) -> range: ...
+
+    @property
+    def others(self) -> tuple[Policy, ...]: ...
 
     compares: ClassVar[bool]
 
@@ -133,6 +138,10 @@ class Grpo:
     rounds: range
     experts: tuple[Policy, ...] = ()
     compares: ClassVar[bool] = True
+
+    @property
+    def others(self) -> tuple[Policy, ...]:
+        return self.experts
 
     def collect(self, session: Session, policy: LearnedPolicy, number: int) -> Round:
         began, g = time.perf_counter(), self.config.rollout.rollouts
@@ -208,6 +217,10 @@ class Imitation:
     compared: list[Pool] = field(default_factory=list)
     compares: ClassVar[bool] = False
 
+    @property
+    def others(self) -> tuple[Policy, ...]:
+        return self.teachers
+
     def collect(self, session: Session, policy: LearnedPolicy, number: int) -> Round:
         began, rollout = time.perf_counter(), self.config.rollout
         if not self.compared:
@@ -252,10 +265,10 @@ class Imitation:
 
 
 def load_phases(config: TrainConfig, device: torch.device) -> tuple[Phase, ...]:
-    """The phases of a run in their order; loads the heuristics that they need.
+    """The phases of a run in their order; loads the policies that they need.
 
     Raises:
-        UnmaskError: for a heuristic that is not known, or a value that it cannot take.
+        UnmaskError: for a policy that is not known, or a value that it cannot take.
     """
     total, start = config.rollout.rounds, 0
     phases: list[Phase] = []
@@ -264,8 +277,19 @@ def load_phases(config: TrainConfig, device: torch.device) -> tuple[Phase, ...]:
         specs = [x for spec in config.imitation.imitate for x in expand_grid(spec)]
         teachers = tuple(fix_alpha(load_policy(spec, device=device)) for spec in specs)
         phases.append(Imitation(config, range(start), teachers))
-    experts = tuple(load_policy(spec, device=device) for spec in config.rollout.experts)
+    experts = tuple(fix_alpha(load_policy(x, device=device)) for x in config.rollout.experts)
     return (*phases, Grpo(config, range(start, total), experts))
+
+
+def check_phases(session: Session, phases: tuple[Phase, ...]) -> None:
+    """Refuses teachers and experts that cannot decide for this model.
+
+    Raises:
+        UnmaskError: as `check_request`.
+    """
+    for policy in (other for phase in phases for other in phase.others):
+        inner = policy.policy if isinstance(policy, FixedAlpha) else policy
+        check_request(session.model, Request((0,), inner, session.options, alpha=1.0))
 
 
 def phase_of_round(phases: tuple[Phase, ...], number: int) -> Phase:

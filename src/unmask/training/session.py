@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 import torch
@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmask.decoding import Generation, Recorder, decode
+from unmask.decoding.constraints import check_limits
 from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions
-from unmask.decoding.request import Request
+from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, NetworkConfig, Policy, PolicyNetwork, load_policy
@@ -192,29 +193,41 @@ def new_network(session: Session) -> PolicyNetwork:
     if config.policy.start is not None:
         with torch.random.fork_rng(devices=[]):
             start = load_policy(config.policy.start, device=device)
-        if not isinstance(start, LearnedPolicy) or start.network.config != network.config:
-            found = getattr(getattr(start, "network", None), "config", "a heuristic")
+        differ = "it is no learned policy"
+        if isinstance(start, LearnedPolicy):
+            differ = shape_differences(start.network.config, network.config)
+        if differ or not isinstance(start, LearnedPolicy):
             raise UnmaskError(
-                f"the start {config.policy.start} does not fit: it is {found}, and these settings "
-                f"make {network.config}"
+                f"the start {config.policy.start} does not fit: {differ}; train with its settings"
             )
         network.load_state_dict(start.network.state_dict())
     return network
 
 
+def shape_differences(start: NetworkConfig, network: NetworkConfig) -> str:
+    """How a network differs from another in shape; empty if its weights fit. Where untrained
+    weights begin does not count."""
+    has, wanted = asdict(start), asdict(network)
+    names = [name for name in has if not name.startswith("initial_") and has[name] != wanted[name]]
+    return ", ".join(f"its {name} is {has[name]}, here {wanted[name]}" for name in names)
+
+
 def check_room(session: Session, network: PolicyNetwork) -> None:
-    """Refuses rollouts and evaluations that cannot fit into memory, before the first round.
+    """Refuses rollouts and evaluations that cannot work with this model, or cannot fit into memory,
+    before the first round.
 
     How many passes a rollout takes is not known yet: it is counted with the one decision that it
     has at least, and the recorder looks again while they are recorded.
 
     Raises:
-        UnmaskError: naming how many answers of which length take how much.
+        UnmaskError: as `check_request`, or naming how many answers of which length take how much.
     """
     config, model = session.config, session.model
     policy, rollout = LearnedPolicy(network, config.policy.action), config.rollout
     example = session.task.examples("train", 1)[0]
-    request = Request(tuple(prompt_tokens(model, example)), policy, session.options)
+    request = Request(tuple(prompt_tokens(model, example)), policy, session.options, alpha=1.0)
+    check_request(model, request)
+    check_limits(model, request)
     footprint = footprint_of(model, request, Recorder(policy).needs)
     answers = rollout.prompts * (rollout.rollouts + len(rollout.experts))
     batch, advice = config.run.batch_size, "give a smaller batch_size or max_new_tokens, or fewer "

@@ -74,7 +74,9 @@ def complete_config(config: TrainConfig) -> TrainConfig:
             that has no use here.
     """
     directory = traces_directory(config)
-    if useless := sorted(config.given & set(UNUSED)):
+    # Without a range of α nothing is told an α.
+    unused = {*UNUSED, "alpha"} if config.rewards.alpha_range is None else set(UNUSED)
+    if useless := sorted(config.given & unused):
         raise UnmaskError(
             f"{', '.join(useless)} {'has' if len(useless) == 1 else 'have'} no use with "
             "from_traces, where nothing is rolled out; leave out"

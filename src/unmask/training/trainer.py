@@ -56,7 +56,7 @@ from unmask.training.checkpoint import (
 from unmask.training.config import TrainConfig
 from unmask.training.front import calibrate
 from unmask.training.labels import Label
-from unmask.training.phases import Phase, load_phases, phase_of_round
+from unmask.training.phases import Phase, check_phases, load_phases, phase_of_round
 from unmask.training.report import MetricsLog
 from unmask.training.rewards import Reward
 from unmask.training.session import Session, check_room, prepare_session
@@ -114,9 +114,12 @@ def run_rounds(config: TrainConfig, reward: Reward | None, processes: Processes)
     resumes = config.run.resume is not None
     if processes.main and not resumes:
         new_directory(config.run.out)
+    phases = load_phases(config, processes.device)  # before the model, which may take long
     session = prepare_session(config, processes, reward)
-    config = session.config
-    phases = load_phases(config, processes.device)
+    if session.config != config:
+        config = session.config
+        phases = load_phases(config, processes.device)
+    check_phases(session, phases)
     state = new_state(session)
     check_room(session, state.network)
     if resumes and processes.main:
