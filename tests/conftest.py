@@ -3,7 +3,15 @@ import os
 # The tensors are tiny; threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import importlib
+
+import pytest
+import torch
 from jaxtyping import install_import_hook
+
+# Before the hook: what is imported while it loads a module has compiled files of another name, and
+# where those may not be written, a large package would be compiled anew in every process.
+importlib.import_module("transformers.models.llama.modeling_llama")
 
 # Imported before the hook: what tests look at here are the checks of the options themselves.
 import unmask.decoding.options
@@ -13,8 +21,6 @@ import unmask.decoding.options
 install_import_hook("unmask", "beartype.beartype")
 
 import hypothesis
-import pytest
-import torch
 
 import unmask
 from tests.typechecks import check_types
