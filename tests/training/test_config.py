@@ -63,11 +63,10 @@ def test_a_range_of_alpha_brings_its_recipe_unless_something_else_is_given():
     assert (config.policy.hidden, config.policy.joint) == (True, True)
     assert config.evaluation.eval_temperature == 0.5
     assert config.imitation.imitate == ("entropy:0.3", "entropy:0.3@block_length=16")
-    assert (config.policy.initial_slope, config.rollout.rounds) == (0, 200)
+    assert config.policy.initial_slope == 0
     # In blocks it follows confidence from the beginning, without a warm start.
     blocks = TrainConfig(alpha_range=(0.1, 10.0), block_length=16)
     assert (blocks.imitation.imitate, blocks.policy.initial_slope) == ((), 0.5)
-    assert blocks.rollout.rounds == 100
     # A block-causal model decodes in blocks without being told.
     causal = TrainConfig(alpha_range=(0.1, 10.0), lr=0.1).in_blocks()
     assert causal.settings() == blocks.settings() | {"lr": 0.1, "block_length": None}

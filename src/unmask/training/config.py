@@ -110,9 +110,9 @@ class RewardConfig:
     first speed, then accuracy."""
     alpha_range: tuple[float, float] | None = None
     """Train one policy for every α from LOW to HIGH: each prompt draws one, log-uniformly, and the
-    policy is told. Unless you say otherwise it then has `hidden`, `joint`, 32 prompts a round, `lr`
-    5e-4, `eval_temperature` 0.5 and 200 rounds with a warm start or, with `block_length`, 100 with
-    an `initial_slope` of 0.5. Default: `alpha`."""
+    policy is told. Unless you say otherwise it then has `hidden`, `joint`, 200 rounds of 32
+    prompts, `lr` 5e-4, `eval_temperature` 0.5 and a warm start or, in blocks, an `initial_slope` of
+    0.5. Default: `alpha`."""
     dense: float = at_least(0, 0.0, 1e6)
     """Weight of the frozen model's own mean log-probability of the tokens it commits, added to the
     reward step by step."""
@@ -425,12 +425,11 @@ def conditioned_settings(in_blocks: bool) -> dict[str, Any]:
     Each prompt has another α, so a round has more prompts, and the rate is half as large. In full
     diffusion it begins with a warm start from the better of two orders at each α, which learning
     then speeds up. In blocks a warm start hands over the order of confidence, which learning then
-    hardly leaves: there the untrained policy follows confidence, but softly, and half of the rounds
-    are enough.
+    hardly leaves: there the untrained policy follows confidence, but softly.
     """
     orders = ("entropy:0.3", "entropy:0.3@block_length=16")
     return {
-        "rounds": 100 if in_blocks else 200,
+        "rounds": 200,
         "imitate": () if in_blocks else orders,
         "initial_slope": 0.5 if in_blocks else 0.0,
         "prompts": 32,
