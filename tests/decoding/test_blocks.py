@@ -51,6 +51,9 @@ def rule_of(spec):
 def test_caching_decides_what_whole_forwards_decide(vocabulary, layers, heads):
     """1,040 rows of random models, blocks, prompts, lengths and samplers."""
     plain, ended, longest = small_model(vocabulary, layers, heads, False), 0, 0
+    if layers > 1:
+        # In fp32 one of these confidences is as near to λ as a CPU's rounding reaches.
+        plain.network.double()
     for seed in range(65):
         check_types(seed < 10)
         rng = random.Random(f"{seed}/{vocabulary}")
