@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What does the end of the text cost? Word problems in English, in buffers of L = 128 and 192, in blocks of 32 and in full diffusion: passes until the
 # text is there beside all passes (`unmask analyze`), and what `--stop-at-eos` saves. 300 test problems, heuristics and the shipped policy.
-# A quarter of an hour on one core. Finished parts are kept. What is small ends in $out/report, which docs/results/end-of-text is a copy of.
+# A quarter of an hour on one core (an estimate: not run yet). Finished parts are kept. What is small ends in $out/report.
 set -euo pipefail
 out=${1:-runs/end-of-text}
 source "$(dirname "$0")/common.sh"

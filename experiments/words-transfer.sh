@@ -2,7 +2,7 @@
 # Does a policy of word problems serve problems of other templates, and another domain? In blocks, as `--alpha-range` trains: one policy of 17 templates on
 # the six others, beside those of one-policy.sh, which know all; and policies without hidden states, which another model can use: from word problems
 # to chain (one) and from chain to word problems (three seeds). α grows with L: the same share of the reward for a pass.
-# An hour and a half on one core. Finished parts are kept. What is small ends in $out/report, which docs/results/words-transfer is a copy of.
+# Three hours on one core (an estimate: not run yet). Finished parts are kept. What is small ends in $out/report.
 set -euo pipefail
 out=${1:-runs/words-transfer}
 source "$(dirname "$0")/common.sh"
