@@ -1,5 +1,7 @@
 """Comparisons of two samplers on the same prompts."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -65,3 +67,10 @@ def test_directories_that_hold_the_same_answers_are_not_pooled(tmp_path, tiny_di
     assert main([*words, str(tmp_path / "a"), str(tmp_path / "b")]) == 2
     assert "both hold confidence:" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "b"), str(tmp_path / "c")]) == 0
+    # What is not compared may be in both.
+    lines = (tmp_path / "b" / "results.jsonl").read_text().splitlines(keepends=True)
+    for name, gone in (("a", "confidence:1"), ("b", "confidence:2")):
+        kept = "".join(line for line in lines if json.loads(line)["sampler"] != gone)
+        extra = "".join(line.replace(gone, "random:1") for line in lines if gone in line)
+        (tmp_path / name / "results.jsonl").write_text(kept + extra)
+    assert main([*words, str(tmp_path / "a"), str(tmp_path / "b")]) == 0

@@ -30,7 +30,7 @@ def run(config: Config) -> None:
         raise UnmaskError("no results were given; give directories that `unmask evaluate` wrote")
     read_points(config.results)  # refuses results of different models, tasks or lengths
     records = [record for directory in config.results for record in read_records(directory)]
-    check_once(config.results)
+    check_once(config.results, (config.first, config.second))
     first = records_of(records, config.first, "first")
     second = records_of(records, config.second, "second")
     for d in compare(first, second):
@@ -44,8 +44,9 @@ def run(config: Config) -> None:
         )
 
 
-def check_once(results: Sequence[Path]) -> None:
-    """Refuses directories that hold the same answers: their decode options may differ.
+def check_once(results: Sequence[Path], samplers: Sequence[str]) -> None:
+    """Refuses directories that hold the same answers of these samplers: their decode options may
+    differ.
 
     Raises:
         UnmaskError: naming two directories and a sampler.
@@ -55,7 +56,8 @@ def check_once(results: Sequence[Path]) -> None:
     found: dict[tuple[Any, ...], Path] = {}
     for directory in results:
         names = ("sampler", "block_length", "seed")
-        for key in {tuple(record[name] for name in names) for record in read_records(directory)}:
+        records = [r for r in read_records(directory) if r["sampler"] in samplers]
+        for key in {tuple(record[name] for name in names) for record in records}:
             if found.setdefault(key, directory) != directory:
                 raise UnmaskError(
                     f"{found[key]} and {directory} both hold {key[0]} with block length {key[1]} "
