@@ -71,6 +71,24 @@ def test_positions_never_revealed_do_not_count():
     assert mean_reveal_time(a).tolist() == [0.0, 0.5, 1.0]
     assert nfe_per_block(a, 3).tolist() == [2.0]
     assert text_nfe(a, np.array([3, 2])) == 1.5
+    # What neither revealed is no agreement, and what one revealed at once has no order.
+    one, other = np.array([[0, 1, 2, -1, -1, -1]]), np.array([[2, 1, 0, -1, -1, -1]])
+    assert order_correlation(one, other, 6).tolist() == [-1.0]
+    assert order_correlation(one, np.arange(6)[None], 6).tolist() == [1.0]
+    assert np.isnan(order_correlation(np.array([[0, 0, 0, -1]]), np.arange(4)[None], 4)).all()
+
+
+def test_passes_that_reveal_only_what_is_cut_off_are_passes(tmp_path):
+    """A block-causal model denoises its last block whole, and the text is cut to L."""
+    where, out = tmp_path / "results", tmp_path / "analysis"
+    command = ["evaluate", "--model", "embedded/chain-blocks", "--prompts", "8", "--traces"]
+    command += ["--samplers", "confidence:1", "--max-new-tokens", "18", "--out", str(where)]
+    assert main(command) == 0
+    (trace,) = read_traces(where)
+    assert (trace.nfe > trace.reveal_step.max(1) + 1).any()
+    assert main(["analyze", "--results", str(where), "--out", str(out)]) == 0
+    (row,) = strict_json(out / "analysis.json")
+    assert row["nfe"] == strict_json(where / "summary.json")["points"][0]["nfe"]
 
 
 def test_passes_behind_the_text_are_told_apart():
@@ -101,7 +119,7 @@ def test_what_is_not_defined_is_null(tmp_path, tiny_dir):
         assert set(one["order_correlation"][f"confidence:2 BL {length}"]) == {None}
         assert (one["adjacent_share"] is None) == (length == "1")
     one = np.array([1.0])
-    never = Trace("a", 3, ["p"], np.array([[0, -1, 1]]), [["x"] * 3], one, np.array([3]))
+    never = Trace("a", 3, ["p"], np.array([[0, -1, 1]]), [["x"] * 3], one, one, np.array([3]))
     (row,) = analyse([never])
     assert row["mean_reveal_time"] == [0.0, None, 1.0]
     assert plot_order([row], tmp_path / "order.png").exists()
@@ -167,7 +185,7 @@ def test_dollar_signs_of_prompts_and_tokens_are_no_mathematics(tmp_path):
     prompt = r"Compute $\begin{pmatrix} 1 \\ 2 \end{pmatrix}$ of $5 and $6."
     one = np.array([1.0])
     trace = Trace(
-        "a", 3, [prompt], np.array([[0, 1, 1]]), [["$\\x$", "$", "y"]], one, np.array([3])
+        "a", 3, [prompt], np.array([[0, 1, 1]]), [["$\\x$", "$", "y"]], one, one, np.array([3])
     )
     assert plot_tokens([trace], 0, tmp_path / "tokens.png").exists()
 
@@ -196,6 +214,7 @@ def test_what_cannot_be_analysed_is_refused(tmp_path, tiny_dir, capsys):
     for arguments, message in (
         (["--results", *map(str, traced)], "different prompts"),
         ([], "no results"),
+        (["--results", str(traced[0]), str(traced[0])], "confidence:2 BL 4 is there twice"),
         (["--results", str(where)], "--traces"),
         (["--results", str(tmp_path / "none")], "not a results file"),
     ):

@@ -268,6 +268,10 @@ def test_until_lengths_and_order(chain):
     cut = lm.generate_until(requests(*((prompt, {"until": ["#", "="]}) for prompt in prompts)))
     assert cut == [text.split("#")[0].split("=")[0] for text in plain] and cut != plain
     lm.costs.clear()
+    lm.generate_until(requests((prompts[0], {"until": ["#", "="]})))
+    words = lm.model.tokenizer(cut[0], add_special_tokens=False)["input_ids"]
+    assert lm.costs["task"].tokens == len(words), "what is cut off is no answer"
+    lm.costs.clear()
     lm.generate_until(
         requests((prompts[0], {"max_gen_toks": 10}), (prompts[1], {"max_new_tokens": 20}))
     )
@@ -306,6 +310,11 @@ def test_options_hold_for_every_task_and_the_rest_is_the_tasks(chain):
     assert plain.options_for(wishes) == DecodeOptions(12, 12, stop_at_eos=True)
     sampled = plain.options_for(wishes | {"temperature": 0.7, "top_k": -1})
     assert (sampled.temperature, sampled.top_p, sampled.top_k) == (0.7, 0.5, 0)
+    sampling = wishes | {"temperature": 0.7}
+    greedy = UnmaskLM("embedded/chain", "confidence:2", temperature=0.0, top_p=1.0)
+    assert greedy.options_for(sampling) == DecodeOptions(12, 12)
+    greedy = UnmaskLM("embedded/chain", "confidence:2", DecodeOptions(), given=["temperature"])
+    assert greedy.options_for(sampling).temperature == 0
     ids = [encode_prompt(plain.model, example.prompt) for example in chain]
     expected = decode(
         plain.model, ids, plain.policy, DecodeOptions(48, 8, stop_at_eos=True), batch_size=8

@@ -251,7 +251,7 @@ def test_log_odds_keep_confidences_near_one_apart():
         NetworkConfig(transform="logit")
 
 
-def test_an_untrained_policy_may_follow_confidence():
+def test_an_untrained_policy_may_follow_confidence_alone_whatever_the_seed():
     levels = torch.tensor([0.01, 0.5, 0.9, 0.999])
     all_true = torch.ones(1, 16, dtype=torch.bool)
     chances = []
@@ -259,7 +259,10 @@ def test_an_untrained_policy_may_follow_confidence():
         torch.manual_seed(seed)
         c = torch.rand(1, 16, 1)
         c[0, : len(levels), 0] = levels
-        o = Observation(c, all_true, all_true, torch.zeros(1, dtype=torch.long), 16)
+        features = {"hidden": 3 * torch.randn(1, 16, 8)}
+        o = Observation(
+            c, all_true, all_true, torch.zeros(1, dtype=torch.long), 16, features=features
+        )
         shape = NetworkConfig(
             width=64,
             mlp=256,
@@ -268,12 +271,15 @@ def test_an_untrained_policy_may_follow_confidence():
             transform="log-odds",
             context=True,
             joint=True,
+            hidden=8,
         )
-        network = PolicyNetwork(shape)
-        chances.append(network(o)[0, : len(levels)].sigmoid().detach())
-    mean = torch.stack(chances).mean(0)
-    assert (mean - levels).abs().max() < 0.2, "about the confidence itself"
+        logits = PolicyNetwork(shape)(o)[0].detach()
+        certain = (c[0, :, 0] - 0.5).abs() > 0.01
+        assert ((logits > 0) == (c[0, :, 0] > 0.5))[certain].all(), "no other input has a say"
+        chances.append(logits[: len(levels)].sigmoid())
+    mean, spread = torch.stack(chances).mean(0), torch.stack(chances).std(0)
     assert (mean.diff() > 0).all()
+    assert spread.max() < 0.07, "seeds begin alike"
     with pytest.raises(UnmaskError, match="initial_slope of the policy network is inf"):
         NetworkConfig(initial_slope=float("inf"))
 

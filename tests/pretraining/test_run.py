@@ -98,6 +98,14 @@ def test_other_settings_are_refused_when_resumed(tmp_path):
         pretrain(changed)
 
 
+def test_a_resumed_run_cannot_have_fewer_steps_than_it_has(tmp_path):
+    pretrain(PretrainConfig(out=tmp_path / "m", steps=3, **SMALL))
+    before = (tmp_path / "m" / "recipe.json").read_bytes()
+    with pytest.raises(UnmaskError, match="is at step 3, and steps is 2"):
+        pretrain(PretrainConfig(out=tmp_path / "m", steps=2, resume=True, **SMALL))
+    assert (tmp_path / "m" / "recipe.json").read_bytes() == before
+
+
 def test_progress_is_shown_at_once(tmp_path, capsys):
     pretrain(PretrainConfig(out=tmp_path / "m", steps=3, **SMALL))
     lines = capsys.readouterr().out.splitlines()

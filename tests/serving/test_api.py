@@ -206,6 +206,8 @@ def test_text_ends_before_a_stop_string(client, chain):
         ({"seed": -1}, 400, "seed"),
         ({"prompt": "no such words"}, 400, None),
         ({"prompt": [10**9]}, 400, None),
+        ({"prompt": "1 a +2 = <mask>"}, 400, "prompt"),
+        ({"suffix": "<mask>"}, 400, "suffix"),
         ({"prompt": []}, 400, "prompt"),
         ({"extra_body": {"unmask": {"policy": "/etc"}}}, 400, "unmask.policy"),
         ({"extra_body": {"unmask": {"policy": "threshold:7"}}}, 400, None),
@@ -287,6 +289,15 @@ def test_bodies_that_are_no_request_are_refused(server, data, status):
         )
         assert response.status_code == status, response.text
         assert response.json()["error"]["message"]
+
+
+def test_where_a_body_is_no_json_is_said(server):
+    body = b'{"model": "embedded/chain", "prompt": }'
+    headers = {"Content-Type": "application/json"}
+    response = httpx.post(f"{server}/v1/completions", content=body, headers=headers, timeout=60)
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["param"] is None
+    assert error["message"].startswith("the body is no JSON at character 38")
 
 
 def test_other_routes_answer_too(server):

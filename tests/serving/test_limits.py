@@ -11,6 +11,8 @@ import pytest
 from tests.serving.server import serve_here
 from unmask.decoding import DecodeOptions
 from unmask.serving import Limits, build_catalog
+from unmask.serving.catalog import merge_options
+from unmask.serving.protocol import CompletionBody
 
 PROMPT = "1 a +2 b +3 ="
 
@@ -86,6 +88,11 @@ def test_a_key_is_asked_for_everywhere_but_on_the_page(tiny_dir):
         asked = {"Origin": "https://example.org", "Access-Control-Request-Method": "POST"}
         allowed = client.options(f"{url}/v1/completions", headers=asked)
         assert allowed.headers["access-control-allow-origin"] == "https://example.org"
+        # OpenAI's client for browsers sends headers of its own.
+        asked["Access-Control-Request-Headers"] = "authorization,content-type,x-stainless-lang"
+        allowed = client.options(f"{url}/v1/completions", headers=asked)
+        assert allowed.status_code == 200
+        assert "x-stainless-lang" in allowed.headers["access-control-allow-headers"]
         asked["Origin"] = "https://elsewhere.org"
         refused = client.options(f"{url}/v1/completions", headers=asked)
         assert "access-control-allow-origin" not in refused.headers
@@ -103,6 +110,15 @@ def test_limits_of_rows_tokens_and_bodies(tiny_dir):
         assert ask(url, prompt="1 " * 1500).status_code == 413
 
 
+def test_a_default_block_length_fits_itself_to_each_requests_length(tiny_dir):
+    options = DecodeOptions(block_length=60)  # the model's own L is 51
+    catalog = build_catalog([f"tiny={tiny_dir}"], ["confidence:1"], options, Limits())
+    for asked, found in ((None, 51), (12, 12), (64, 60)):
+        body = CompletionBody(model="tiny", prompt=PROMPT, max_tokens=asked)
+        assert merge_options(catalog.models["tiny"], body).block_length == found
+    catalog.close()
+
+
 def test_a_full_queue_refuses_and_recovers(tiny_dir):
     with serve_gated(tiny_dir, max_queue=6) as (url, _, gate):
         answers = []
@@ -117,6 +133,8 @@ def test_a_full_queue_refuses_and_recovers(tiny_dir):
             thread.join()
         assert [answer.status_code for answer in answers[3:]] == [200] * 3
         assert ask(url, n=6).status_code == 200
+        never = ask(url, n=7)
+        assert never.status_code == 400 and never.json()["error"]["param"] == "n"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,5 +1,6 @@
 """Verdicts: limits on time, how many are found side by side, answers of mixtures."""
 
+import json
 import os
 import threading
 import time
@@ -95,3 +96,27 @@ def test_answers_of_a_mixture_are_read_by_the_examples_own_task():
         mixed.answer("a b # 7")
     with pytest.raises(UnmaskError, match="is of task 'other'"):
         mixed.answer("a b # 7", Example("p", "a", task="other"))
+
+
+@pytest.mark.parametrize(
+    ("verifier", "texts", "votes"),
+    [
+        ("number", ["The answer is 3.", "So x = 3", "#### 3.0", r"\boxed{9}"], ["3"] * 3 + ["9"]),
+        ("math", [r"\boxed{\frac12}", r"\boxed{\frac{1}{2}}", "#### 0.5"], ["1/2"] * 3),
+        ("math", [r"\boxed{x + 1}", r"So $\boxed{x+1}$."], ["x+1"] * 2),
+        (
+            "text",
+            ["<answer>red\n hat</answer>", "I see.\n#### red hat", " red  hat"],
+            ["red hat"] * 3,
+        ),
+    ],
+)
+def test_samples_of_your_own_problems_vote_by_what_their_verifier_reads(
+    verifier, texts, votes, tmp_path
+):
+    line = json.dumps({"prompt": "q", "answer": "3", "verifier": verifier})
+    (tmp_path / "mine.jsonl").write_text(line + "\n", "utf-8")
+    task = load_task(f"jsonl:{tmp_path}/mine.jsonl@split=test")
+    (example,) = task.examples("test", 1)
+    assert [task.answer(text, example) for text in texts] == votes
+    assert task.answer("I do not know", example) != task.answer("no idea", example)

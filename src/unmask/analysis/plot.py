@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from unmask.analysis.traces import Trace
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, count_of
 from unmask.evaluation.front import families
 from unmask.evaluation.points import Point
 
@@ -210,7 +210,8 @@ def plot_tokens(traces: Sequence[Trace], prompt: int, out: str | Path) -> Path:
         axis.imshow(grid, aspect="auto", cmap="YlGnBu", alpha=0.6, vmin=0, vmax=max(1, steps.max()))
         verdict = "right" if trace.correct[prompt] >= 0.5 else "wrong"
         name = f"{short_name(trace.sampler)}, BL {trace.block_length}"
-        title = f"{name}: {verdict} in {steps.max() + 1} passes"
+        passes = count_of(int(trace.nfe[prompt]), "pass", "passes")
+        title = f"{name}: {verdict} in {passes}"
         axis.set_title(title, fontsize=9, loc="left")
         axis.set_xticks([])
         axis.set_yticks([])

@@ -27,6 +27,7 @@ class Trace:
         reveal_step: int [N, L], the step that revealed each position, from 0; −1 never.
         tokens: N lists of L tokens.
         correct: float [N].
+        nfe: float [N], forward passes; a pass that reveals nothing of the L positions counts too.
         answer_tokens: int [N], tokens before the end of the text; L where results of an older
             version do not say it.
     """
@@ -37,6 +38,7 @@ class Trace:
     reveal_step: np.ndarray
     tokens: list[list[str]]
     correct: np.ndarray
+    nfe: np.ndarray
     answer_tokens: np.ndarray
 
 
@@ -70,6 +72,7 @@ def read_traces(directory: str | Path) -> list[Trace]:
             np.array([r["reveal_step"] for r in records]),
             [r["tokens"] for r in records],
             np.array([r["correct"] for r in records]),
+            np.array([r["nfe"] for r in records]),
             np.array([int(r.get("answer_tokens", length)) for r in records]),
         )
         for (sampler, block_length), records in groups.items()
@@ -124,17 +127,16 @@ def order_correlation(a: np.ndarray, b: np.ndarray, block_length: int) -> np.nda
     """Spearman's correlation of two samplers' reveal steps in each block, averaged over rows: float
     [blocks] (Figs. 21, 22).
 
-    Rows in which one sampler reveals a block in a single pass have no order there and are left out;
-    nan if all are.
+    Positions that one of the two never revealed are left out, and so are rows in which one sampler
+    revealed all others of a block in a single pass, which have no order there; nan if none is left.
     """
     means = []
     for block in blocks(a.shape[1], block_length):
-        pairs = [
-            (x, y)
-            for x, y in zip(a[:, block], b[:, block], strict=True)
-            if len(set(x)) > 1 and len(set(y)) > 1
-        ]
-        values = [float(np.asarray(spearmanr(x, y))[0]) for x, y in pairs]
+        values = []
+        for x, y in zip(a[:, block], b[:, block], strict=True):
+            both = (x >= 0) & (y >= 0)
+            if len(set(x[both])) > 1 and len(set(y[both])) > 1:
+                values.append(float(np.asarray(spearmanr(x[both], y[both]))[0]))
         means.append(float(np.mean(values)) if values else float("nan"))
     return np.array(means)
 
@@ -143,19 +145,34 @@ def analyse(traces: Sequence[Trace]) -> list[dict[str, Any]]:
     """Every measure of this module for each trace, and its order's correlation with each other
     trace on the same prompts, as JSON: what is not defined (nan) is None.
 
-    The blocks are the trace's own; in full diffusion, those of the smallest block length among the
-    traces, or a third of the buffer.
+    Blocks are cut at the smallest block length among the traces, so that all can be compared; where
+    all are full diffusion, at a third of the buffer.
+
+    Raises:
+        UnmaskError: if two traces have the same sampler and block length.
     """
+    names = [trace_name(trace) for trace in traces]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UnmaskError(
+            f"{twice[0]} is there twice; give results in which a sampler has one trace at a block "
+            "length"
+        )
     length = traces[0].reveal_step.shape[1]
     smaller = [t.block_length for t in traces if t.block_length < length]
     cut = min(smaller) if smaller else max(1, length // 3)
     return [analyse_one(trace, traces, cut) for trace in traces]
 
 
+def trace_name(trace: Trace) -> str:
+    """What a trace is called beside others."""
+    return f"{trace.sampler} BL {trace.block_length}"
+
+
 def analyse_one(trace: Trace, traces: Sequence[Trace], block_length: int) -> dict[str, Any]:
     """The measures of one trace, in blocks of `block_length`, beside all others."""
     correlations = {
-        f"{other.sampler} BL {other.block_length}": finite_list(
+        trace_name(other): finite_list(
             order_correlation(trace.reveal_step, other.reveal_step, block_length)
         )
         for other in traces
@@ -167,7 +184,7 @@ def analyse_one(trace: Trace, traces: Sequence[Trace], block_length: int) -> dic
         "block_length": trace.block_length,
         "prompts": len(trace.prompts),
         "accuracy": float(trace.correct.mean()),
-        "nfe": float((trace.reveal_step.max(1) + 1).mean()),
+        "nfe": float(trace.nfe.mean()),
         "text_nfe": text_nfe(trace.reveal_step, trace.answer_tokens),
         "mean_reveal_time": finite_list(mean_reveal_time(trace.reveal_step)),
         "measured_block_length": block_length,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from unmask.cli.records import check_output, read_values, write_records
-from unmask.decoding.options import DecodeOptions, check_whole, decode_options
+from unmask.decoding.options import DecodeOptions, check_number, check_whole, decode_options
 from unmask.errors import UnmaskError, count_of
 from unmask.files import read_json
 
@@ -163,11 +163,18 @@ def policy_spec(config: Config, length: int | None) -> str:
     """
     from unmask.policies import HEURISTICS, steps_spec
 
+    chosen = {"alpha": config.alpha, "nfe": config.target_nfe}
+    steers = any(value is not None for value in chosen.values())
     if config.steps is not None:
         if config.policy is not None:
             raise UnmaskError(
                 "--policy and --steps were both given; steps is another name of the policy "
                 "confidence:K with K = L / steps"
+            )
+        if steers or config.infill:
+            raise UnmaskError(
+                "--steps is for answers of L tokens by a heuristic: it goes neither with --alpha "
+                "and --target-nfe nor with --infill; leave it out, or give --policy confidence:K"
             )
         if length is None:
             raise UnmaskError("--steps needs the length of the answers; give --max-new-tokens")
@@ -178,11 +185,7 @@ def policy_spec(config: Config, length: int | None) -> str:
     if config.alpha is not None and config.target_nfe is not None:
         raise UnmaskError("--alpha and --target-nfe were both given; give one of them")
     spec = config.policy or "threshold:0.9"
-    chosen = {"alpha": config.alpha, "nfe": config.target_nfe}
-    if (
-        any(value is not None for value in chosen.values())
-        and re.split("[:@]", spec)[0] in HEURISTICS
-    ):
+    if steers and re.split("[:@]", spec)[0] in HEURISTICS:
         raise UnmaskError(
             f"--alpha and --target-nfe are for learned policies, and the policy is {spec}; give "
             "--policy a directory"
@@ -207,6 +210,7 @@ def end_of_text_options(config: Config) -> DecodeOptions:
 
 def run(config: Config) -> None:
     check_whole("samples", config.samples, 1)
+    check_number("delay", config.delay, "seconds, from 0 to 3600", low=0, high=3600)
     prompts = [prompt for prompt in read_prompts(config) for _ in range(config.samples)]
     check_output(config.output)
     check_gap(config)

@@ -70,7 +70,7 @@ class Config:
     are left out."""
 
 
-def run(config: Config) -> None:
+def run(config: Config, given: frozenset[str]) -> None:
     names = [name for text in config.tasks for name in text.split(",") if name]
     if not names:
         raise UnmaskError("no tasks were given; give at least one, for example --tasks gsm8k")
@@ -100,6 +100,7 @@ def run(config: Config) -> None:
             likelihood=config.likelihood,
             mc_samples=config.mc_samples,
             likelihood_canvas=config.likelihood_canvas,
+            given=given,
         )
         results = run_harness(config, lm, manager, names)
     if results is not None:  # the first of several processes has them
@@ -218,6 +219,7 @@ def cache_path(path: Path, lm: Any) -> str:
         weights_digest(lm.policy),
         policy_contents(lm.policy),
         vars(lm.options),
+        *sorted(lm.given),
         str(lm.model.dtype),
         *(
             ()

@@ -28,6 +28,7 @@ def run(config: Config) -> None:
     from unmask.analysis import plot_pareto, read_points
 
     points, (model, task, split), length = read_points(config.results)
-    prompts = count_of(points[0].prompts, f"{split} prompt")
+    least, most = (pick(point.prompts for point in points) for pick in (min, max))
+    prompts = ("" if least == most else f"{least} to ") + count_of(most, f"{split} prompt")
     title = config.title or f"{model} on {task}, {prompts}, 95 % intervals"
     print(f"written to {plot_pareto(points, length, title, config.out, against=config.against)}")

@@ -46,7 +46,8 @@ class NetworkConfig:
         initial_bias: of the output; −2 starts with a reveal probability of 0.12 everywhere.
         initial_slope: how far the output follows the position's own confidence before any training:
             length of the output's weights, along the direction in which that confidence enters the
-            residual stream. 0 leaves small random weights there (the paper).
+            residual stream. Nothing else adds to that direction then, so the untrained policy is
+            about the same for every seed. 0 leaves small random weights there (the paper).
         transform: how the network reads a probability c: as it is (the paper), or as log(c / (1 −
             c)) / 4 with c cut to [1e-4, 1 − 1e-4], which keeps 0.99 and 0.999 apart.
         time: how the time is embedded: "sinusoids", or "released" as in the paper's code, where all
@@ -139,9 +140,24 @@ class PolicyNetwork(nn.Module):
         nn.init.normal_(self.head.weight, std=0.02)
         nn.init.constant_(self.head.bias, config.initial_bias)
         if config.initial_slope:
-            along = self.confidence.weight.detach()[:, 0]
-            with torch.no_grad():
-                self.head.weight[0] = config.initial_slope * along / along.norm()
+            self.follow_confidence(config.initial_slope)
+
+    @torch.no_grad()
+    def follow_confidence(self, slope: float) -> None:
+        """Turns the output along the direction in which a position's own confidence enters the
+        residual stream, and takes that direction from all else that is added there. The untrained
+        output is then above the bias where the confidence, as the network reads it, is above 0,
+        whatever the seed; the other inputs only change the residual's size."""
+        along = self.confidence.weight[:, 0] - self.confidence.weight[:, 0].mean()
+        along = along / along.norm()
+        others = [self.confidence.weight[:, 1:]]
+        layers = [self.out, self.down] + ([] if self.hidden is None else [self.hidden])
+        others += [layer.weight for layer in layers]
+        for weight in others:
+            weight -= along[:, None] * (along @ weight)
+        for bias in (layer.bias for layer in [self.confidence, *layers]):
+            bias -= along * (along @ bias)
+        self.head.weight[0] = slope * along
 
     def forward(self, observation: Observation, most: int | None = None) -> Float[Tensor, "B L"]:
         """Logits b.

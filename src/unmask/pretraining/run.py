@@ -197,6 +197,11 @@ def open_run(config: PretrainConfig, learner: Learner, progress: Progress) -> in
         if len(tensors) > 1:  # else the run was killed before its first checkpoint: it starts over
             with refuse_errors(what, "start a new run"):
                 start = load_learner(learner, tensors)
+            if start > config.steps:
+                raise UnmaskError(
+                    f"{config.out} is at step {start}, and steps is {config.steps}; give at least "
+                    f"{start}, or start a new run"
+                )
             entries = read_json_lines(config.out / "loss.jsonl", LossEntry)
             progress.curve = [entry for entry in entries if entry["step"] <= start]
             # Checkpoints of earlier versions do not hold the losses since the last entry.

@@ -82,7 +82,7 @@ def build_app(catalog: Catalog, *, key: str | None = None, cors: Sequence[str] =
             CORSMiddleware,
             allow_origins=list(cors),
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "Content-Type"],
+            allow_headers=["*"],  # clients of OpenAI send some of their own
         )
     return app
 

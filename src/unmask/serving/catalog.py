@@ -11,7 +11,7 @@ from typing import Any
 
 from unmask.decoding.constraints import allowed_ids, check_limits
 from unmask.decoding.options import DecodeOptions, decode_options
-from unmask.decoding.prompts import Prompt, encode_prompt
+from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.request import Request, check_policy, check_request
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
@@ -38,7 +38,8 @@ class ServedModel:
         name: how clients call it.
         model: the frozen model.
         worker: its engine.
-        options: what holds where a request says nothing; `max_new_tokens` is set.
+        options: what holds where a request says nothing.
+        length: L where a request says nothing.
         created: when it was loaded, in seconds since 1970.
     """
 
@@ -46,6 +47,7 @@ class ServedModel:
     model: Model
     worker: Worker
     options: DecodeOptions
+    length: int
     created: int = field(default_factory=lambda: int(time.time()))
 
 
@@ -131,7 +133,7 @@ def build_catalog(
     for name, model in loaded.items():
         length = options.max_new_tokens or model.max_new_tokens or USUAL_LENGTH
         worker = Worker(model, name, slots, limits.max_queue, metrics)
-        served[name] = ServedModel(name, model, worker, options.with_length(length))
+        served[name] = ServedModel(name, model, worker, options, length)
     return Catalog(served, found, next(iter(found)), limits, metrics)
 
 
@@ -255,7 +257,7 @@ def plan_rows(
         raise ApiError(400, "canvas needs stream; give both", "unmask.canvas")
     name = body.extensions.policy or catalog.default
     policy = find_policy(catalog, name)
-    options = merge_options(served.options, body)
+    options = merge_options(served, body)
     alpha = find_alpha(policy, body)
     allowed = allowed_ids(served.model, body.extensions.allowed)
     requests, total = [], 0
@@ -273,14 +275,14 @@ def plan_rows(
     return Plan(served, requests, name, total)
 
 
-def merge_options(defaults: DecodeOptions, body: Body) -> DecodeOptions:
+def merge_options(served: ServedModel, body: Body) -> DecodeOptions:
     """The server's options with what a body says; a default block length fits itself to the
     body's length."""
     given = body.settings()
     length = given.get("max_new_tokens")
-    if isinstance(length, int) and length >= 1:
-        defaults = defaults.with_length(length)
-    return decode_options(defaults, given)
+    if not isinstance(length, int) or length < 1:
+        length = served.length
+    return decode_options(served.options.with_length(length), given)
 
 
 def encode_row(
@@ -296,11 +298,18 @@ def encode_row(
     length = options.max_new_tokens or 0
     if length > limits.max_row_tokens:
         raise too_long(limits)
-    ids = encode_prompt(model, prompt)
+    ids, behind = (encode_prompt(model, text, infill=True) for text in (prompt, suffix or ""))
+    if model.mask_id in (*ids, *behind):
+        raise ApiError(
+            400,
+            f"a text holds the mask token {mask_text(model)}; leave it out: the answer is written "
+            "behind the prompt, or before the suffix of a text completion",
+            "suffix" if model.mask_id in behind else "prompt",
+        )
     if not suffix:
         return ids, None
     holes = tuple(range(len(ids), len(ids) + length))
-    return [*ids, *[model.mask_id] * length, *encode_prompt(model, suffix)], holes
+    return [*ids, *[model.mask_id] * length, *behind], holes
 
 
 def too_long(limits: Limits) -> ApiError:
@@ -327,7 +336,7 @@ def describe_model(catalog: Catalog, served: ServedModel) -> dict[str, Any]:
         "created": served.created,
         "owned_by": "unmask",
         "unmask": {
-            "max_tokens": served.options.max_new_tokens,
+            "max_tokens": served.length,
             "default_policy": catalog.default,
             "policies": described,
             "heuristics": list(HEURISTICS),

@@ -374,6 +374,10 @@ def explain_invalid(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     for name, accepted in ACCEPTED.items():
         if name in errors[0]["loc"] and name != errors[0]["loc"][-1]:
             return ApiError(400, f"{name} is of another kind; {accepted}", name)
+    if errors[0]["type"] == "json_invalid":
+        why = errors[0].get("ctx", {}).get("error", "it cannot be read")
+        where = errors[0]["loc"][-1]
+        return ApiError(400, f"the body is no JSON at character {where} ({why}); correct it")
     place, said = places[0][:200], str(errors[0]["msg"]).removeprefix("Value error, ")
     if errors[0]["type"] in ("missing", "model_attributes_type") and not place:
         return ApiError(400, "the body is no JSON object; send one, as application/json")

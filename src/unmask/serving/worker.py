@@ -112,8 +112,16 @@ class Worker:
         """Takes a job in; its rows join before the next step.
 
         Raises:
-            ApiError: if too much is waiting, or the worker is closed.
+            ApiError: if too much is waiting, the job is more than may wait, or the worker is
+                closed.
         """
+        if len(job.requests) > self.most:
+            raise ApiError(
+                400,
+                f"{len(job.requests)} answers were asked for at once, and this server takes "
+                f"{self.most}; ask for fewer in one request",
+                "n",
+            )
         with self.changed:
             if self.closing or not self.thread.is_alive():
                 raise ApiError(503, "the server is stopping; try another one", None, "stopping")

@@ -164,10 +164,15 @@ def line_behind_hashes(text: str) -> str | None:
 
 
 def same_text(completion: str, truth: str) -> bool:
-    """Whether a completion's marked answer, or all of it where nothing is marked, is `truth`, up to
-    white space."""
+    """Whether a completion, or what it marks as its answer, is `truth`, up to white space."""
+    return truth.split() in (completion.split(), text_candidate(completion).split())
+
+
+def text_candidate(completion: str) -> str:
+    """What a completion marks as its answer, or all of it where nothing is marked, with single
+    spaces."""
     answer = final_text(completion)
-    return (completion if answer is None else answer).split() == truth.split()
+    return " ".join((completion if answer is None else answer).split())
 
 
 def find_answer(completion: str) -> Finding:

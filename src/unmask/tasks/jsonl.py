@@ -13,21 +13,28 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from unmask.errors import UnmaskError, count_of, short_text
-from unmask.tasks.answers import same_text
+from unmask.tasks.answers import same_text, text_candidate
 from unmask.tasks.base import Task
 from unmask.tasks.data import DataAccess, is_file, read_rows
 from unmask.tasks.examples import SPLITS, Example, Split
-from unmask.tasks.mathematics import has_truth, number, same_mathematics, same_number
+from unmask.tasks.mathematics import (
+    candidate,
+    has_truth,
+    number,
+    same_mathematics,
+    same_number,
+)
 from unmask.tasks.options import TaskOptions, Verifier, write_prompt
 from unmask.tasks.rows import Row, Text, UnusableRow, make_examples
 from unmask.tasks.sources import DatasetSource
 
 FEWEST = 3  # problems that can be split: one each for training, validation and tests
 PROMPT = "{prompt}"
-VERIFIERS: dict[Verifier, Callable[[str, str], bool]] = {
-    Verifier.TEXT: same_text,
-    Verifier.NUMBER: same_number,
-    Verifier.MATH: same_mathematics,
+# Each with what several samples vote on.
+VERIFIERS: dict[Verifier, tuple[Callable[[str, str], bool], Callable[[str], str]]] = {
+    Verifier.TEXT: (same_text, text_candidate),
+    Verifier.NUMBER: (same_number, candidate),
+    Verifier.MATH: (same_mathematics, candidate),
 }
 
 
@@ -84,6 +91,7 @@ def task(file: str, access: DataAccess) -> Task:
         source=DatasetSource(rows),
         score=score,
         template=options.template_name("plain@1"),
+        find_answer=find_answer,
     )
 
 
@@ -109,7 +117,16 @@ def make(row: Problem, options: TaskOptions) -> Example:
 
 def score(completion: str, example: Example) -> float:
     """What the verifier of the line says."""
-    return float(VERIFIERS[Verifier(example.data)](completion, example.answer))
+    same, _ = VERIFIERS[Verifier(example.data)]
+    return float(same(completion, example.answer))
+
+
+def find_answer(completion: str, example: Example | None) -> str:
+    """What several samples vote on, by the verifier of the line; all of the text without one."""
+    if example is None:
+        return text_candidate(completion)
+    _, vote = VERIFIERS[Verifier(example.data)]
+    return vote(completion)
 
 
 def warn_equal(name: str, examples: Sequence[Example]) -> None:

@@ -77,6 +77,15 @@ def final_number(completion: str) -> Fraction | None:
     return rational_number(find_answer(completion).part)
 
 
+def candidate(completion: str) -> str:
+    """What several samples vote on: the completion's result as a fraction if it is one rational
+    number, so that spellings of one number agree; else as plain text."""
+    value = final_number(completion)
+    if value is not None:
+        return str(value)
+    return plain_text(find_answer(completion).text[:LONGEST_TEXT]) or completion.strip()
+
+
 def same_number(completion: str, truth: str) -> bool:
     """Whether a completion's result equals `truth`, itself a number as text, in value: 1,000 is
     1000.00, and 5 is not 5.5."""

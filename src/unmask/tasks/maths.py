@@ -3,11 +3,11 @@ test problems that are usually reported."""
 
 from __future__ import annotations
 
-from unmask.tasks.answers import boxed, find_answer
+from unmask.tasks.answers import boxed
 from unmask.tasks.base import Task
 from unmask.tasks.data import DataAccess, read_rows
 from unmask.tasks.examples import Example
-from unmask.tasks.mathematics import has_truth, same_mathematics
+from unmask.tasks.mathematics import candidate, has_truth, same_mathematics
 from unmask.tasks.options import TaskOptions, write_prompt
 from unmask.tasks.rows import Row, Text, UnusableRow, make_examples
 from unmask.tasks.sources import DatasetSource, data_set
@@ -77,7 +77,7 @@ def math_task(name: str, options: TaskOptions, source: DatasetSource) -> Task:
         score=score,
         max_new_tokens=256,
         template=options.template_name(TEMPLATE),
-        find_answer=lambda completion, _: find_answer(completion).text,
+        find_answer=lambda completion, _: candidate(completion),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from lm_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
 from unmask.decoding import decode, encode_prompt
-from unmask.decoding.generation import answer_text
+from unmask.decoding.generation import answer_of, answer_text, find_stop
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
@@ -27,7 +27,7 @@ from unmask.integrations.lm_eval.likelihoods import (
     join_texts,
     score_texts,
 )
-from unmask.models import load_model
+from unmask.models import Model, load_model
 from unmask.policies import load_policy
 from unmask.processes import Processes
 from unmask.rng import row_keys
@@ -40,7 +40,7 @@ UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top
 @dataclass(frozen=True)
 class TaskCost:
     """What a task's answers took, summed over its prompts: passes, tokens before the end of the
-    text, and seconds of decoding."""
+    text or what cuts it, and seconds of decoding."""
 
     prompts: int = 0
     nfe: int = 0
@@ -57,7 +57,7 @@ class UnmaskLM(LM):
     """A frozen model with an unmasking policy, for all tasks of the harness: `generate_until`,
     `loglikelihood`, `loglikelihood_rolling` and `multiple_choice`.
 
-    What is set in the options holds for every task; where they are left alone the task decides: L
+    What is given in the options holds for every task; where they are left alone the task decides: L
     (`max_new_tokens`) is then its `max_gen_toks`, or where it says nothing what the model was
     trained on, or 256; and temperature, top_p and top_k are the task's. A block length above a
     task's L is full diffusion.
@@ -76,7 +76,9 @@ class UnmaskLM(LM):
         mc_samples: masks that the bound is estimated with, an even number.
         likelihood_canvas: L, to which each continuation is filled up with end-of-text tokens that
             are scored too, as an answer stands on a canvas; None scores it alone.
-        settings: fields of `DecodeOptions`, which go before those of `options`.
+        given: names of fields of `options` that were given, though with their default: a
+            temperature of 0 then holds for every task.
+        settings: fields of `DecodeOptions`, which go before those of `options`, and are given.
 
     Raises:
         UnmaskError: for settings that cannot be used.
@@ -96,6 +98,7 @@ class UnmaskLM(LM):
         likelihood: str = "bound",
         mc_samples: int | str = 128,
         likelihood_canvas: int | str | None = None,
+        given: Collection[str] = (),
         **settings: Any,
     ) -> None:
         super().__init__()
@@ -105,7 +108,12 @@ class UnmaskLM(LM):
             raise UnmaskError(f"batch_size is {batch_size!r}; give a number of rows, at least 1")
         self.likelihood, self.mc_samples = check_likelihood(likelihood, mc_samples)
         self.likelihood_canvas = check_canvas(likelihood_canvas)
-        self.options = decode_options(options, settings)
+        self.options, usual = decode_options(options, settings), DecodeOptions()
+        self.given = {
+            name
+            for name in ("temperature", "top_p", "top_k")
+            if name in (*given, *settings) or getattr(self.options, name) != getattr(usual, name)
+        }
         self.processes = processes or Processes.join(device or "cpu")
         self._rank, self._world_size = self.processes.rank, self.processes.world
         self._device = self.processes.device
@@ -202,28 +210,30 @@ class UnmaskLM(LM):
             total=len(requests), disable=disable_tqdm or self.rank > 0, desc="Answering"
         ) as bar:
             for (task, options), members in groups.items():
-                for part, rows in self.answers(task, options, members, requests):
+                stops = {
+                    i: (*options.stop, *(text for text in asked[i]["until"] if text))
+                    for i in members
+                }
+                for part, rows in self.answers(task, options, stops, requests):
                     for i, row in zip(part, rows, strict=True):
                         # Cut before special tokens are dropped: many `until` strings are such.
-                        stop = (*options.stop, *(text for text in asked[i]["until"] if text))
-                        texts[i] = answer_text(self.model, row, stop)
+                        texts[i] = answer_text(self.model, row, stops[i])
                         self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
                     bar.update(len(part))
         self.share_costs()
         return texts
 
     def options_for(self, wishes: Mapping[str, Any]) -> DecodeOptions:
-        """The options for a request: this model's own, and where they are left at their defaults
-        what the task wishes."""
-        own, default = self.options, DecodeOptions()
-        names = ["temperature"]
-        if wishes.get("temperature") or own.temperature:
-            names += ["top_p", "top_k"]  # greedy answers draw nothing
-        changes = {
+        """The options for a request: this model's own, and where they were not given what the task
+        wishes."""
+        own = self.options
+        wished = {
             name: wishes[name]
-            for name in names
-            if wishes.get(name) is not None and getattr(own, name) == getattr(default, name)
+            for name in ("temperature", "top_p", "top_k")
+            if wishes.get(name) is not None and name not in self.given
         }
+        draws = wished.get("temperature", own.temperature)
+        changes = wished if draws else {"temperature": draws}  # greedy answers draw nothing
         if changes.get("top_k", 0) < 0:
             changes["top_k"] = 0  # some tasks write -1 for "all"
         length = own.max_new_tokens or wishes["max_gen_toks"]
@@ -232,13 +242,24 @@ class UnmaskLM(LM):
         return replace(options, block_length=options.block_length or own_blocks)
 
     def answers(
-        self, task: str, options: DecodeOptions, members: list[int], requests: Sequence[Instance]
+        self,
+        task: str,
+        options: DecodeOptions,
+        stops: Mapping[int, Sequence[str]],
+        requests: Sequence[Instance],
     ) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Decodes the requests of some numbers, longest first and four batches at a time, and adds
-        what that took to the task's cost; yields the numbers and buffers of each part."""
-        ids = {i: encode_prompt(self.model, requests[i].arguments[0]) for i in members}
-        keys = dict(zip(members, row_keys([ids[i] for i in members], options.seed), strict=True))
-        members = sorted(members, key=lambda i: -len(ids[i]))
+        what that took to the task's cost; yields the numbers and buffers of each part.
+
+        Args:
+            task: their name in the costs.
+            options: how they are decoded.
+            stops: for each number what cuts its answer.
+            requests: all of them.
+        """
+        ids = {i: encode_prompt(self.model, requests[i].arguments[0]) for i in stops}
+        keys = dict(zip(ids, row_keys(list(ids.values()), options.seed), strict=True))
+        members = sorted(ids, key=lambda i: -len(ids[i]))
         for start in range(0, len(members), 4 * self.batch_size):
             part = members[start : start + 4 * self.batch_size]
             began = time.perf_counter()
@@ -250,14 +271,16 @@ class UnmaskLM(LM):
                 batch_size=self.batch_size,
                 keys=[keys[i] for i in part],
             )
+            seconds, rows = time.perf_counter() - began, generation.tokens.tolist()
+            pairs = zip(part, rows, strict=True)
             spent = TaskCost(
                 prompts=len(part),
                 nfe=int(generation.nfe.sum()),
-                tokens=int(generation.answer_tokens.sum()),
-                seconds=time.perf_counter() - began,
+                tokens=sum(count_tokens(self.model, row, stops[i]) for i, row in pairs),
+                seconds=seconds,
             )
             self.costs[task] = self.costs.get(task, TaskCost()) + spent
-            yield part, generation.tokens.tolist()
+            yield part, rows
 
     def share_costs(self) -> None:
         """Adds up what all processes spent; every process calls this as often."""
@@ -295,9 +318,10 @@ class UnmaskLM(LM):
         values = [0.0] * len(texts)
         greedy = [False] * len(texts)
         for part, found in self.likelihoods(texts, requests, disable_tqdm):
+            began = time.perf_counter()
             hits, passes = decodes_as(self, [texts[i] for i in part])
-            task = str(requests[part[0]].task_name)
-            self.costs[task] += TaskCost(nfe=passes)
+            spent = TaskCost(nfe=passes, seconds=time.perf_counter() - began)
+            self.costs[str(requests[part[0]].task_name)] += spent
             for i, value, hit in zip(part, found, hits, strict=True):
                 values[i], greedy[i] = value, hit
                 answer = (value, hit)
@@ -358,3 +382,10 @@ class UnmaskLM(LM):
 
     def barrier(self) -> None:
         self.processes.barrier()
+
+
+def count_tokens(model: Model, row: Sequence[int], stop: Sequence[str]) -> int:
+    """Tokens of a buffer that were revealed before its end or the first of some strings."""
+    tokens = answer_of(model, row)
+    cut = find_stop(model, tokens, stop)
+    return sum(token != model.mask_id for token in tokens[: len(tokens) if cut is None else cut[0]])

@@ -177,6 +177,7 @@ function takeSpec(side, spec) {
 }
 
 function samplerFields(spec) {
+  if (learnedPolicy(spec)) return { policy: spec }; // it may be served as DIR@alpha=1
   const [, name, steer, number] = spec.match(/^(.*)@(alpha|nfe)=([\d.e+-]+)$/) || [null, spec];
   const fields = { policy: name };
   if (steer === "alpha") fields.alpha = Number(number);
