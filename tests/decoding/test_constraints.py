@@ -80,6 +80,18 @@ def test_confidences_are_among_the_allowed_tokens():
             assert row == expected, (vocabulary, seed, spec)
 
 
+def test_an_array_for_another_vocabulary_is_refused(tiny_model):
+    for width in (5, tiny_model.vocabulary + 1):
+        with pytest.raises(UnmaskError, match=f"an array for {width} tokens"):
+            unmask.generate(
+                tiny_model,
+                [[5, 6]],
+                "confidence:1",
+                max_new_tokens=4,
+                allowed=torch.ones(2, width).bool(),
+            )
+
+
 def test_ways_to_say_what_is_allowed(tiny_model):
     tokenizer = tiny_model.tokenizer
     digits = [str(n) for n in range(10)]

@@ -12,7 +12,8 @@ import unmask
 from tests.gpu.waits import Waits
 from tests.typechecks import check_types
 from unmask import UnmaskError
-from unmask.decoding import DecodeOptions, Engine, Recorder, Request, decode
+from unmask.decoding import DecodeOptions, Engine, Recorder, Request, canvas, decode, proposer
+from unmask.models.cache import KeyValues
 from unmask.policies import LearnedPolicy, Needs, NetworkConfig, PolicyNetwork, load_policy
 
 SPECS = ["random:2", "confidence:1", "confidence:3", "threshold:0.4", "margin:2", "entropy:0.8"]
@@ -245,6 +246,43 @@ def test_rows_for_which_there_is_no_memory_are_dropped_and_others_go_on(tiny_mod
     while not engine.idle:
         done += engine.step().results
     assert [(result.ticket, result.nfe) for result in done] == [(first, 4)]
+
+
+@pytest.mark.parametrize("cache", [None, "dual"])
+@pytest.mark.parametrize("part", ["canvas", "proposer", "constraints", "store"])
+def test_rows_in_flight_keep_what_they_had_where_growing_fails_midway(
+    tiny_model, monkeypatch, part, cache
+):
+    options = DecodeOptions(max_new_tokens=8, block_length=4, cache=cache)
+    row = Request((5, 6), load_policy("confidence:1"), options)
+    other = replace(row, options=DecodeOptions(max_new_tokens=32, block_length=4, cache=cache))
+    alone, engine = result_of(tiny_model, row), Engine(tiny_model, 4)
+    engine.submit(row)
+    engine.step()
+    engine.submit(other)
+    calls = []
+
+    def fail(*arguments):
+        calls.append(arguments)
+        if len(calls) == {"canvas": 4, "proposer": 2}.get(part, 1):
+            raise MemoryError
+        return original(*arguments)
+
+    owner, name = {
+        "canvas": (canvas, "grow_tensor"),
+        "proposer": (proposer, "grow_tensor"),
+        "constraints": (proposer, "build_constraints"),
+        "store": (KeyValues, "grow"),
+    }[part]
+    original = getattr(owner, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        with pytest.raises(MemoryError):
+            engine.step()
+    done = []
+    while not engine.idle:
+        done += engine.step().results
+    assert len(done) == 1 and same_result(done[0], alone)
 
 
 def test_a_policy_that_cannot_decide_for_the_model_is_refused_at_once(tiny_model):

@@ -131,6 +131,13 @@ def call(policy, logits, masked, **terms):
     )
 
 
+def test_a_plain_function_decides_too():
+    logits, masked = torch.randn(3, 4, 20), torch.rand(3, 4) < 0.7
+    found = call(lambda o: o.eligible & (o.confidence[..., 0] > 2), logits, masked)
+    same = call(Nothing(), logits, masked)
+    assert torch.equal(found.tokens, same.tokens) and torch.equal(found.revealed, same.revealed)
+
+
 def test_a_row_with_masks_always_reveals_one_and_a_full_row_never_any():
     logits = torch.zeros(3, 4, 20)
     logits[0, 2, 7], logits[1, 0, 9] = 3.0, 5.0

@@ -152,6 +152,10 @@ def test_blocks_and_masks_come_from_the_files_or_the_caller(tmp_path):
     assert load("llada2_moe").attention_block == 32
     write("a2d-qwen3", tmp_path / "a2d-qwen3")
     assert load("a2d-qwen3").attention_block is None
+    write("bert", tmp_path / "bert")
+    assert load("bert", mask_token_id=9).mask_id == 9
+    with pytest.raises(unmask.UnmaskError, match="which also ends a text"):
+        load("sdar", mask_token_id=load("sdar").eos_ids[0])
     with pytest.raises(unmask.UnmaskError, match="A2D model has no blocks"):
         load("a2d-qwen3", block_size=4)
     with pytest.raises(unmask.UnmaskError, match="needs attn_implementation sdpa"):
@@ -160,10 +164,11 @@ def test_blocks_and_masks_come_from_the_files_or_the_caller(tmp_path):
     refused(tmp_path / "sdar", "block_size 0; correct it")
 
 
-@pytest.mark.parametrize("family", ["sdar", "sdar_moe", "llada2_moe"])
-def test_blocks_are_counted_from_the_first_token_wherever_padding_is(family, tmp_path):
+@pytest.mark.parametrize("family", ["sdar", "sdar_moe", "llada2_moe", "bert"])
+def test_positions_are_counted_from_the_first_token_wherever_padding_is(family, tmp_path):
+    changes = {} if family == "bert" else {"block_size": 4}
     model = unmask.load_model(
-        write(family, tmp_path / "model", block_size=4).directory, dtype=torch.float32
+        write(family, tmp_path / "model", **changes).directory, dtype=torch.float32
     )
     tokens = torch.randint(6, 30, (2, 9), generator=torch.Generator().manual_seed(0))
     mask, padding = torch.ones_like(tokens), torch.zeros(2, 3, dtype=torch.long)

@@ -45,6 +45,11 @@ WRONG = {
     "load_model(MODEL, device_map='everywhere')": "cannot be loaded",
     "load_model(MODEL, device_map={'a': 0, 'b': 'cpu'})": "several devices (0, cpu)",
     "load_model(MODEL, revision=3)": "revision is 3",
+    "load_model(MODEL, mask_token_id='<mask>')": "mask_token_id is '<mask>'; give the id",
+    "load_model(MODEL, mask_token_id=-1)": "mask_token_id is -1",
+    "load_model(MODEL, mask_token_id=True)": "mask_token_id is True",
+    "load_model(MODEL, mask_token_id=2.0)": "mask_token_id is 2.0",
+    "generate(load_model(MODEL), [b'7'], 'random:1', max_new_tokens=4)": "a prompt is b'7'; give",
     "load_policy(None)": "policy is None",
     "load_policy(0.9)": "policy is 0.9",
     "load_policy('')": "policy is ''",
@@ -68,7 +73,7 @@ def answers(tiny_dir):
     """What each wrong call raises: the type's name and the message."""
     code = (
         "import json, sys, torch\n"
-        "from unmask import load_model, load_policy\n"
+        "from unmask import generate, load_model, load_policy\n"
         "from unmask.policies import steps_spec\n"
         f"MODEL = {str(tiny_dir)!r}\n"
         "found = {}\n"

@@ -61,6 +61,16 @@ def test_a_card_shows_what_was_measured_and_the_name_to_load_it_by(tmp_path):
     assert "`embedded/chain@alpha=10` is faster" in card and "@alpha=0.5` is slower" in card
 
 
+def test_a_front_that_says_nothing_but_passes_can_be_saved(tmp_path):
+    network = unmask.policies.PolicyNetwork(
+        unmask.policies.NetworkConfig(width=16, mlp=16, conditioned=True)
+    )
+    front = {"pareto": [{"alpha": 1.0, "nfe": 5.0}]}
+    unmask.LearnedPolicy(network, alpha=1.0, metadata=front).save_pretrained(tmp_path)
+    assert "| – | – | 5.0 |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert unmask.load_policy(tmp_path).metadata["pareto"] == front["pareto"]
+
+
 def test_a_card_names_the_command_or_else_the_program(tmp_path):
     network = unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16))
     for metadata, line in (

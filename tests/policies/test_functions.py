@@ -8,6 +8,7 @@ import unmask
 from unmask import UnmaskError
 from unmask.evaluation import evaluate
 from unmask.policies import Needs
+from unmask.rng import RowGenerator
 
 PROMPTS = [[5, 6, 7], [9, 4], [8, 8, 8, 8]]
 OPTIONS = {"max_new_tokens": 9, "block_length": 3}
@@ -49,6 +50,18 @@ def test_a_function_of_two_gets_the_rows_own_generator(tiny_model):
     whole = unmask.generate(tiny_model, PROMPTS * 4, with_generator, **OPTIONS)
     alone = unmask.generate(tiny_model, PROMPTS * 4, with_generator, batch_size=1, **OPTIONS)
     assert torch.equal(whole.reveal_step, alone.reveal_step)
+
+
+def test_a_default_of_a_function_is_its_own(tiny_model):
+    def by_share(observation, share=1.0):
+        return observation.eligible & (observation.confidence[..., 0] > 1 - share)
+
+    def drawn(observation, generator=None):
+        assert isinstance(generator, RowGenerator)
+        return observation.eligible
+
+    for policy in (by_share, drawn):
+        assert unmask.generate(tiny_model, PROMPTS, policy, **OPTIONS).nfe.max() == 3, policy
 
 
 def test_a_function_may_say_what_it_needs(tiny_model):

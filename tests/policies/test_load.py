@@ -108,6 +108,15 @@ def test_low_entropy_reveals_where_the_entropy_is_smallest(tiny_model):
         (lambda: unmask.policies.steps_spec(9, 8), "at most the answers' length 8"),
         (lambda: unmask.policies.steps_spec(5, 12, "random", 6), "that the blocks share equally"),
         (lambda: unmask.policies.steps_spec(5, 12, "random", 5), "blocks that divide 12"),
+        # 24 positions a pass would be 3 passes, not 2, in blocks of 16.
+        (
+            lambda: unmask.policies.steps_spec(2, 48, block_length=16),
+            "that the blocks share equally",
+        ),
+        (
+            lambda: unmask.policies.steps_spec(8, 48, block_length=16),
+            "that the blocks share equally",
+        ),
     ],
 )
 def test_paces_that_cannot_be_are_refused(make, says):

@@ -155,8 +155,13 @@ def as_chat(prompt: Any, system: str | None) -> Prompt:
     return [{"role": "system", "content": system}, *messages]
 
 
-def policy_spec(config: Config, length: int | None) -> str:
+def policy_spec(config: Config, length: int | None, blocks: int | None = None) -> str:
     """What `load_policy` is to load for --policy, --alpha, --target-nfe, --steps and --remasking.
+
+    Args:
+        config: of the command.
+        length: L.
+        blocks: b of a block-causal model.
 
     Raises:
         UnmaskError: if they contradict each other.
@@ -179,7 +184,7 @@ def policy_spec(config: Config, length: int | None) -> str:
         if length is None:
             raise UnmaskError("--steps needs the length of the answers; give --max-new-tokens")
         remasking = config.remasking or "low_confidence"
-        return steps_spec(config.steps, length, remasking, config.decode.block_length)
+        return steps_spec(config.steps, length, remasking, config.decode.block_length or blocks)
     if config.remasking is not None:
         raise UnmaskError("--remasking was given without --steps; give both, or --policy")
     if config.alpha is not None and config.target_nfe is not None:
@@ -231,7 +236,7 @@ def run(config: Config) -> None:
         revision=config.revision,
     )
     options, length = with_answer_length(config, options, model)
-    policy = load_policy(policy_spec(config, length), device=model.device)
+    policy = load_policy(policy_spec(config, length, model.attention_block), device=model.device)
     began = time.perf_counter()
     if config.infill_length is not None:
         own = fill_share(config, model, prompts, policy, options, processes)

@@ -291,7 +291,7 @@ def decode_steps(
     rows = [as_tuple("a prompt", prompt) for prompt in prompts]
     own = row_keys(rows, chosen.seed) if keys is None else list(keys)
     told = alpha.tolist() if isinstance(alpha, Tensor) else alpha
-    sets = None if allowed is None else as_token_sets(allowed)
+    sets = None if allowed is None else as_token_sets(allowed, model.vocabulary)
 
     def request(row: int) -> Request:
         return Request(

@@ -212,7 +212,8 @@ class Engine:
     def _admit(self) -> None:
         """Lets waiting rows take the free slots.
 
-        Where there is no room for them in memory, they are dropped and the others go on.
+        Where there is no room for them in memory, they are dropped and the others go on, in the
+        tensors that they had.
         """
         if not self.schedule.active and self.schedule.waiting:
             self._start_afresh(self.proposer.cost)
@@ -221,10 +222,14 @@ class Engine:
             return
         opened = [(slot, ticket, self.waiting.pop(ticket)) for slot, ticket in admitted]
         self._members = None
+        growing = (self.canvas, self.proposer, self.proposer.store)
+        before = [dict(vars(each)) for each in growing]
         try:
             self.canvas.open(opened)
             self.proposer.open(opened)
         except Exception:
+            for each, kept in zip(growing, before, strict=True):
+                vars(each).update(kept)
             for slot, ticket, _ in opened:
                 self.schedule.cancel(ticket)
                 self.canvas.close(slot)

@@ -49,7 +49,8 @@ class DecodeOptions:
     """Finish a row once an end of text is revealed and everything before it is. Block-causal models
     stop without it too, after the block that holds an end."""
     stop: tuple[str, ...] = ()
-    """Strings that end a row's text: it is cut before the first one, and the row is finished."""
+    """Strings that end a row's text: it is cut before the first one, and the row is finished. Of a
+    prompt with several gaps, those that are not filled yet then stay empty."""
     choices: tuple[str, ...] = ()
     """The answer is one of these strings. Each is tokenized and padded with the end-of-text token
     to L, which is the longest one's length if it is left out."""

@@ -35,7 +35,7 @@ def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list
             the model does not know.
     """
     ids = prompt_ids(model, prompt)
-    last = min(max(len(model.tokenizer) - 1, model.mask_id), model.vocabulary - 1)
+    last = min(max(model.largest_id, model.mask_id), model.vocabulary - 1)
     if wrong := [i for i in ids if not 0 <= i <= last]:
         raise UnmaskError(f"a prompt has the token id {wrong[0]}; this model's ids are 0 to {last}")
     if not infill and model.mask_id in ids:
@@ -44,7 +44,7 @@ def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list
             "infill=True to have it filled"
         )
     unknown = model.tokenizer.unk_token_id
-    if unknown is not None and unknown in ids:
+    if unknown is not None and unknown in ids and unknown not in model.end_set:
         raise UnmaskError(
             f"the prompt {short_text(repr(prompt))} has words that this model's tokenizer does not "
             "know; use its vocabulary"
@@ -64,7 +64,7 @@ def prompt_ids(model: Model, prompt: Any) -> list[int]:
             )
         return model.tokenizer(prompt, add_special_tokens=False)["input_ids"]
     try:
-        if isinstance(prompt, Mapping):
+        if isinstance(prompt, Mapping | bytes | bytearray):
             raise TypeError
         return [index(part) for part in prompt]
     except TypeError:

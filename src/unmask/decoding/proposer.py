@@ -17,7 +17,7 @@ from unmask.decoding.constraints import Constraints, Limits, build_constraints, 
 from unmask.decoding.generation import Cost
 from unmask.decoding.request import Request
 from unmask.models.base import Model, Proposal
-from unmask.models.cache import BlockView, CacheView
+from unmask.models.cache import BlockView, CacheView, KeyValues
 from unmask.models.head import Sampling, TokenMask
 from unmask.policies.base import Needs
 from unmask.rng import RowGenerator
@@ -98,15 +98,17 @@ class Proposer:
                 self.alike_of[slot] = kind
                 self.alike.setdefault(kind, []).append(slot)
                 self.marks[slot] = ("new", kind)
-        if self.blocks is None:
-            self.caching.store.grow(self.canvas.slots, self.canvas.width)
-        else:
-            self.blocks.store.grow(self.canvas.slots, 0)
+        self.store.grow(self.canvas.slots, self.canvas.width if self.blocks is None else 0)
         self._grow()
         self.constraints = build_constraints(self.canvas, self.limits)
         at = to_device([slot for slot, _, _ in rows], self.model.device)
         flags = [int(self.needs[slot].everywhere) for slot, _, _ in rows]
         self.everywhere[at] = to_device(flags, self.model.device) > 0
+
+    @property
+    def store(self) -> KeyValues:
+        """Keys and values of the rows in flight."""
+        return self.caching.store if self.blocks is None else self.blocks.store
 
     def close(self, slot: int) -> None:
         """Forgets a row that left."""
@@ -380,8 +382,10 @@ class Proposer:
             self.confidence = grow_tensor(self.confidence, (slots, length, k))
             self.finite = grow_tensor(self.finite, (slots,))
             self.everywhere = grow_tensor(self.everywhere, (slots,))
-            for name, old in self.features.items():
-                self.features[name] = grow_tensor(old, (slots, length, *old.shape[2:]))
+            self.features = {
+                name: grow_tensor(old, (slots, length, *old.shape[2:]))
+                for name, old in self.features.items()
+            }
 
 
 def kind_of(request: Request, needs: Needs) -> tuple[Any, ...]:

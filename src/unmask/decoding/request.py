@@ -114,8 +114,9 @@ class Request:
 
     @property
     def acts_for(self) -> float | None:
-        """α that the policy is told: the request's, else the policy's own."""
-        return self.alpha if self.alpha is not None else getattr(self.policy, "alpha", None)
+        """α that the policy is told: the request's, else the policy's own, if it is a number."""
+        own = getattr(self.policy, "alpha", None) if self.alpha is None else self.alpha
+        return own if is_positive(own) else None
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,11 @@ def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
-def as_token_sets(allowed: Any) -> tuple[tuple[int, ...] | None, ...]:
+def as_token_sets(
+    allowed: Any, vocabulary: int | None = None
+) -> tuple[tuple[int, ...] | None, ...]:
     """The tokens that may stand at each position, sorted, from lists of ids, or from a bool tensor
-    or array [positions, V].
+    or array [positions, V]; of the model's `vocabulary`, where that is known.
 
     Raises:
         UnmaskError: if it is neither.
@@ -173,6 +176,11 @@ def as_token_sets(allowed: Any) -> tuple[tuple[int, ...] | None, ...]:
             raise UnmaskError(
                 f"allowed is an array {list(allowed.shape)} of {allowed.dtype}; give a bool one "
                 "[positions, vocabulary]"
+            )
+        if vocabulary not in (None, allowed.shape[1]):
+            raise UnmaskError(
+                f"allowed is an array for {allowed.shape[1]} tokens, and this model has "
+                f"{vocabulary}; give one column for each"
             )
         rows = np.asarray(allowed.cpu() if isinstance(allowed, Tensor) else allowed)
         return tuple(None if row.all() else tuple(row.nonzero()[0].tolist()) for row in rows)

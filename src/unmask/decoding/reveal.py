@@ -13,7 +13,7 @@ from torch import Tensor
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.models.head import GREEDY, GivenLogits, Sampling
-from unmask.policies.base import Needs, Observation, Policy, check_action, needs_of
+from unmask.policies.base import Needs, Observation, PolicyLike, decide, needs_of
 from unmask.policies.heuristics import rank_positions, top_positions
 from unmask.rng import RowGenerator
 
@@ -39,7 +39,7 @@ class BlockStep:
 
 @torch.no_grad()
 def reveal(
-    policy: Policy,
+    policy: PolicyLike,
     tokens: Int[Tensor, "B b"],
     logits: Float[Tensor, "B b V"],
     masked: Bool[Tensor, "B b"],
@@ -92,7 +92,7 @@ def reveal(
     )
     width = tokens.shape[1]
     seen = Observation(proposal.confidence, masked, masked, step, width, proposal.features, alpha)
-    action = (check_action(policy.act(seen, generator), masked, policy) > 0) & masked
+    action = (decide(policy, seen, generator) > 0) & masked
     confidence = proposal.confidence[..., 0]
     best = top_positions(1, rank_positions(confidence, masked), masked)
     action = action | (best & ~action.any(1, keepdim=True))
@@ -101,7 +101,7 @@ def reveal(
     return BlockStep(revealed, done, action, proposal.tokens, confidence)
 
 
-def check_needs(policy: Policy) -> Needs:
+def check_needs(policy: PolicyLike) -> Needs:
     """What a policy needs, if it can be had from logits.
 
     Raises:

@@ -115,7 +115,8 @@ class Model:
             attention: every position sees every other.
 
     Raises:
-        UnmaskError: if the network is a causal language model.
+        UnmaskError: if the network is a causal language model, no token ends a text, or the mask
+            token may be proposed.
 
     Examples:
         >>> model = unmask.load_model("embedded/chain")
@@ -145,6 +146,11 @@ class Model:
                 f"the network is a {type(self.network).__name__} whose config does not say "
                 "is_causal=False, so it sees no token behind a mask; give a masked diffusion model"
             )
+        if self.mask_id not in self.never_ids or self.mask_id in self.eos_ids:
+            raise UnmaskError(
+                f"mask_id is {self.mask_id}; it has to be among never_ids and not among eos_ids, "
+                "since the mask token is never proposed"
+            )
 
     @property
     def device(self) -> torch.device:
@@ -161,6 +167,11 @@ class Model:
         return (
             self.eos_ids[0] if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
         )
+
+    @cached_property
+    def largest_id(self) -> int:
+        """The largest id of the tokenizer's vocabulary, which may have gaps."""
+        return max(self.tokenizer.get_vocab().values())
 
     @cached_property
     def max_positions(self) -> int | None:
@@ -264,7 +275,7 @@ class Model:
                 inputs["position_ids"] = torch.arange(
                     tokens.shape[1], device=tokens.device
                 ).expand_as(tokens)
-            if self.attention_block is not None:
+            if self.attention_block is not None or self.network.config.model_type == "bert":
                 inputs["position_ids"] = places_in_text(attention_mask)
         # Inference mode is fastest, but its tensors cannot take part in anybody's training: what
         # leaves this function is made outside of it.

@@ -30,17 +30,19 @@ class KeyValues:
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def grow(self, slots: int, width: int) -> None:
-        """Makes room for more canvases, or longer ones; what is stored stays."""
+        """Makes room for more canvases, or longer ones; what is stored stays. The old tensors are
+        left as they were."""
         if slots <= self.slots and width <= self.width:
             return
-        self.slots, self.width = max(slots, self.slots), max(width, self.width)
-        for i, pair in enumerate(self.layers):
-            grown = []
-            for old in pair:
-                new = old.new_zeros(self.slots, old.shape[1], self.width, old.shape[3])
-                new[: old.shape[0], :, : old.shape[2]] = old
-                grown.append(new)
-            self.layers[i] = (grown[0], grown[1])
+        slots, width = max(slots, self.slots), max(width, self.width)
+
+        def grown(old: Tensor) -> Tensor:
+            new = old.new_zeros(slots, old.shape[1], width, old.shape[3])
+            new[: old.shape[0], :, : old.shape[2]] = old
+            return new
+
+        self.layers = [(grown(keys), grown(values)) for keys, values in self.layers]
+        self.slots, self.width = slots, width
 
     def layer(self, number: int, keys: Float[Tensor, "B heads q d"]) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer; zeros, made to fit `keys`, at its first use."""

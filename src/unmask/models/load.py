@@ -106,6 +106,8 @@ def load_model(
         raise UnmaskError(
             f"model is {name_or_path!r}; give an embedded model, a directory or a Hub repository"
         )
+    if mask_token_id is not None and (type(mask_token_id) is not int or mask_token_id < 0):
+        raise UnmaskError(f"mask_token_id is {mask_token_id!r}; give the id of a token, from 0 on")
     target, number = usable_device(device), weight_dtype(dtype)
     check_placement(attn_implementation, device_map)
     directory = find_model(str(name_or_path), revision)
@@ -513,29 +515,20 @@ def assemble(
     contains.
 
     Raises:
-        UnmaskError: if there is no mask token, or no end of text.
+        UnmaskError: if there is no mask token, no end of text, or they are the same.
     """
-    known, vocabulary = tokenizer.get_vocab(), network.get_input_embeddings().weight.shape[0]
+    vocabulary = network.get_input_embeddings().weight.shape[0]
     mask_id = find_mask(family, tokenizer, vocabulary)
     if mask_id is None:
         raise UnmaskError(
             f"the tokenizer of {name} has no mask token, nor has its config.json a mask_token_id; "
             "set mask_token in tokenizer_config.json, or give mask_token_id"
         )
-    eos = network.config.eos_token_id
-    if family.block_size is not None:  # these families name all their ends in the other file
-        eos = network.generation_config.eos_token_id or eos
-    ends = [
-        *(eos if isinstance(eos, list) else [eos]),
-        tokenizer.eos_token_id,
-        *(known.get(token) for token in END_OF_TURN if family.turn_ends),
-    ]
-    ends = list(dict.fromkeys(token for token in ends if token is not None)) or [
-        tokenizer.sep_token_id
-    ]
-    if ends == [None]:
+    ends = ends_of_text(family, network, tokenizer, name)
+    if mask_id in ends:
         raise UnmaskError(
-            f"{name} names no end of text; set eos_token in its tokenizer_config.json"
+            f"the mask token of {name} has the id {mask_id}, which also ends a text; give the "
+            "right one as mask_token_id"
         )
     padding = tokenizer.pad_token_id
     used = [mask_id, *ends, *([] if padding is None else [padding])]
@@ -544,6 +537,7 @@ def assemble(
             f"{name} has the special token id {wrong[0]}, but its embedding has {vocabulary} rows; "
             "copy all its files from one source"
         )
+    last = max(tokenizer.get_vocab().values(), default=-1)
     special = {
         mask_id,
         tokenizer.pad_token_id,
@@ -551,7 +545,7 @@ def assemble(
         tokenizer.bos_token_id,
         tokenizer.cls_token_id,
     }
-    never = (special | set(range(len(tokenizer), vocabulary))) - {None, *ends}
+    never = (special | set(range(last + 1, vocabulary))) - {None, *ends}
     model = Model(
         network=network,
         tokenizer=tokenizer,
@@ -571,6 +565,32 @@ def assemble(
             "that see all that the mask says; leave attn_implementation out"
         )
     return model
+
+
+def ends_of_text(family: Family, network: Any, tokenizer: Any, name: str | Path) -> list[int]:
+    """The tokens that end a text: those that the files name, the tokenizer's, and where the family
+    has them those that end a turn of a chat.
+
+    Raises:
+        UnmaskError: if there are none.
+    """
+    known = tokenizer.get_vocab()
+    eos = network.config.eos_token_id
+    if family.block_size is not None:  # these families name all their ends in the other file
+        eos = network.generation_config.eos_token_id or eos
+    ends = [
+        *(eos if isinstance(eos, list) else [eos]),
+        tokenizer.eos_token_id,
+        *(known.get(token) for token in END_OF_TURN if family.turn_ends),
+    ]
+    ends = list(dict.fromkeys(token for token in ends if token is not None)) or [
+        tokenizer.sep_token_id
+    ]
+    if ends == [None]:
+        raise UnmaskError(
+            f"{name} names no end of text; set eos_token in its tokenizer_config.json"
+        )
+    return ends
 
 
 def find_mask(family: Family, tokenizer: Any, vocabulary: int) -> int | None:

@@ -99,7 +99,10 @@ class Observation:
             if getattr(first, name) is not None
         }
         length: Any = first.length
-        if not all(part.length is length or part.length == length for part in parts):
+        one = isinstance(length, int)
+        if not all(
+            part.length == length if one else isinstance(part.length, Tensor) for part in parts
+        ):
             raise UnmaskError("observations of different lengths L cannot be put together")
         if isinstance(length, Tensor):
             length = torch.cat([torch.as_tensor(part.length) for part in parts])
@@ -195,14 +198,17 @@ def decide(policy: Any, observation: Observation, generator: RowGenerator) -> Te
 
 
 def takes_two(function: Callable[..., Any]) -> bool:
-    """Whether a function takes a second argument by its place."""
+    """Whether a function takes a second argument by its place. One with a default is a setting of
+    its own, unless it is called generator."""
     try:
-        inspect.signature(function).bind(None, None)
+        parameters = inspect.signature(function).bind(None, None).signature.parameters.values()
     except TypeError:
         return False
     except ValueError:  # some functions of compiled libraries do not say
         return False
-    return True
+    placed = [p for p in parameters if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    second = placed[1] if len(placed) > 1 else placed[0]  # the one of *arguments
+    return second.default is inspect.Parameter.empty or second.name == "generator"
 
 
 def check_action(action: Any, eligible: Bool[Tensor, "B L"], policy: Any) -> Tensor:

@@ -102,6 +102,9 @@ def points_table(points: Sequence[Mapping[str, Any]]) -> str:
     """Markdown of points {sampler, accuracy, accuracy_low, accuracy_high, nfe}."""
     text = "\n| sampler | accuracy % [95 %] | NFE |\n|---|---|---|\n"
     for p in points:
-        interval = f"[{100 * p['accuracy_low']:.1f}, {100 * p['accuracy_high']:.1f}]"
-        text += f"| {p['sampler']} | {100 * p['accuracy']:.1f} {interval} | {p['nfe']:.1f} |\n"
+        found = "–"
+        if {"accuracy", "accuracy_low", "accuracy_high"} <= set(p):
+            low, high = 100 * p["accuracy_low"], 100 * p["accuracy_high"]
+            found = f"{100 * p['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
+        text += f"| {p.get('sampler', '–')} | {found} | {p['nfe']:.1f} |\n"
     return text

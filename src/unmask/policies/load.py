@@ -236,15 +236,15 @@ def steps_spec(
     steps: int, length: int, remasking: str = "low_confidence", block_length: int | None = None
 ) -> str:
     """The spec of what LLaDA calls `remasking` and Dream `alg`, with their `steps`: L / steps
-    positions at each pass. Where steps do not divide L, the first passes of each block reveal one
-    more than the others, as in LLaDA's code.
+    positions at each pass. Where that is no whole number, or does not divide a block, the first
+    passes of each block reveal one more than the others, as in LLaDA's code.
 
     Args:
         steps: of the whole buffer, 1 to L.
         length: L.
         remasking: LLaDA's low_confidence or random; Dream's maskgit_plus, topk_margin or entropy.
             (Dream's origin draws how many positions it reveals: no sampler here does the same.)
-        block_length: BL; None is L.
+        block_length: BL, or b of a block-causal model; None is L.
 
     Raises:
         UnmaskError: for another name, or steps that cannot be shared among the blocks.
@@ -269,12 +269,12 @@ def steps_spec(
             "reveals something"
         )
     name, block = REMASKING[remasking], min(block_length or length, length)
-    if length % steps == 0:
+    if length % steps == 0 and block % (length // steps) == 0:
         return f"{name}:{length // steps}"
     blocks, rest = divmod(length, block)
     if rest or steps % blocks:
         raise UnmaskError(
-            f"steps is {steps} for {length} tokens in blocks of {block}; give steps that divide "
-            f"{length}, or blocks that divide {length} and steps that the blocks share equally"
+            f"steps is {steps} for {length} tokens in blocks of {block}; give blocks that "
+            f"divide {length} and steps that the blocks share equally"
         )
     return f"{name}:{block}/{steps // blocks}"

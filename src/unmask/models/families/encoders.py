@@ -57,4 +57,5 @@ def family(config: Mapping[str, Any]) -> Family:
         ignored=IGNORED,
         chat_template=PLAIN_TEMPLATE,
         head=HEADS[name],
+        mask_id=config.get("mask_token_id"),
     )
