@@ -13,7 +13,6 @@ from tests.gpu.waits import Waits
 from tests.typechecks import check_types
 from unmask import UnmaskError
 from unmask.decoding import DecodeOptions, Engine, Recorder, Request, canvas, decode, proposer
-from unmask.models.cache import KeyValues
 from unmask.policies import LearnedPolicy, Needs, NetworkConfig, PolicyNetwork, load_policy
 
 SPECS = ["random:2", "confidence:1", "confidence:3", "threshold:0.4", "margin:2", "entropy:0.8"]
@@ -256,6 +255,8 @@ def test_rows_in_flight_keep_what_they_had_where_growing_fails_midway(
     options = DecodeOptions(max_new_tokens=8, block_length=4, cache=cache)
     row = Request((5, 6), load_policy("confidence:1"), options)
     other = replace(row, options=DecodeOptions(max_new_tokens=32, block_length=4, cache=cache))
+    if part == "store" and cache is None:
+        return
     alone, engine = result_of(tiny_model, row), Engine(tiny_model, 4)
     engine.submit(row)
     engine.step()
@@ -264,7 +265,7 @@ def test_rows_in_flight_keep_what_they_had_where_growing_fails_midway(
 
     def fail(*arguments):
         calls.append(arguments)
-        if len(calls) == {"canvas": 4, "proposer": 2}.get(part, 1):
+        if len(calls) == {"canvas": 4, "proposer": 2, "store": 3}.get(part, 1):
             raise MemoryError
         return original(*arguments)
 
@@ -272,7 +273,7 @@ def test_rows_in_flight_keep_what_they_had_where_growing_fails_midway(
         "canvas": (canvas, "grow_tensor"),
         "proposer": (proposer, "grow_tensor"),
         "constraints": (proposer, "build_constraints"),
-        "store": (KeyValues, "grow"),
+        "store": (torch.Tensor, "new_zeros"),  # the second layer's keys
     }[part]
     original = getattr(owner, name)
     with monkeypatch.context() as patch:

@@ -52,5 +52,9 @@ def test_observations_of_one_length_do_not_mix_with_those_of_another():
         torch.zeros(2, 4), **tensors, step=torch.zeros(2, dtype=torch.long), length=length
     )
     assert Observation.cat([make(4), make(4)]).length == 4
+    each = torch.full_like(make(4).step, 4)
+    assert Observation.cat([make(each), make(each)]).length.tolist() == [4] * 4
+    with pytest.raises(UnmaskError, match="different lengths"):
+        Observation.cat([make(4), make(each)])
     with pytest.raises(UnmaskError, match="different lengths"):
         Observation.cat([make(4), make(3)])

@@ -91,7 +91,7 @@ def test_the_loss_of_blocks_is_that_of_each_block_behind_clean_ones():
     masks[:2, :5] = False  # prompts
     found = block_loss(network, tokens, masks, mask_id, size=size)
     network.set_attn_implementation("sdpa")
-    special = {"mask_id": mask_id, "eos_ids": (1,), "never_ids": ()}
+    special = {"mask_id": mask_id, "eos_ids": (1,), "never_ids": (mask_id,)}
     model = Model(network.eval(), tokenizer, **special, name="small", attention_block=size)
     losses = []
     for begin in range(0, 3 * size, size):

@@ -120,3 +120,7 @@ def test_samples_of_your_own_problems_vote_by_what_their_verifier_reads(
     (example,) = task.examples("test", 1)
     assert [task.answer(text, example) for text in texts] == votes
     assert task.answer("I do not know", example) != task.answer("no idea", example)
+    assert task.answer(r"\boxed{10^5000}", example) != task.answer(r"\boxed{10^5001}", example)
+    apart = [(r"50\%", "50"), (r"5\text{ cm}", r"5\text{ m}"), ("101_2", "5"), ("x=5", "y=5")]
+    for pair in apart if verifier == "math" else ():
+        assert len({task.answer(rf"\boxed{{{text}}}", example) for text in pair}) == 2, pair

@@ -222,14 +222,15 @@ class Engine:
             return
         opened = [(slot, ticket, self.waiting.pop(ticket)) for slot, ticket in admitted]
         self._members = None
-        growing = (self.canvas, self.proposer, self.proposer.store)
-        before = [dict(vars(each)) for each in growing]
+        growing, store = (self.canvas, self.proposer), self.proposer.store
+        before, room = [dict(vars(each)) for each in growing], (store.slots, store.width)
         try:
             self.canvas.open(opened)
             self.proposer.open(opened)
         except Exception:
             for each, kept in zip(growing, before, strict=True):
                 vars(each).update(kept)
+            store.cut(*room)
             for slot, ticket, _ in opened:
                 self.schedule.cancel(ticket)
                 self.canvas.close(slot)

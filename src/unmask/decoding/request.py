@@ -114,7 +114,8 @@ class Request:
 
     @property
     def acts_for(self) -> float | None:
-        """α that the policy is told: the request's, else the policy's own, if it is a number."""
+        """α that the policy is told: the request's, else the policy's own, if it is a finite number
+        above 0."""
         own = getattr(self.policy, "alpha", None) if self.alpha is None else self.alpha
         return own if is_positive(own) else None
 

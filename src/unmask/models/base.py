@@ -115,8 +115,8 @@ class Model:
             attention: every position sees every other.
 
     Raises:
-        UnmaskError: if the network is a causal language model, no token ends a text, or the mask
-            token may be proposed.
+        UnmaskError: if the network is a causal language model, or the mask token may be proposed
+            or ends a text.
 
     Examples:
         >>> model = unmask.load_model("embedded/chain")

@@ -30,8 +30,8 @@ class KeyValues:
     layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
     def grow(self, slots: int, width: int) -> None:
-        """Makes room for more canvases, or longer ones; what is stored stays. The old tensors are
-        left as they were."""
+        """Makes room for more canvases, or longer ones; what is stored stays. Layer by layer, so
+        that little is there twice; where one does not fit, all are as they were."""
         if slots <= self.slots and width <= self.width:
             return
         slots, width = max(slots, self.slots), max(width, self.width)
@@ -41,8 +41,18 @@ class KeyValues:
             new[: old.shape[0], :, : old.shape[2]] = old
             return new
 
-        self.layers = [(grown(keys), grown(values)) for keys, values in self.layers]
+        try:
+            for i, (keys, values) in enumerate(self.layers):
+                self.layers[i] = (grown(keys), grown(values))
+        except Exception:
+            self.cut(self.slots, self.width)
+            raise
         self.slots, self.width = slots, width
+
+    def cut(self, slots: int, width: int) -> None:
+        """Gives up what is beyond so many canvases and positions."""
+        self.slots, self.width = slots, width
+        self.layers = [(k[:slots, :, :width], v[:slots, :, :width]) for k, v in self.layers]
 
     def layer(self, number: int, keys: Float[Tensor, "B heads q d"]) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer; zeros, made to fit `keys`, at its first use."""

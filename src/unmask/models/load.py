@@ -540,6 +540,7 @@ def assemble(
     last = max(tokenizer.get_vocab().values(), default=-1)
     special = {
         mask_id,
+        tokenizer.mask_token_id,
         tokenizer.pad_token_id,
         tokenizer.unk_token_id,
         tokenizer.bos_token_id,

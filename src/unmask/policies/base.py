@@ -99,9 +99,9 @@ class Observation:
             if getattr(first, name) is not None
         }
         length: Any = first.length
-        one = isinstance(length, int)
-        if not all(
-            part.length == length if one else isinstance(part.length, Tensor) for part in parts
+        lengths = [part.length for part in parts]
+        if any(isinstance(each, int) != isinstance(length, int) for each in lengths) or (
+            isinstance(length, int) and set(lengths) != {length}
         ):
             raise UnmaskError("observations of different lengths L cannot be put together")
         if isinstance(length, Tensor):

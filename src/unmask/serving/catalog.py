@@ -304,7 +304,7 @@ def encode_row(
             400,
             f"a text holds the mask token {mask_text(model)}; leave it out: the answer is written "
             "behind the prompt, or before the suffix of a text completion",
-            "suffix" if model.mask_id in behind else "prompt",
+            "suffix" if model.mask_id in behind else "prompt" if isinstance(prompt, str) else None,
         )
     if not suffix:
         return ids, None

@@ -66,7 +66,8 @@ class Task:
         template: name and version of the prompt's wording, the same for training and tests; results
             record it.
         find_answer: `(completion, example) -> str`, the part of a completion that several samples
-            vote on; by default all of it. Only a mixture needs the example, which may be None.
+            vote on; by default all of it. Mixtures and your own problems (jsonl) look at the
+            example, which may be None.
         waits: whether `score` waits for another process, so that many are best checked side by
             side.
         has_answers: whether the examples have right answers, which pre-training needs.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unmask.tasks.base import Task
 from unmask.tasks.data import DataAccess, read_rows
 from unmask.tasks.examples import Example
-from unmask.tasks.mathematics import candidate, number, same_number
+from unmask.tasks.mathematics import number, number_candidate, same_number
 from unmask.tasks.options import write_prompt
 from unmask.tasks.rows import Row, Text, UnusableRow, make_examples
 from unmask.tasks.sources import data_set
@@ -48,5 +48,5 @@ def task(access: DataAccess) -> Task:
         score=score,
         max_new_tokens=256,
         template=options.template_name(TEMPLATE),
-        find_answer=lambda completion, _: candidate(completion),
+        find_answer=lambda completion, _: number_candidate(completion),
     )

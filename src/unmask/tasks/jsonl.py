@@ -21,6 +21,7 @@ from unmask.tasks.mathematics import (
     candidate,
     has_truth,
     number,
+    number_candidate,
     same_mathematics,
     same_number,
 )
@@ -33,7 +34,7 @@ PROMPT = "{prompt}"
 # Each with what several samples vote on.
 VERIFIERS: dict[Verifier, tuple[Callable[[str, str], bool], Callable[[str], str]]] = {
     Verifier.TEXT: (same_text, text_candidate),
-    Verifier.NUMBER: (same_number, candidate),
+    Verifier.NUMBER: (same_number, number_candidate),
     Verifier.MATH: (same_mathematics, candidate),
 }
 

@@ -19,6 +19,7 @@ from unmask.tasks.symbols import normalize
 
 UNORDERED = (",", "{}", "∪")
 LONGEST_TEXT = 2000
+LARGEST_VOTE = 10**1000
 LENGTHS = {"cm": "centi", "mm": "milli", "km": "kilo", "m": ""}
 MEASURES = {short: (short, f"{name}meter", f"{name}metre") for short, name in LENGTHS.items()}
 MEASURES |= {
@@ -77,13 +78,28 @@ def final_number(completion: str) -> Fraction | None:
     return rational_number(find_answer(completion).part)
 
 
-def candidate(completion: str) -> str:
-    """What several samples vote on: the completion's result as a fraction if it is one rational
-    number, so that spellings of one number agree; else as plain text."""
-    value = final_number(completion)
-    if value is not None:
+def number_candidate(completion: str) -> str:
+    """What several samples of a problem vote on whose result is one number: that as a fraction,
+    without its unit; as plain text where it is none."""
+    found = find_answer(completion)
+    value = rational_number(found.part)
+    # Python does not write numbers of many thousand digits out.
+    if value is not None and max(abs(value.numerator), value.denominator) < LARGEST_VOTE:
         return str(value)
-    return plain_text(find_answer(completion).text[:LONGEST_TEXT]) or completion.strip()
+    return plain_text(found.text[:LONGEST_TEXT]) or completion.strip()
+
+
+def candidate(completion: str) -> str:
+    """What several samples of a problem vote on: a rational number as a fraction, so that its
+    spellings agree; all else as plain text, so that what verdicts tell apart (a unit, a percent
+    sign, a base, a variable) stays apart."""
+    found = find_answer(completion)
+    part = found.part
+    if isinstance(part, Quantity) and not (
+        part.unit or part.percent or part.base or is_letter(part.label)
+    ):
+        return number_candidate(completion)
+    return plain_text(found.text[:LONGEST_TEXT]) or completion.strip()
 
 
 def same_number(completion: str, truth: str) -> bool:

@@ -129,6 +129,7 @@ class UnmaskLM(LM):
             "unmask_model": str(model),
             "unmask_policy": policy,
             **vars(self.options),
+            "given": sorted(self.given),
             "batch_size": self.batch_size,
             "likelihood": self.likelihood,
             "mc_samples": self.mc_samples,

@@ -163,7 +163,8 @@ function samplerSpec(side) {
 }
 
 function takeSpec(side, spec) {
-  const [, learned, steer, number] = spec.match(/^(.*)@(alpha|nfe)=([\d.e+-]+)$/) || [];
+  const whole = learnedPolicy(spec); // it may be served as DIR@alpha=1
+  const [, learned, steer, number] = (!whole && spec.match(/^(.*)@(alpha|nfe)=([\d.e+-]+)$/)) || [];
   const [, heuristic, value] = spec.match(/^([a-z-]+):([\d.]+)$/) || [];
   const name = learned || heuristic || spec;
   const select = $(`sampler-${side}`);
