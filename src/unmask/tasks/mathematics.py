@@ -81,12 +81,11 @@ def final_number(completion: str) -> Fraction | None:
 def number_candidate(completion: str) -> str:
     """What several samples of a problem vote on whose result is one number: that as a fraction,
     without its unit; as plain text where it is none."""
-    found = find_answer(completion)
-    value = rational_number(found.part)
+    value = final_number(completion)
     # Python does not write numbers of many thousand digits out.
     if value is not None and max(abs(value.numerator), value.denominator) < LARGEST_VOTE:
         return str(value)
-    return plain_text(found.text[:LONGEST_TEXT]) or completion.strip()
+    return plain_text(find_answer(completion).text[:LONGEST_TEXT]) or completion.strip()
 
 
 def candidate(completion: str) -> str:
