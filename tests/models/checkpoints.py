@@ -34,7 +34,7 @@ NAMED = {
         "pad_token": "<|endoftext|>",
     },  # no mask_token, as published
     "dream": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "mask_token": "<|mask|>"},
-    "a2d": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>", "mask_token": "<|mask|>"},
+    "a2d": {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "mask_token": "<|mask|>"},
     "llada_moe": {
         "eos_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",

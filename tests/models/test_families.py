@@ -156,8 +156,9 @@ def test_blocks_and_masks_come_from_the_files_or_the_caller(tmp_path):
     assert load("bert", mask_token_id=9).mask_id == 9
     with pytest.raises(unmask.UnmaskError, match="which also ends a text"):
         load("sdar", mask_token_id=load("sdar").eos_ids[0])
-    with pytest.raises(unmask.UnmaskError, match="A2D model has no blocks"):
-        load("a2d-qwen3", block_size=4)
+    write("dream", tmp_path / "dream")
+    with pytest.raises(unmask.UnmaskError, match="Dream model has no blocks"):
+        load("dream", block_size=4)
     with pytest.raises(unmask.UnmaskError, match="needs attn_implementation sdpa"):
         load("sdar", attn_implementation="eager")
     edit(tmp_path / "sdar", block_size=0)
@@ -264,7 +265,7 @@ def test_llada_variants_without_a_stock_class_are_refused(changes, tmp_path):
         ("sdar_moe", {"shared_expert_intermediate_size": 8}),
         ("llada2_moe", {"use_qkv_bias": True}),
         ("llada2_moe", {"use_bias": True}),
-        ("llada2_moe", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+        ("a2d-qwen3", {"block_size": 32}),
         ("bert", {"is_decoder": True}),
     ],
 )
@@ -272,6 +273,58 @@ def test_fields_that_mean_another_architecture_are_refused(family, changes, tmp_
     write(family, tmp_path / "model")
     edit(tmp_path / "model", **changes)
     refused(tmp_path / "model", f"{next(iter(changes))} = .* not supported")
+
+
+@pytest.mark.parametrize("family", ["llada", "llada_moe", "llada2_moe"])
+@pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
+def test_scaled_rotary_positions_are_refused_wherever_they_stand(family, name, tmp_path):
+    write(family, tmp_path / "model")
+    edit(tmp_path / "model", **{name: {"rope_type": "yarn", "factor": 4.0, "rope_theta": 9.0}})
+    refused(tmp_path / "model", "scales its rotary positions .*yarn")
+
+
+@pytest.mark.parametrize("family", ["llada", "llada_moe", "llada2_moe"])
+def test_the_base_of_the_rotary_positions_is_read_from_either_place(family, tmp_path):
+    write(family, tmp_path / "model")
+    path = tmp_path / "model" / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("rope_theta")
+    path.write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 123.0}}))
+    found = unmask.load_model(tmp_path / "model").network.config.rope_parameters
+    assert found["rope_theta"] == 123.0 and found["rope_type"] == "default"
+
+
+def test_what_fills_up_a_text_in_a2d_is_proposed_and_ends_it(tmp_path):
+    directory = write("a2d-qwen3", tmp_path / "model").directory
+    model = unmask.load_model(directory, dtype=torch.float32)
+    padding = model.tokenizer.pad_token_id
+    assert padding != model.tokenizer.eos_token_id
+    assert padding == model.eos_ids[0] and padding not in model.never_ids
+
+
+def test_a_class_that_scales_its_logits_is_found_out(tmp_path):
+    from transformers import GraniteConfig, GraniteForCausalLM
+
+    write("a2d-llama", tmp_path / "model")
+    settings = {
+        "vocab_size": 60,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "pad_token_id": 0,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+    }
+    for scaling, message in ((8.0, "scales or caps its logits"), (1.0, None)):
+        network = GraniteForCausalLM(GraniteConfig(**settings, logits_scaling=scaling))
+        network.save_pretrained(tmp_path / "model")
+        edit(tmp_path / "model", is_causal=False)
+        if message:
+            refused(tmp_path / "model", message)
+        else:
+            assert unmask.load_model(tmp_path / "model").family == "plain"
 
 
 def test_unknown_and_causal_models_are_refused(tmp_path):

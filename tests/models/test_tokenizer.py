@@ -2,7 +2,9 @@
 
 import re
 
-from unmask import load_task
+import pytest
+
+from unmask import UnmaskError, load_task
 from unmask.models.tokenizer import learned_tokenizer
 
 TEXTS = [
@@ -40,3 +42,15 @@ def test_any_text_survives():
 
 def test_digits_are_tokens_without_whole_numbers():
     assert pieces(learned_tokenizer(TEXTS), "24")[-2:] == ["2", "4"]
+
+
+@pytest.mark.parametrize("largest", [60, 110])
+def test_a_vocabulary_without_room_for_all_numbers_is_refused(largest):
+    texts = TEXTS[:200]
+    with pytest.raises(UnmaskError, match=r"give at least [0-9]+, or a smaller") as refusal:
+        learned_tokenizer(texts, 300, largest)
+    needed = int(re.search(r"at least (\d+)", str(refusal.value)).group(1))
+    tokenizer = learned_tokenizer(texts, needed, largest)
+    assert all(pieces(tokenizer, str(n)) == [str(n)] for n in range(largest + 1))
+    with pytest.raises(UnmaskError, match=f"give at least {needed},"):
+        learned_tokenizer(texts, needed - 1, largest)

@@ -11,10 +11,16 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
+from unmask.errors import UnmaskError
+
 SPECIAL = ("<pad>", "<eos>", "<mask>", "<unk>")
+MORE_THAN_ENOUGH = 2**17  # tokens for any numbers
 # A number; a word or a mark with the space before it, and with the space behind it if a number
 # follows; a line break.
 WORDS_AND_NUMBERS = r"\d+| ?(?:[^\W\d_]+|#+|[^\w\s]|_)(?: (?=\d))?|\n"
+LEARNED_CHAT = (
+    "{% for message in messages if message.role == 'user' %}{{ message.content }}{% endfor %}"
+)
 
 
 def word_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
@@ -52,13 +58,36 @@ def learned_tokenizer(
         size: the vocabulary, special tokens and the 256 bytes included.
         whole_numbers: make each number up to this one token instead, which never holds a space,
             and let merges stay within a word; so a number is the same token wherever it stands.
+
+    Raises:
+        UnmaskError: if the vocabulary has no room for these numbers.
+    """
+    if whole_numbers is None:
+        return finished(train_bytes(texts, size, r"\d|\n|_|[^\w\s]"), LEARNED_CHAT)
+    # Often enough that hardly any other merge comes before those of the digits.
+    numbers = [str(n) for n in range(whole_numbers + 1)]
+    texts = list(chain(texts, (number for number in numbers for _ in range(1000))))
+    tokenizer = train_bytes(texts, size, WORDS_AND_NUMBERS)
+    if any(len(tokenizer.encode(number).ids) > 1 for number in numbers):
+        # A larger vocabulary has the same merges first.
+        largest = train_bytes(texts, MORE_THAN_ENOUGH, WORDS_AND_NUMBERS)
+        needed = max(largest.encode(number).ids[-1] for number in numbers) + 1
+        raise UnmaskError(
+            f"vocabulary is {size}, which has no room for each number up to {whole_numbers} as one "
+            f"token; give at least {needed}, or a smaller whole_numbers"
+        )
+    return finished(tokenizer, LEARNED_CHAT)
+
+
+def train_bytes(texts: Iterable[str], size: int, pattern: str) -> Tokenizer:
+    """A byte-level BPE of at most `size` tokens, learned from texts.
+
+    Args:
+        texts: what it is learned from.
+        size: the vocabulary, special tokens and the 256 bytes included.
+        pattern: what no merge reaches across.
     """
     tokenizer = Tokenizer(BPE())
-    pattern = r"\d|\n|_|[^\w\s]"
-    if whole_numbers is not None:
-        pattern = WORDS_AND_NUMBERS
-        # Often enough that no other merge comes before those of the digits.
-        texts = chain(texts, (str(n) for n in range(whole_numbers + 1) for _ in range(1000)))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(pattern), "isolated"),
@@ -75,11 +104,7 @@ def learned_tokenizer(
         min_frequency=20,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return finished(
-        tokenizer,
-        chat_template="{% for message in messages if message.role == 'user' %}"
-        "{{ message.content }}{% endfor %}",
-    )
+    return tokenizer
 
 
 def finished(tokenizer: Tokenizer, chat_template: str) -> PreTrainedTokenizerFast:

@@ -38,8 +38,15 @@ def family(config: Mapping[str, Any]) -> Family:
         "intermediate_size",
         "vocab_size",
     )
-    supported(config, use_sliding_window=(False, None))
+    supported(config, use_sliding_window=(False, None), block_size=(None,))
     network, config_class = CLASSES[config["model_type"]]
     stock = config_class.from_dict(stock_fields(config))
     stock.is_causal = False
-    return Family("A2D", network, stock, mask_id=config.get("mask_token_id"), chat_template=CHATML)
+    return Family(
+        "A2D",
+        network,
+        stock,
+        mask_id=config.get("mask_token_id"),
+        chat_template=CHATML,
+        padding_ends=True,
+    )

@@ -41,11 +41,13 @@ class Family:
         mask_default: the mask token of the published checkpoints, where nothing names it.
         chat_template: used where the checkpoint ships none.
         head: takes the network, gives the map from hidden states to logits.
-        probe: check by a forward pass that attention is bidirectional (for classes that this
-            package does not know).
+        probe: check by a forward pass that attention is bidirectional and that `head` gives the
+            class' logits (for classes that this package does not know).
         block_size: b of a block-causal family (see `Model.attention_block`); None is full
             attention.
         turn_ends: tokens that end a turn of a chat end a text.
+        padding_ends: the padding token fills a buffer up behind the text, as the model was trained
+            to write it, and so ends a text.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Family:
     probe: bool = False
     block_size: int | None = None
     turn_ends: bool = True
+    padding_ends: bool = False
 
 
 def required(config: Mapping[str, Any], *names: str) -> list[Any]:
@@ -92,6 +95,25 @@ def supported(config: Mapping[str, Any], **accepted: tuple[Any, ...]) -> None:
                 f"this {config.get('model_type')} checkpoint has {name} = {config[name]!r}, which "
                 f"is not supported; supported is {allowed}"
             )
+
+
+def default_rope(config: Mapping[str, Any], theta: float) -> dict[str, Any]:
+    """The rotary positions of a family that scales them nowhere, with the base that config.json
+    gives, in either of its places, else `theta`.
+
+    Raises:
+        UnmaskError: if config.json scales them.
+    """
+    own = config.get("rope_parameters") or {}
+    kind = own.get("rope_type", own.get("type", "default"))
+    if config.get("rope_scaling") is not None or kind != "default":
+        scaled = config.get("rope_scaling") or own
+        raise UnmaskError(
+            f"this {config.get('model_type')} checkpoint scales its rotary positions ({scaled}), "
+            "which is not supported; supported is none, or the type default"
+        )
+    base = config.get("rope_theta", own.get("rope_theta", theta))
+    return {"rope_type": "default", "rope_theta": base}
 
 
 def block_size(config: Mapping[str, Any], default: int | None) -> int | None:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from unmask.errors import UnmaskError
-from unmask.models.families.base import Family, required, supported
+from unmask.models.families.base import Family, default_rope, required, supported
 
 RENAMES = {
     r"^model\.transformer\.ff_out\.": "lm_head.",
@@ -73,10 +73,7 @@ def family(config: Mapping[str, Any]) -> Family:
         "num_attention_heads": heads,
         "num_key_value_heads": config.get("n_kv_heads") or heads,
         "rms_norm_eps": config.get("rms_norm_eps", 1e-5),
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": config.get("rope_theta", 10_000.0),
-        },
+        "rope_parameters": default_rope(config, 10_000.0),
         "max_position_embeddings": config.get("max_sequence_length", 4096),
         "tie_word_embeddings": bool(config.get("weight_tying", True)),
         "eos_token_id": eos_id,

@@ -13,7 +13,7 @@ from transformers.conversion_mapping import (
 )
 from transformers.core_model_loading import Split, WeightConverter, WeightRenaming
 
-from unmask.models.families.base import Family, block_size, required, supported
+from unmask.models.families.base import Family, block_size, default_rope, required, supported
 from unmask.models.families.llada_moe import CHAT
 
 BLOCK, MASK_ID, END_ID = 32, 156_895, 156_892  # what config.json is silent about, as published
@@ -58,7 +58,6 @@ def family(config: Mapping[str, Any]) -> Family:
         config,
         use_qkv_bias=(False, None),
         use_bias=(False, None),
-        rope_scaling=(None,),
         use_qk_norm=(True, None),
         norm_topk_prob=(True, None),
         score_function=("sigmoid", None),
@@ -110,9 +109,8 @@ def stock_config(config: Mapping[str, Any]) -> Glm4MoeConfig:
         num_attention_heads=heads,
         num_key_value_heads=config.get("num_key_value_heads") or heads,
         rms_norm_eps=config.get("rms_norm_eps", 1e-6),
-        rope_parameters={
-            "rope_type": "default",
-            "rope_theta": config.get("rope_theta", rotary.get("rope_theta", 600_000.0)),
+        rope_parameters=default_rope(config, 600_000.0)
+        | {
             "partial_rotary_factor": config.get(
                 "partial_rotary_factor", rotary.get("partial_rotary_factor", 0.5)
             ),

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-from unmask.models.families.base import Family, required, supported
+from unmask.models.families.base import Family, default_rope, required, supported
 
 CHAT = (
     "{% for message in messages %}{% set role = 'HUMAN' if message['role'] == 'user' else "
@@ -35,7 +35,6 @@ def family(config: Mapping[str, Any]) -> Family:
         moe_router_score_function=("softmax", None),
         moe_router_enable_expert_bias=(False, None),
         routed_scaling_factor=(1, 1.0, None),
-        rope_scaling=(None,),
         attention_bias=(False,),
         hidden_act=("silu",),
         use_sliding_window=(False, None),
@@ -58,7 +57,7 @@ def family(config: Mapping[str, Any]) -> Family:
         num_attention_heads=heads,
         num_key_value_heads=config.get("num_key_value_heads") or heads,
         rms_norm_eps=config.get("rms_norm_eps", 1e-5),
-        rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 50_000.0)},
+        rope_parameters=default_rope(config, 50_000.0),
         max_position_embeddings=config.get("max_position_embeddings", 8192),
         num_experts=experts,
         num_experts_per_tok=chosen,
