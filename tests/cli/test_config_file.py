@@ -11,7 +11,7 @@ import pytest
 import tyro
 
 from unmask import UnmaskError
-from unmask.cli import COMMANDS
+from unmask.cli import COMMANDS, serve
 from unmask.cli.arguments import parse
 from unmask.cli.config_file import option_types, read_config
 
@@ -101,6 +101,15 @@ def test_defaults_of_nested_options_are_those_of_the_field(tmp_path):
 def test_the_command_line_wins_over_the_file_also_in_nested_options(tmp_path):
     config, _ = parsed(Flat, tmp_path, "length: 6\nkind: a\ndepth: 5\n", "--kind", "b", "z")
     assert config == Flat(Deep(Inner(6, kind="b"), 5.0), name="z")
+
+
+def test_options_that_may_be_given_again_replace_those_of_the_file(tmp_path):
+    text = "model: [a, b]\npolicy: ['threshold:0.5']\ncors: ['*']\n"
+    words = ["--model", "c", "--model=d", "--cors", "https://example.org"]
+    config, given = parsed(serve.Config, tmp_path, text, *words)
+    assert config.model == ("c", "d") and config.cors == ("https://example.org",)
+    assert config.policy == ("threshold:0.5",)
+    assert given == {"model", "policy", "cors"}
 
 
 def test_options_are_checked_together_and_not_in_the_file_alone(tmp_path):

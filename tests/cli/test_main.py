@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+import torch
 
 from unmask.cli import COMMANDS, given_options, main
 from unmask.cli.arguments import complaint_sentence, take_config_file
@@ -32,6 +33,22 @@ def answer_of(*arguments):
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     *_, modules, code = result.stdout.splitlines()
     return ast.literal_eval(modules), int(code), result.stderr
+
+
+def test_a_full_gpu_gets_one_sentence(monkeypatch, capsys):
+    def fill(arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    monkeypatch.setattr("unmask.cli.run_words", fill)
+    assert main(["generate", "x"]) == 2
+    assert "the GPU has not enough free memory" in capsys.readouterr().err
+
+    def fail(arguments):
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr("unmask.cli.run_words", fail)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main(["generate", "x"])
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])

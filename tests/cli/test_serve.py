@@ -46,8 +46,10 @@ def test_names_stand_before_specs():
 def test_the_playground_serves_all_embedded_models_and_the_key_stays_out_of_sight():
     import unmask
 
-    words, variables = ["--no-browser"], {"UNMASK_API_KEY": "secret-key"}
-    with start_server(*words, command="playground", environment=variables) as (url, process):
+    # A browser that runs in the terminal until it is closed, as w3m does: nobody waits for it.
+    waiting = 'sh -c "exec sleep 20 >/dev/null 2>&1" %s'
+    variables = {"UNMASK_API_KEY": "secret-key", "BROWSER": waiting}
+    with start_server(command="playground", environment=variables) as (url, process):
         assert httpx.get(f"{url}/v1/models").status_code == 401
         headers = {"Authorization": "Bearer secret-key"}
         models = httpx.get(f"{url}/v1/models", headers=headers).json()["data"]

@@ -32,8 +32,10 @@ def test_models_are_listed_with_their_policies(client):
     (model,) = client.models.list().data
     assert model.id == MODEL == client.models.retrieve(MODEL).id
     offered = {policy["name"]: policy for policy in model.unmask["policies"]}
-    assert set(offered) == {"threshold:0.9", "single", "range", "flat"}
-    assert offered["single"] == {"name": "single", "learned": True, "model": MODEL}
+    assert set(offered) == {"threshold:0.9", "single", "range", "flat", "noisy", "blocks"}
+    single = {"name": "single", "learned": True, "model": MODEL, "block_length": None}
+    assert offered["single"] == single and offered["blocks"]["block_length"] == 16
+    assert model.unmask["model"] == MODEL and model.unmask["block_length"] is None
     assert offered["range"]["nfe"] == [4.0, 9.0, 12.0] and not offered["threshold:0.9"]["learned"]
 
 
@@ -119,6 +121,16 @@ def test_alpha_and_a_target_nfe_steer_a_policy_for_a_range(client, chain, policy
         assert answer.unmask["alpha"] == pytest.approx(policy.alpha)
 
 
+def test_the_ends_of_the_range_of_nfe_that_is_shown_can_be_asked_for(client):
+    (model,) = client.models.list().data
+    shown = {policy["name"]: policy.get("nfe") for policy in model.unmask["policies"]}
+    assert shown["noisy"] == [9.0, 12.0]  # from the largest α on: 9, then 4, then 12
+    for name in ("range", "noisy"):
+        for nfe in shown[name]:
+            extra = {"unmask": {"policy": name, "target_nfe": nfe}}
+            client.completions.create(model=MODEL, prompt=PROMPT, extra_body=extra)
+
+
 def test_streams_add_up_to_the_whole_answer(client):
     settings = {"model": MODEL, "n": 2, "temperature": 0.7, "seed": 5}
     whole = client.chat.completions.create(messages=CHAT, **settings)
@@ -174,6 +186,20 @@ def test_tokens_allowed_at_each_position_and_choices_are_those_of_generate(clien
         extra_body={"unmask": {"allowed": [["3"]]}},
     )
     assert filled.choices[0].text.strip() == "3"
+
+
+def test_choices_without_a_length_are_as_long_as_the_longest(client, chain):
+    choices = ["# 5", "# 6"]
+    for extra in ({}, {"block_length": 16}):
+        given = {"choices": choices} | extra
+        answer = client.completions.create(model=MODEL, prompt=PROMPT, extra_body={"unmask": given})
+        wanted = unmask.generate(chain, [PROMPT], "threshold:0.9", **given)
+        assert answer.choices[0].text == wanted.text[0]
+        assert answer.choices[0].unmask["nfe"] == int(wanted.nfe[0])
+    filled = client.completions.create(
+        model=MODEL, prompt=PROMPT, suffix="# 6", extra_body={"unmask": {"choices": choices}}
+    )
+    assert filled.choices[0].text in choices
 
 
 def test_an_answer_without_an_end_has_the_reason_length(client):
@@ -300,16 +326,20 @@ def test_where_a_body_is_no_json_is_said(server):
     assert error["message"].startswith("the body is no JSON at character 38")
 
 
-def test_other_routes_answer_too(server):
+def test_other_routes_answer_too(server, chain):
     client = httpx.Client(base_url=server, timeout=60)
     assert client.get("/health").json() == {"status": "ok"}
     missing = client.get("/v1/nothing")
     assert missing.status_code == 404 and missing.json()["error"]["type"]
     assert client.get("/v1/completions").status_code == 405
-    body = {"model": MODEL, "prompt": "1 a +2 =", "unmask": {"choices": ["# 3", "# 4"]}}
+    choices = ["# 3", "# 4"]
+    body = {"model": MODEL, "prompt": "1 a +2 =", "unmask": {"choices": choices}}
     answered = client.post("/v1/completions", json=body)
     assert answered.status_code == 200
-    assert answered.json()["choices"][0]["text"] in ("# 3", "# 4")
+    wanted = unmask.generate(chain, ["1 a +2 ="], "threshold:0.9", choices=choices)
+    assert answered.json()["choices"][0]["text"] == wanted.text[0]
+    body = {"model": MODEL, "prompt": "1 a +2 = " * 3000, "text": "# 3"}
+    assert client.post("/playground/verdict", json=body).json() == {"correct": None}
     metrics = client.get("/metrics").text
     for name in ("passes_total", "tokens_total", "queue", "rows_in_flight", "step_seconds_count"):
         assert f'unmask_{name}{{model="{MODEL}"}}' in metrics

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.serving.server import serve_here
-from unmask.decoding import DecodeOptions
+from unmask.decoding import DecodeOptions, constraints
 from unmask.serving import Limits, build_catalog
 from unmask.serving.catalog import merge_options
 from unmask.serving.protocol import CompletionBody
@@ -117,6 +117,71 @@ def test_a_default_block_length_fits_itself_to_each_requests_length(tiny_dir):
         body = CompletionBody(model="tiny", prompt=PROMPT, max_tokens=asked)
         assert merge_options(catalog.models["tiny"], body).block_length == found
     catalog.close()
+
+
+def test_choices_of_the_server_decide_the_length_where_nobody_gives_one(tiny_dir):
+    options = DecodeOptions(block_length=60, choices=("# 5", "# 6 . # 6"))
+    catalog = build_catalog([f"tiny={tiny_dir}"], ["confidence:1"], options, Limits())
+    served = catalog.models["tiny"]
+    assert served.length == 5
+    for length, own, found in ((None, {}, 5), (12, {}, 12), (None, {"choices": ["7"]}, 1)):
+        body = CompletionBody(model="tiny", prompt=PROMPT, max_tokens=length, unmask=own)
+        merged = merge_options(served, body)
+        assert (merged.max_new_tokens, merged.block_length) == (found, found)
+    body = CompletionBody(model="tiny", prompt=PROMPT, unmask={"choices": []})
+    assert merge_options(served, body).max_new_tokens == 51  # the model's own
+    catalog.close()
+    options = DecodeOptions(max_new_tokens=24, choices=("# 5",))
+    catalog = build_catalog([f"tiny={tiny_dir}"], ["confidence:1"], options, Limits())
+    body = CompletionBody(model="tiny", prompt=PROMPT, unmask={"choices": ["7"]})
+    assert merge_options(catalog.models["tiny"], body).max_new_tokens == 24
+    catalog.close()
+
+
+def test_choices_are_tokenized_once_for_all_answers(tiny_dir, monkeypatch):
+    encoded, encode = [], constraints.encode_choice
+
+    def count(model, text):
+        encoded.append(text)
+        return encode(model, text)
+
+    monkeypatch.setattr(constraints, "encode_choice", count)
+    choices = ["# 1", "# 2", "# 3"]
+    with serve_here(catalog_of(tiny_dir)) as url:
+        answer = ask(url, prompt=[PROMPT, "7 a +1 ="], n=3, unmask={"choices": choices})
+    assert {choice["text"] for choice in answer.json()["choices"]} <= set(choices)
+    assert encoded == choices
+
+
+def test_what_does_not_fit_beside_other_rows_can_be_asked_for_later(tiny_dir, monkeypatch):
+    with serve_gated(tiny_dir) as (url, worker, gate):
+        answers, refused = [], []
+        threads = [ask_beside(url, answers)]
+        wait_until(lambda: worker.engine.schedule.active)
+        threads.append(ask_beside(url, refused, max_tokens=60))
+        wait_until(lambda: worker.arrived)
+        monkeypatch.setattr("unmask.memory.free_memory", lambda device: 0)
+        gate.set()
+        for thread in threads:
+            thread.join()
+        assert answers[0].status_code == 200
+        assert refused[0].status_code == 503 and refused[0].headers["retry-after"] == "1"
+        error = refused[0].json()["error"]
+        assert error["code"] == "no_memory" and "try again later" in error["message"]
+        never = ask(url, max_tokens=60)  # an idle server cannot answer it either
+        assert never.status_code == 400 and "GiB" in never.json()["error"]["message"]
+
+
+def test_failures_of_the_server_are_counted(tiny_dir, monkeypatch):
+    def fail(job):
+        raise RuntimeError("no such luck")
+
+    catalog = catalog_of(tiny_dir)
+    monkeypatch.setattr(catalog.models["tiny"].worker, "submit", fail)
+    with serve_here(catalog) as url:
+        assert ask(url).status_code == 500
+        text = httpx.get(f"{url}/metrics", timeout=60).text
+    assert 'unmask_requests_total{route="/v1/completions",status="500"} 1.0' in text
 
 
 def test_a_full_queue_refuses_and_recovers(tiny_dir):

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.serving.server import serve_here
+from unmask.decoding import DecodeOptions
 from unmask.policies.heuristics import HEURISTICS
+from unmask.serving import Limits, build_catalog
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (apt-get install)")
@@ -27,10 +30,11 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, server):
-    """Opens the page; afterwards nothing may have been complained of, or asked for elsewhere."""
+    """Opens the page of the server, or of another one at a URL, which may ask for a key first;
+    afterwards nothing may have been complained of, or asked for elsewhere."""
     contexts, complaints = [], []
 
-    def open_it(query="", expected="nothing", **options):
+    def open_it(query="", expected="nothing", url=server, keyed=False, **options):
         context = browser.new_context(reduced_motion="reduce", **options)
         context.set_default_timeout(120_000)
         contexts.append(context)
@@ -39,9 +43,12 @@ def open_page(browser, server):
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on(
             "request",
-            lambda r: None if r.url.startswith((server, "blob:")) else complaints.append(r.url),
+            lambda r: None if r.url.startswith((url, "blob:")) else complaints.append(r.url),
         )
-        page.goto(f"{server}/{query}")
+        page.goto(f"{url}/{query}")
+        if keyed:
+            page.wait_for_selector("#login", state="visible")
+            return page
         page.locator("#sampler-b option:checked").wait_for(state="attached")
         page.locator("#example option").nth(1).wait_for(state="attached")
         return page
@@ -152,6 +159,58 @@ def test_a_link_runs_the_same_again(open_page):
     assert chips(page, "a").count() == 32
     assert page.input_value("#seed") == "7" and page.input_value("#block") == "8"
     assert "range%40nfe%3D6" in page.url
+
+
+def test_a_wrong_key_and_a_server_that_has_stopped_are_told(open_page):
+    options = DecodeOptions(max_new_tokens=8)
+    catalog = build_catalog(["embedded/chain"], ["threshold:0.9"], options, Limits())
+    with serve_here(catalog, key="right") as url:
+        page = open_page(expected="status of 401", url=url, keyed=True)
+        assert page.locator("#error").text_content() == ""
+        page.fill("#key", "wrong")
+        page.click("#login button")
+        page.wait_for_selector("#error:not(:empty)", state="visible")
+        assert "does not take this key" in page.locator("#error").text_content()
+        page.fill("#key", "right")
+        page.click("#login button")
+        page.wait_for_selector("#prompt", state="visible")
+        assert page.locator("#error").text_content() == ""
+        page = open_page(expected="Failed to load resource", url=url, keyed=True)
+    page.fill("#key", "right")
+    page.click("#login button")
+    page.wait_for_selector("#error:not(:empty)", state="visible")
+
+
+def test_policies_of_a_model_that_is_served_under_another_name_are_its_own(open_page, policy_dirs):
+    policies = ["threshold:0.9", f"single={policy_dirs['single']}"]
+    options = DecodeOptions(max_new_tokens=8, block_length=4)
+    catalog = build_catalog(["mine=embedded/chain"], policies, options, Limits())
+    with serve_here(catalog) as url:
+        page = open_page(url=url)
+        groups = page.locator("#sampler-b optgroup")
+        labels = [groups.nth(i).get_attribute("label") for i in range(groups.count())]
+        assert labels == ["Learned for this model", "Heuristics"]
+        assert page.input_value("#sampler-b") == "single"
+        assert page.get_attribute("#block", "placeholder") == "4"
+
+
+def test_each_side_says_its_block_length(open_page):
+    page = open_page()
+    page.select_option("#sampler-b", "blocks")
+    for given, said in (("", ["one block", 16]), ("8", [8, 8])):
+        if given:
+            page.locator("details").evaluate("details => details.open = true")
+            page.fill("#block", given)
+        run(page)
+        wanted = [s if isinstance(s, str) else f"block length {s}" for s in said]
+        facts = [page.locator(f'.panel[data-side="{side}"] .facts') for side in "ab"]
+        for fact, text in zip(facts, wanted, strict=True):
+            assert text in fact.locator("li").all_text_contents()
+        with page.expect_download() as download:
+            page.click("#json")
+        data = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+        found = [side["block_length"] for side in data["sides"]]
+        assert found == [None if isinstance(s, str) else s for s in said]
 
 
 def test_a_policy_whose_passes_hardly_vary_is_steered_by_alpha_alone(open_page):

@@ -44,6 +44,11 @@ COMMANDS = {
     "doctor": "say what works on this machine: versions, devices, sandbox, caches, models",
 }
 
+GPU_FULL = (
+    "the GPU has not enough free memory for this; give a smaller --batch-size, or shorter or fewer "
+    "answers (docs/gpu.md says what takes how much)"
+)
+
 # Extras that a command needs beside `cli`; they are checked before anything is loaded or written.
 COMMAND_EXTRAS = {
     "demo": ("train", "plot"),
@@ -131,6 +136,11 @@ def main(arguments: list[str] | None = None) -> int:
     # The system's own words: a disk that is full, a name that is too long, no permission.
     except (OSError, MemoryError) as error:
         print(f"unmask {name}: {shorten_words(system_sentence(error))}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # PyTorch's, which is not imported for help
+            raise
+        print(f"unmask {name}: {GPU_FULL}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"unmask {name}: interrupted", file=sys.stderr)

@@ -70,7 +70,7 @@ def parse(
     if path is not None:
         from unmask.cli.config_file import read_config
 
-        default, in_file = read_config(config_class, path)
+        default, in_file = read_config(config_class, path, given_options(rest))
     purpose = " ".join((config_class.__doc__ or "").split())
     epilogue = "--config FILE.yaml sets any of these options; the command line wins."
     complaint = io.StringIO()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
@@ -17,7 +17,9 @@ C = TypeVar("C")
 LARGEST = 2**20  # bytes
 
 
-def read_config(config_class: type[C], path: str) -> tuple[C, frozenset[str]]:
+def read_config(
+    config_class: type[C], path: str, given: Set[str] = frozenset()
+) -> tuple[C, frozenset[str]]:
     """The defaults for a command line from a YAML file, and the names that the file sets.
 
     Options of nested dataclasses are named flat, as on the command line: `block_length: 6`. The
@@ -28,6 +30,8 @@ def read_config(config_class: type[C], path: str) -> tuple[C, frozenset[str]]:
     Args:
         config_class: a dataclass, perhaps with fields that are dataclasses.
         path: the file.
+        given: names that the command line sets; the file's values of these do not count. (Options
+            that may be given again would be added to them.)
 
     Raises:
         UnmaskError: if the file cannot be read, names an unknown option, or a value has the wrong
@@ -43,7 +47,8 @@ def read_config(config_class: type[C], path: str) -> tuple[C, frozenset[str]]:
         )
     check_flat(values, path)
     typed = {name: to_type(kinds[name], value, name, path) for name, value in values.items()}
-    return unchecked_instance(config_class, typed), frozenset(values)
+    counting = {name: value for name, value in typed.items() if name not in given}
+    return unchecked_instance(config_class, counting), frozenset(values)
 
 
 def read_mapping(path: str) -> dict[str, Any]:

@@ -24,10 +24,10 @@ class Config:
     resume: bool = False
     """Go on with an interrupted evaluation of the same settings in `out`."""
     model: str = "embedded/chain"
-    """Frozen model: an embedded one or a directory."""
+    """Frozen model: an embedded one, a directory or a Hub repository."""
     task: str = "chain"
-    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, math500, humaneval,
-    mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture."""
+    """Where prompts and their verifier come from: chain, sudoku, word-problems, gsm8k, math,
+    math500, humaneval, mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture."""
     data_dir: str | None = None
     """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out
     to load them from the Hugging Face Hub."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import webbrowser
 from dataclasses import dataclass
 
@@ -33,5 +34,6 @@ def run(config: Config) -> None:
 
 
 def open_page(url: str) -> None:
-    """Opens the page; where there is no browser, the line in the terminal says where it is."""
-    webbrowser.open(url)
+    """Opens the page; where there is no browser, the line in the terminal says where it is. The
+    server goes on meanwhile: a browser of the terminal is waited for until it is closed."""
+    threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()

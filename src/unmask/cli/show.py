@@ -21,8 +21,6 @@ from unmask.policies.base import PolicyLike
 
 MARKS = HOLE, END = "·⌁"
 
-MARKS = HOLE, END = "·⌁"
-
 
 def answer(
     model: Model,

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
+from weakref import ref
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -156,16 +158,38 @@ def limits_of(model: Model, request: Request, extent: Extent) -> Limits | None:
     return Limits(tuple(sets), tuple(choices))
 
 
-def choice_tokens(model: Model, request: Request) -> list[tuple[int, ...]]:
+def choice_tokens(model: Model, request: Request) -> tuple[tuple[int, ...], ...]:
     """The buffers that a row may end with: its choices, each padded with the end-of-text token.
 
     Raises:
         UnmaskError: if a choice does not fit the buffer.
     """
-    found, length = [], request.length
-    for text in request.options.choices:
+    options, filled = request.options, request.holes is not None
+    return encode_choices(ref(model), options.choices, request.length, filled)
+
+
+# Every row of a call has the same choices, and each asks for them when it is checked, submitted and
+# opened. The models are weak references, so that none stays in memory for what is kept here.
+@lru_cache(maxsize=8)
+def encode_choices(
+    model_ref: ref[Model], choices: tuple[str, ...], length: int, filled: bool
+) -> tuple[tuple[int, ...], ...]:
+    """The tokens of choices, padded to `length`.
+
+    Args:
+        model_ref: whose tokens they are.
+        choices: texts.
+        length: L.
+        filled: whether each choice has to fill the buffer, as in infilling.
+
+    Raises:
+        UnmaskError: if one of them does not fit.
+    """
+    model, found = model_ref(), []
+    assert model is not None  # the caller holds it
+    for text in choices:
         ids = encode_choice(model, text)
-        if request.holes is not None and len(ids) != length:
+        if filled and len(ids) != length:
             raise UnmaskError(
                 f"the choice {short_text(repr(text))} has {len(ids)} tokens and the prompt has "
                 f"{length} masks; give choices that fill all of them"
@@ -176,7 +200,7 @@ def choice_tokens(model: Model, request: Request) -> list[tuple[int, ...]]:
                 f"{length}; give a larger max_new_tokens"
             )
         found.append((*ids, *[model.eos_ids[0]] * (length - len(ids))))
-    return found
+    return tuple(found)
 
 
 def encode_choice(model: Model, text: str) -> list[int]:

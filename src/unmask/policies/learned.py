@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,22 @@ class LearnedPolicy:
             )
 
     @property
+    def block_length(self) -> int | None:
+        """BL of the blocks that it was trained in; None for full diffusion, or if nobody knows."""
+        trained = self.metadata.get("trained")
+        found = trained.get("block_length") if isinstance(trained, Mapping) else None
+        return found if type(found) is int and found > 0 else None
+
+    @property
+    def calibration(self) -> list[tuple[float, float]]:
+        """(α, NFE) of the front in `metadata["pareto"]` that training ends with, from the largest α
+        on; where noise makes the NFE fall, it is read as flat. Empty if there is no front."""
+        entries = [entry for entry in self.metadata.get("pareto") or () if entry.get("alpha")]
+        entries.sort(key=lambda entry: -entry["alpha"])
+        costs = accumulate((entry["nfe"] for entry in entries), max)
+        return [(entry["alpha"], nfe) for entry, nfe in zip(entries, costs, strict=True)]
+
+    @property
     def needs(self) -> Needs:
         """How many probabilities it reads at each position, and hidden states if it does."""
         config = self.network.config
@@ -169,36 +186,33 @@ class LearnedPolicy:
     def distribution(
         self, observation: Observation, most: int | None = None
     ) -> Bernoulli | PlackettLuce:
-        """The action distribution at temperature τ_π, without β and fallback: what training's
-        likelihoods are of. `most` as in `logits`."""
-        return ACTIONS[self.action](
-            self.logits(observation, most) / self.temperature, observation.eligible
-        )
+        """The action distribution at temperature τ_π, without β: what training's likelihoods are
+        of, with the fallback where the policy has it. `most` as in `logits`."""
+        logits = self.logits(observation, most) / self.temperature
+        if self.action == "bernoulli":
+            return Bernoulli(logits, observation.eligible, self.fallback)
+        return PlackettLuce(logits, observation.eligible)  # never draws nothing
 
     def alpha_for(self, nfe: float | int) -> float:
-        """The α that gives about `nfe` forward passes a prompt, from the front in
-        `metadata["pareto"]` that training ends with.
-
-        Between two entries log α is linear in NFE; where noise makes the table rise, it is read as
-        flat.
+        """The α that gives about `nfe` forward passes a prompt, by the `calibration`; between two
+        of its entries log α is linear in NFE.
 
         Raises:
             UnmaskError: if the policy has no such table, or its range does not hold `nfe`.
         """
-        entries = [entry for entry in self.metadata.get("pareto") or () if entry.get("alpha")]
-        table = sorted(entries, key=lambda entry: -entry["alpha"])
+        table = self.calibration
         if not table:
             raise UnmaskError(
                 "a target NFE was given, but this policy was not trained for a range of α; use one "
                 "trained with --alpha-range"
             )
-        costs = np.maximum.accumulate([entry["nfe"] for entry in table])
+        alphas, costs = zip(*table, strict=True)
         if not costs[0] <= nfe <= costs[-1]:
             raise UnmaskError(
                 f"target NFE is {nfe:g}; this policy was calibrated for "
                 f"{math.ceil(100 * costs[0]) / 100:g} to {math.floor(100 * costs[-1]) / 100:g}"
             )
-        return float(np.exp(np.interp(nfe, costs, np.log([entry["alpha"] for entry in table]))))
+        return float(np.exp(np.interp(nfe, costs, np.log(alphas))))
 
     @torch.inference_mode()
     def act(

@@ -218,8 +218,8 @@ class VerdictBody(WholeBody):
     """A question of the playground: is this answer right?"""
 
     model: str = Field(max_length=1000)
-    prompt: str = Field(max_length=20_000)
-    text: str = Field(max_length=100_000)
+    prompt: str
+    text: str
 
 
 def add_playground(app: FastAPI, catalog: Catalog) -> None:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from unmask.decoding.constraints import allowed_ids, check_limits
+from unmask.decoding.constraints import allowed_ids, check_limits, longest_choice
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
-from unmask.decoding.request import Request, check_policy, check_request
+from unmask.decoding.request import Request, check_policy, check_request, with_trained_blocks
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.models.load import load_model
@@ -131,10 +131,21 @@ def build_catalog(
     found = {name: load_policy(spec, device=device) for name, spec in named_policies.items()}
     served = {}
     for name, model in loaded.items():
-        length = options.max_new_tokens or model.max_new_tokens or USUAL_LENGTH
+        length = usual_length(model, options)
         worker = Worker(model, name, slots, limits.max_queue, metrics)
         served[name] = ServedModel(name, model, worker, options, length)
     return Catalog(served, found, next(iter(found)), limits, metrics)
+
+
+def usual_length(model: Model, options: DecodeOptions) -> int:
+    """L where nobody gives it: that of the options, of their longest choice, or of the model.
+
+    Raises:
+        UnmaskError: if a choice cannot be an answer of this model.
+    """
+    if options.max_new_tokens is None and options.choices:
+        return longest_choice(model, options.choices)
+    return options.max_new_tokens or model.max_new_tokens or USUAL_LENGTH
 
 
 def name_all(kind: str, texts: Sequence[str]) -> dict[str, str]:
@@ -257,7 +268,7 @@ def plan_rows(
         raise ApiError(400, "canvas needs stream; give both", "unmask.canvas")
     name = body.extensions.policy or catalog.default
     policy = find_policy(catalog, name)
-    options = merge_options(served, body)
+    options = with_trained_blocks(served.model, policy, merge_options(served, body))
     alpha = find_alpha(policy, body)
     allowed = allowed_ids(served.model, body.extensions.allowed)
     requests, total = [], 0
@@ -277,12 +288,18 @@ def plan_rows(
 
 def merge_options(served: ServedModel, body: Body) -> DecodeOptions:
     """The server's options with what a body says; a default block length fits itself to the
-    body's length."""
-    given = body.settings()
+    body's length. Where neither gives a length, choices are as long as the longest of them, as in
+    `generate`."""
+    given, own = body.settings(), served.options
     length = given.get("max_new_tokens")
-    if not isinstance(length, int) or length < 1:
+    if length is None and own.max_new_tokens is None:
+        chosen = decode_options(own, given)
+        length = usual_length(served.model, chosen)
+        if chosen.choices:
+            return chosen.with_length(length)
+    elif not isinstance(length, int) or length < 1:
         length = served.length
-    return decode_options(served.options.with_length(length), given)
+    return decode_options(own.with_length(length), given)
 
 
 def encode_row(
@@ -336,7 +353,9 @@ def describe_model(catalog: Catalog, served: ServedModel) -> dict[str, Any]:
         "created": served.created,
         "owned_by": "unmask",
         "unmask": {
+            "model": str(served.model.name),
             "max_tokens": served.length,
+            "block_length": served.model.attention_block or served.options.block_length,
             "default_policy": catalog.default,
             "policies": described,
             "heuristics": list(HEURISTICS),
@@ -345,17 +364,17 @@ def describe_model(catalog: Catalog, served: ServedModel) -> dict[str, Any]:
 
 
 def describe_policy(name: str, policy: Policy) -> dict[str, Any]:
-    """What a client needs to know of a policy: whether it is learned, and its ranges of α and
-    NFE."""
+    """What a client needs to know of a policy: whether it is learned, for which model and block
+    length, and its ranges of α and of the NFE that may be asked for."""
     found: dict[str, Any] = {"name": name, "learned": isinstance(policy, LearnedPolicy)}
     if isinstance(policy, LearnedPolicy):
         trained = policy.metadata.get("trained") or {}
         found["model"] = str(trained.get("model", ""))
+        found["block_length"] = policy.block_length
         if policy.network.config.conditioned:
-            table = [e for e in policy.metadata.get("pareto") or () if "alpha" in e]
             found["alpha"] = policy.alpha
-            found["alphas"] = sorted({e["alpha"] for e in table})
-            found["nfe"] = sorted({e["nfe"] for e in table})
+            found["alphas"] = sorted({alpha for alpha, _ in policy.calibration})
+            found["nfe"] = sorted({nfe for _, nfe in policy.calibration})
     return found
 
 

@@ -39,15 +39,23 @@ class Gate:
             await self.app(scope, receive, send)
             return
         route = scope["path"] if scope["path"] in COUNTED else "other"
+        begun = False
 
         async def count(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 self.metrics.requests.labels(route, str(message["status"])).inc()
             await send(message)
 
         refusal = self._refusal(scope)
         if refusal is None:
-            await self.app(scope, BodyReader(receive, self.limits.max_body_bytes), count)
+            try:
+                await self.app(scope, BodyReader(receive, self.limits.max_body_bytes), count)
+            except Exception:
+                if not begun:  # Starlette answers with status 500, outside of this middleware
+                    self.metrics.requests.labels(route, "500").inc()
+                raise
             return
         response = JSONResponse(refusal.body(), refusal.status, headers={"Connection": "close"})
         await response(scope, receive, count)

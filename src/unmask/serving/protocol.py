@@ -128,7 +128,11 @@ class UnmaskOptions(Strict):
     target_nfe: float | None = Field(
         None, description="Picks the α that needs about so many forward passes."
     )
-    block_length: int | None = Field(None, description="BL; the length itself is full diffusion.")
+    block_length: int | None = Field(
+        None,
+        description="BL; the length itself is full diffusion. Left out, it is the server's or the "
+        "model's own, else that of a policy that was trained in blocks, else the length.",
+    )
     top_k: int | None = None
     cfg_scale: float | None = None
     eos: EndOfText | None = None

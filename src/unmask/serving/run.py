@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import math
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 import uvicorn
 
@@ -21,10 +23,15 @@ SWITCH_INTERVAL = 0.0005
 # Seconds that an idle connection stays open: more than clients and proxies usually keep theirs, as
 # a request that is sent while the server closes is lost.
 KEEP_ALIVE = 120
+# Seconds that a stop waits for what was accepted, beyond the time that a request may take: then
+# only clients are left that do not read or do not send.
+GRACE = 5
+BACKLOG = 2048  # connections that wait to be accepted
 
 
 def open_socket(host: str, port: int) -> socket.socket:
-    """A bound socket, before anything slow begins; port 0 is any free one.
+    """A listening socket, before anything slow begins; port 0 is any free one. It has to listen:
+    one that is only bound leaves its port to other servers that start now.
 
     Raises:
         UnmaskError: if the address cannot be used.
@@ -34,6 +41,7 @@ def open_socket(host: str, port: int) -> socket.socket:
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((host, port))
+        bound.listen(BACKLOG)
     except (OSError, OverflowError, UnicodeError) as error:
         raise UnmaskError(
             f"{host}:{port} cannot be listened on ({short_error(error)}); give another --port "
@@ -50,8 +58,8 @@ def serve(
     cors: Sequence[str] = (),
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT (Ctrl-C); then finishes every request that was accepted. A
-    second Ctrl-C ends it at once.
+    """Serves until SIGTERM or SIGINT (Ctrl-C); then finishes every request that was accepted, as
+    long as its client takes the answer in time. A second Ctrl-C ends it at once.
 
     Args:
         catalog: models and policies.
@@ -65,14 +73,20 @@ def serve(
         access_log=False,
         log_level="warning",
         server_header=False,
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE,
+        timeout_graceful_shutdown=math.ceil(catalog.limits.timeout) + GRACE,
     )
     server = AnnouncingServer(config, started)
-    # uvicorn finishes what runs and then raises the signal once more for the handler that was
-    # there before; that the server was stopped is no failure, so that one does nothing.
+
+    # This handler is for signals that come before uvicorn has its own. uvicorn finishes what runs
+    # and then raises the signal once more for the handler that was there before: for this one,
+    # which does nothing then, since that the server was stopped is no failure.
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, stop)
     sys.setswitchinterval(SWITCH_INTERVAL)
     # What is loaded by now stays; a full collection would look at all of it, which takes some
     # hundred milliseconds in which nothing is answered.
@@ -90,5 +104,5 @@ class AnnouncingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
+        if self.started and not self.should_exit:
             self.announce()

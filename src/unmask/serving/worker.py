@@ -176,15 +176,25 @@ class Worker:
                 self._fail()
 
     def _enter(self, job: Job) -> None:
-        """Puts a job's rows into the engine."""
+        """Puts a job's rows into the engine. Whoever made them has checked them, so that what the
+        engine refuses is for want of memory; beside other rows that may change."""
         try:
             for row, request in enumerate(job.requests):
                 ticket = self.engine.submit(request)
                 job.tickets[row] = ticket
                 self.owner[ticket], self.passes[ticket] = (job, row), 0
-        except UnmaskError as error:  # whoever made the rows has checked them; so this is rare
+        except UnmaskError as error:
             self._cancel(job)
-            self._tell({job: ApiError(400, str(error))})
+            refusal = ApiError(400, str(error), None, "no_memory")
+            if self.owner:
+                refusal = ApiError(
+                    503,
+                    "there is no memory for this request beside those that are being answered; try "
+                    "again later, or ask for fewer or shorter answers",
+                    None,
+                    "no_memory",
+                )
+            self._tell({job: refusal})
 
     def _cancel(self, job: Job) -> None:
         """Takes what is left of a job out of the engine."""

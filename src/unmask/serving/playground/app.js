@@ -88,8 +88,10 @@ function buildSampler(side) {
   slider.addEventListener("input", () => { output.textContent = sliderText(side); });
 }
 
+const chosenModel = () => models.find((entry) => entry.id === $("model").value);
+
 function learnedPolicies() {
-  const model = models.find((entry) => entry.id === $("model").value);
+  const model = chosenModel();
   return model ? model.unmask.policies.filter((policy) => policy.learned) : [];
 }
 
@@ -100,8 +102,8 @@ function fillSamplers() {
   for (const side of SIDES) {
     const select = $(`sampler-${side}`);
     const before = select.value;
-    const own = learnedPolicies().filter((policy) => policy.model === $("model").value);
-    const others = learnedPolicies().filter((policy) => policy.model !== $("model").value);
+    const own = learnedPolicies().filter((policy) => policy.model === chosenModel().unmask.model);
+    const others = learnedPolicies().filter((policy) => !own.includes(policy));
     const group = (label, entries) => entries.length ? [make("optgroup", { label }, ...entries)] : [];
     const entry = (policy) => make("option", { value: policy.name, textContent: policy.name });
     select.replaceChildren(
@@ -192,8 +194,9 @@ async function start() {
   try {
     models = (await (await ask("/v1/models")).json()).data;
   } catch (error) {
-    if (error.status === 401) { $("login").hidden = false; $("settings").hidden = true; $("key").focus(); return; }
-    showError(error.message);
+    if (error.status === 401) { $("login").hidden = false; $("settings").hidden = true; $("key").focus(); }
+    if (error.status !== 401) showError(error.message);
+    else if (key !== null) showError("The server does not take this key; give another one.");
     return;
   }
   $("login").hidden = true; $("settings").hidden = false;
@@ -209,8 +212,9 @@ async function start() {
 }
 
 async function changeModel(prompt = null) {
-  const model = models.find((entry) => entry.id === $("model").value);
+  const model = chosenModel();
   $("length").value = model.unmask.max_tokens;
+  $("block").placeholder = model.unmask.block_length ?? "the sampler's own";
   fillSamplers();
   let examples = [];
   try {
@@ -234,6 +238,16 @@ function readSettings() {
   };
 }
 
+// The block length that a sampler decodes with, as the server chooses it; null is the whole length.
+function blockLength(settings, spec) {
+  const { max_tokens, block_length } = chosenModel().unmask;
+  const policy = learnedPolicy(samplerFields(spec).policy);
+  const block = settings.block ?? block_length ?? policy?.block_length ?? null;
+  return block === null || block >= (settings.length ?? max_tokens) ? null : block;
+}
+
+const blockText = (side) => (side.block === null ? "one block" : `block length ${side.block}`);
+
 function pageLink(settings, specs) {
   const given = new URLSearchParams();
   for (const [name, value] of Object.entries(settings)) if (value !== null) given.set(name, value);
@@ -248,7 +262,7 @@ async function runBoth() {
   showError(""); say("");
   const settings = readSettings(), specs = SIDES.map(samplerSpec);
   history.replaceState(null, "", pageLink(settings, specs));
-  run = { settings, shown: 0, follow: true, sides: specs.map((spec) => ({ spec, passes: [], canvas: [], text: "", done: false, judged: false, correct: null, error: null })) };
+  run = { settings, shown: 0, follow: true, sides: specs.map((spec) => ({ spec, block: blockLength(settings, spec), passes: [], canvas: [], text: "", done: false, judged: false, correct: null, error: null })) };
   buildPanels();
   $("result").hidden = false;
   $("run").disabled = true; $("stop").disabled = false;
@@ -407,7 +421,8 @@ function renderCanvas(list, side, last) {
 
 function renderFacts(list, side) {
   const shown = Math.min(run.shown, side.passes.length);
-  const facts = [make("li", {}, "passes ", make("b", { textContent: shown < side.passes.length || !side.done ? `${shown} …` : side.nfe }))];
+  const facts = [make("li", {}, "passes ", make("b", { textContent: shown < side.passes.length || !side.done ? `${shown} …` : side.nfe })),
+    make("li", { textContent: blockText(side) })];
   if (side.done && shown >= side.passes.length) {
     facts.push(make("li", {}, "tokens per pass ", make("b", { textContent: side.rate.toFixed(2) })));
     if (side.correct !== null) facts.push(make("li", { className: side.correct ? "right" : "wrong", textContent: side.correct ? "✓ correct" : "✗ not correct" }));
@@ -461,8 +476,8 @@ function save(name, blob) {
 }
 
 function saveJson() {
-  const sides = run.sides.map(({ spec, text, nfe, rate, correct, canvas, error }) => ({
-    sampler: spec, text, passes: nfe, tokens_per_pass: rate, correct, error, tokens: canvas,
+  const sides = run.sides.map(({ spec, block, text, nfe, rate, correct, canvas, error }) => ({
+    sampler: spec, block_length: block, text, passes: nfe, tokens_per_pass: rate, correct, error, tokens: canvas,
   }));
   save("unmask.json", new Blob([JSON.stringify({ ...run.settings, sides }, null, 1)], { type: "application/json" }));
 }
@@ -498,7 +513,7 @@ function savePng() {
     write(side.spec, left, 80, "bold 17px system-ui, sans-serif", colour("--text"), column);
     const rate = side.done ? `, ${side.rate.toFixed(2)} tokens per pass` : "";
     const verdict = side.correct === null ? "" : side.correct ? ", correct" : ", not correct";
-    write(`${Math.min(run.shown, side.passes.length)} passes${rate}${verdict}`, left, 102, "15px system-ui, sans-serif", colour("--quiet"), column);
+    write(`${Math.min(run.shown, side.passes.length)} passes, ${blockText(side)}${rate}${verdict}`, left, 102, "15px system-ui, sans-serif", colour("--quiet"), column);
     for (const { x, y, wide, text, shown } of laid[i]) {
       context.fillStyle = shown ? cssColour(passColour(shown.pass, last)) : colour("--mask");
       context.beginPath(); context.roundRect(left + x, top + y, wide, line - 6, 6); context.fill();
