@@ -5,6 +5,7 @@ import torch
 
 import unmask
 from unmask import UnmaskError
+from unmask.decoding.request import Request
 
 PROMPTS = ["7 a +5 b *3 =", "1 a +1 b -4 c *2 =", "3 a *3 ="]
 
@@ -36,6 +37,33 @@ def test_infilling_fills_the_masks_and_nothing_else(tiny_model):
             best = max(left, key=lambda k: logits[k].softmax(-1).max())
             canvas[best] = int(logits[best].argmax())
         assert [canvas[k] for k in holes] == alone.tokens[0].tolist()
+
+
+def test_infilling_cuts_what_is_filled_in_before_a_stop_string():
+    model = unmask.load_model("embedded/chain")
+    mask = model.tokenizer.mask_token
+    prompt = f"7 a +5 b *3 = a then 7 {mask} {mask} {mask} . b so # 6"
+
+    def from_the_left(observation):
+        return observation.eligible & (observation.eligible.cumsum(1) == 1)
+
+    before, behind = unmask.infill(model, [prompt], from_the_left).text[0].split("gives ")
+    behind = behind[1:]  # the third gap is one digit
+    for stop, left in (("gives", ""), ("ives", "g")):
+        cut = unmask.infill(model, [prompt], from_the_left, stop=(stop,))
+        assert cut.text[0].split() == (before + left + behind).split()
+        assert cut.answer_tokens.tolist() == [1]
+
+
+def test_alpha_that_overflows_is_refused(tiny_model):
+    for alpha in (1e-60, 1e39, float("inf"), 0.0):
+        with pytest.raises(unmask.UnmaskError, match="from 1e-30 to 1e\\+30"):
+            Request(
+                (1,),
+                unmask.load_policy("confidence:1"),
+                unmask.DecodeOptions(max_new_tokens=2),
+                alpha=alpha,
+            )
 
 
 def test_infilling_a_masked_tail_is_generating(tiny_model):

@@ -635,6 +635,10 @@ def test_log_likelihoods_of_the_policy_and_of_whole_texts(tiny_dir):
     ids = tuple(encode_prompt(lm.model, whole))
     (expected,) = exact_likelihood(lm.model, [Text(ids, tuple(range(len(ids))))], "confidence:1")
     assert value == expected.log_likelihood
+    assert lm.costs["ppl"].prompts == 1
+    lm.model.network.config.max_position_embeddings = 6
+    lm.loglikelihood_rolling([one, one])  # in several pieces each
+    assert lm.costs["ppl"].prompts == 3
 
 
 @pytest.mark.parametrize("kind", ["bound", "left-to-right", "policy"])

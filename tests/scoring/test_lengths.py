@@ -56,6 +56,6 @@ def test_refusals(tiny_model, arguments, says):
 
 
 def test_settings_that_leave_holes_are_refused(tiny_model):
-    for wrong in ({"choices": ("7",)}, {"max_passes": 1}):
+    for wrong in ({"choices": ("7",)}, {"max_passes": 1}, {"stop": ("7",)}, {"stop_at_eos": True}):
         with pytest.raises(UnmaskError, match="leave it out"):
             infill_lengths(tiny_model, PROMPTS, "confidence:1", (1, 2), **wrong)

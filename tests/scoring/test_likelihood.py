@@ -11,7 +11,7 @@ import torch
 
 from tests.decoding.test_rows import learned
 from tests.decoding.test_thousand import small_model
-from unmask import UnmaskError, load_model
+from unmask import UnmaskError, generate, load_model
 from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import load_policy
 from unmask.scoring import Text, bound_likelihood, encode_pair, exact_likelihood
@@ -68,12 +68,33 @@ def test_the_exact_likelihood_sums_to_one_over_all_texts(shift, block):
     orders = ["left-to-right", "confidence:1", "threshold:0.4", "margin:2", "random:1", network]
     values = []
     for order in orders:
-        for block_length in (None,) if order == "left-to-right" else (None, 2):
+        for block_length in (None,) if order == "left-to-right" or block else (None, 2):
             found = exact_likelihood(model, texts, order, block_length=block_length)
             total = math.fsum(math.exp(each.log_likelihood) for each in found)
             assert total == pytest.approx(1, abs=1e-5), (order, block_length)
             values.append(found[7].log_likelihood)
     assert len(set(values)) > 1, "orders do not matter to this model"
+
+
+def test_a_policy_sees_the_blocks_of_a_block_causal_model_as_in_decoding():
+    model = load_model("embedded/chain-blocks", dtype="float32")
+    prompt, seen = model.tokenizer("7 a +5 b *3 =")["input_ids"], []
+
+    def from_the_right(observation):
+        rest = observation.eligible.flip(1).cumsum(1).flip(1)
+        for row in observation.masked.tolist():
+            seen.append((observation.masked.shape[1], row))
+        return observation.eligible & (rest == 1)
+
+    length = 2 * model.attention_block - len(prompt)
+    options = {"max_new_tokens": length, "eos": "never"}
+    found = generate(model, [prompt], from_the_right, **options)
+    decoded, seen[:] = list(seen), []
+    text = encode_pair(model, prompt, found.tokens[0].tolist())
+    exact_likelihood(model, [text], from_the_right)
+    assert sorted(seen) == sorted(decoded) and len(decoded) == length
+    with pytest.raises(UnmaskError, match="in its own blocks of 16, so leave it out"):
+        exact_likelihood(model, [text], from_the_right, block_length=8)
 
 
 @pytest.mark.parametrize(("shift", "block"), [(False, None), (True, None), (False, 2)])

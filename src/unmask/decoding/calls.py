@@ -22,7 +22,13 @@ from unmask.decoding.generation import Generation, Step, count_answer, row_text
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.recorder import Recorder
-from unmask.decoding.request import Request, as_token_sets, as_tuple, check_request
+from unmask.decoding.request import (
+    Request,
+    as_token_sets,
+    as_tuple,
+    check_request,
+    with_trained_blocks,
+)
 from unmask.errors import UnmaskError, count_of
 from unmask.models.base import Model
 from unmask.policies.base import PolicyLike
@@ -169,6 +175,7 @@ def stream(
     loaded: Any = policy
     if isinstance(policy, str | Path):
         loaded = load_policy(policy, device=model.device)
+    chosen = with_trained_blocks(model, loaded, chosen)
     behind = [model.mask_id] * append
     ids = [encode_prompt(model, prompt, infill=infill) + behind for prompt in prompts]
     pairs = zip(ids, prompts, strict=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from jaxtyping import Bool, Float, Int
@@ -133,7 +133,8 @@ class Generation:
             first (never at inference). Shorter buffers are padded behind with the end-of-text
             token.
         text: the decoded buffers up to the first end-of-text token or stop string, special tokens
-            and masks dropped. When infilling, the whole text.
+            and masks dropped. When infilling, the whole text, without what was filled in from a
+            stop string on.
         nfe: int64 [N], forward passes each row was part of while it had something to reveal.
         reveal_step: int64 [N, L], the step that revealed each position, from 0; −1 never.
         answer_tokens: int64 [N], tokens revealed before the first end-of-text token or stop string:
@@ -165,14 +166,22 @@ class Generation:
 
 
 def row_text(model: Model, request: Request, row: Sequence[int]) -> str:
-    """The text of one row: up to its end or its first stop string; when infilling, the whole
-    text."""
-    if request.holes is not None:
-        whole = list(request.prompt)
-        for position, token in zip(request.holes, row, strict=False):
-            whole[position] = token
-        return model.tokenizer.decode(whole, skip_special_tokens=True)
-    return answer_text(model, row, request.options.stop)
+    """The text of one row: up to its end or its first stop string; when infilling, the whole text,
+    without what was filled in from a stop string on."""
+    if request.holes is None:
+        return answer_text(model, row, request.options.stop)
+    holes, tokens = request.holes, list(row[: len(request.holes)])
+    count, rest = find_stop(model, tokens, request.options.stop) or (len(tokens), "")
+    whole: list[int | None] = list(request.prompt)
+    for i, position in enumerate(holes):
+        whole[position] = tokens[i] if i < count else None
+    text = partial(model.tokenizer.decode, skip_special_tokens=True)
+    kept = text([token for token in whole if token is not None])
+    if not rest:
+        return kept
+    # `rest` is the beginning of a token; it stands where that token stood.
+    head = text([token for token in whole[: holes[count]] if token is not None])
+    return head + rest + kept[len(head) :]
 
 
 def answer_text(model: Model, row: Sequence[int], stop: Sequence[str]) -> str:

@@ -57,10 +57,13 @@ class Recorder:
         self._kept += observation_bytes(observation) + action.nbytes + 2 * rows.nbytes
         if self._kept - self._looked >= LOOK:
             self._looked = self._kept
+            advice = "give fewer prompts or rollouts, or a smaller max_new_tokens or max_passes"
+            if "hidden" in observation.features:
+                advice += ", or train without hidden states (--no-hidden, hidden=False)"
             check_memory(
                 self._kept,
                 "putting together the decisions that were recorded so far",
-                "give fewer prompts or rollouts, or a smaller max_new_tokens or max_passes",
+                advice,
                 rows.device,
             )
 

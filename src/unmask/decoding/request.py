@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any
@@ -19,6 +18,7 @@ from unmask.models.head import Sampling
 from unmask.models.limits import canvas_limit
 from unmask.policies.base import Needs, PolicyLike, needs_of
 from unmask.policies.learned import LearnedPolicy
+from unmask.policies.schema import LARGEST, SMALLEST
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,11 @@ class Request:
             raise UnmaskError(f"options is {self.options!r}; give a DecodeOptions")
         if type(self.key) is not int or not -(2**63) <= self.key < 2**63:
             raise UnmaskError(f"key is {self.key!r}; give a whole number of 64 bits")
-        if self.alpha is not None and not is_positive(self.alpha):
-            raise UnmaskError(f"alpha is {self.alpha!r}; give a number above 0, or leave it out")
+        if self.alpha is not None and not is_scale(self.alpha):
+            raise UnmaskError(
+                f"alpha is {self.alpha!r}; give a number above 0, from {SMALLEST:g} to "
+                f"{LARGEST:g}, or leave it out"
+            )
         if self.alpha is not None:
             object.__setattr__(self, "alpha", float(self.alpha))
         if self.allowed is not None:
@@ -114,10 +117,10 @@ class Request:
 
     @property
     def acts_for(self) -> float | None:
-        """α that the policy is told: the request's, else the policy's own, if it is a finite number
-        above 0."""
+        """α that the policy is told: the request's, else the policy's own, if it is a number that
+        can be one."""
         own = getattr(self.policy, "alpha", None) if self.alpha is None else self.alpha
-        return own if is_positive(own) else None
+        return own if is_scale(own) else None
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,21 @@ def extent_of(model: Model, request: Request) -> Extent:
     first, masked = prompt // size * size, end - prompt
     most = min(request.options.max_passes or masked, masked)
     return Extent(end, range(first, end), prompt - first, size, most)
+
+
+def trained_blocks(model: Model, policy: Any) -> int | None:
+    """BL of the blocks that a learned policy was trained in, which holds where nobody gives one.
+    None for other policies, and for a block-causal model, which has its own blocks."""
+    learned = isinstance(policy, LearnedPolicy) and model.attention_block is None
+    return policy.block_length if learned else None
+
+
+def with_trained_blocks(model: Model, policy: Any, options: DecodeOptions) -> DecodeOptions:
+    """Options with the `trained_blocks` of a policy where they give no block length."""
+    own = trained_blocks(model, policy)
+    if own is None or options.block_length is not None:
+        return options
+    return replace(options, block_length=min(own, options.max_new_tokens or own))
 
 
 def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
@@ -196,10 +214,10 @@ def as_token_sets(
     return tuple(found)
 
 
-def is_positive(value: Any) -> bool:
-    """Whether a value is a finite number above 0."""
+def is_scale(value: Any) -> bool:
+    """Whether a value is a number above 0 that does not overflow where policies compute, as α."""
     number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and 0 < float(value) < math.inf
+    return number and SMALLEST <= float(value) <= LARGEST
 
 
 def check_holes(holes: Sequence[int], size: int) -> None:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from unmask.decoding.options import check_number, check_whole
-from unmask.decoding.request import is_positive
+from unmask.decoding.request import is_scale
 from unmask.decoding.reveal import BlockStep, check_needs, reveal
 from unmask.errors import UnmaskError
 from unmask.models.head import Sampling
@@ -58,7 +58,7 @@ class BlockSettings:
     def __post_init__(self) -> None:
         for name in ("alpha", "nfe", "beta", "tau_pi"):
             value = getattr(self, name)
-            if value is not None and not is_positive(value):
+            if value is not None and not is_scale(value):
                 raise UnmaskError(f"{name} is {value!r}; give a number above 0, or leave it out")
         if self.alpha is not None and self.nfe is not None:
             raise UnmaskError("alpha and nfe were both given; nfe chooses α, so give one of them")

@@ -88,10 +88,11 @@ def infill_lengths(
     """
     chosen = decode_options(options, settings)
     low, high = check_lengths(lengths)
-    if chosen.choices or chosen.max_passes is not None:
+    ends = ("choices", "max_passes", "stop", "stop_at_eos")
+    if given := [name for name in ends if getattr(chosen, name)]:
         raise UnmaskError(
-            "choices or max_passes was given for a gap of unknown length; leave it out, as each "
-            "length is filled whole"
+            f"{given[0]} was given for a gap of unknown length; leave it out, as each length is "
+            "filled whole"
         )
     chosen = replace(chosen, eos="never" if chosen.eos == "free" else chosen.eos)
     if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:

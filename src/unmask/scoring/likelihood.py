@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unmask.decoding.options import check_whole
+from unmask.decoding.request import trained_blocks
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.policies.base import Observation, PolicyLike, current_block, decide, needs_of
@@ -187,8 +188,8 @@ def exact_likelihood(
         order: "left-to-right", or a policy, as for `generate`: of the positions that it accepts in
             a pass, the one that is first in its order, or the most confident one, comes next, and
             the text's own token is written there.
-        block_length: BL of a policy, in tokens; None is full diffusion. A block-causal model has
-            its own.
+        block_length: BL of a policy, in tokens; None is the one that a learned policy was trained
+            in, else full diffusion. A block-causal model has its own.
         seed: of a policy that draws.
         batch_size: rows side by side; it changes the speed, never the result.
 
@@ -205,15 +206,22 @@ def exact_likelihood(
     check_scoring(model, texts, batch_size, seed)
     if block_length is not None:
         check_whole("block_length", block_length, 1)
+    if block_length not in (None, model.attention_block) and model.attention_block is not None:
+        raise UnmaskError(
+            f"block_length is {block_length}; this model is decoded in its own blocks of "
+            f"{model.attention_block}, so leave it out"
+        )
     parts = [(i, part) for i, text in enumerate(texts) for part in split_text(model, text)]
     if order == LEFT_TO_RIGHT:
         sums = score_in_order(model, [part for _, part in parts], batch_size)
     else:
         loaded = load_policy(order, device=model.device) if isinstance(order, str | Path) else order
+        block_length = block_length or trained_blocks(model, loaded)
         sums = [0.0] * len(parts)
-        for numbers in group_parts([part for _, part in parts], batch_size):
+        for numbers in group_parts(model, [part for _, part in parts], batch_size):
             group = [parts[i][1] for i in numbers]
-            length = min(block_length or len(group[0].places), len(group[0].places))
+            size = len(seen_places(model, group[0]))
+            length = min(block_length or size, size)
             for i, value in zip(
                 numbers, score_with_policy(model, group, loaded, length, seed), strict=True
             ):
@@ -237,12 +245,22 @@ def score_in_order(model: Model, parts: Sequence[Text], batch_size: int) -> list
     return [sum(next(answers)[0][0] for _ in part.places) for part in parts]
 
 
-def group_parts(parts: Sequence[Text], batch_size: int) -> list[list[int]]:
-    """The numbers of parts to score side by side: as many scored tokens each, as a policy sees rows
-    of one length, and at most `batch_size`."""
-    by_length: dict[int, list[int]] = {}
+def seen_places(model: Model, part: Text) -> Sequence[int]:
+    """The positions that a policy sees: those that are scored; of a block-causal model its whole
+    block, as in decoding, up to the end of the text."""
+    size = model.attention_block
+    if size is None:
+        return part.places
+    return range(part.places[0] // size * size, len(part.tokens))
+
+
+def group_parts(model: Model, parts: Sequence[Text], batch_size: int) -> list[list[int]]:
+    """The numbers of parts to score side by side: as many scored tokens and positions that a policy
+    sees each, and at most `batch_size`."""
+    by_length: dict[tuple[int, int], list[int]] = {}
     for i in sorted(range(len(parts)), key=lambda i: -len(parts[i].tokens)):
-        by_length.setdefault(len(parts[i].places), []).append(i)
+        lengths = (len(parts[i].places), len(seen_places(model, parts[i])))
+        by_length.setdefault(lengths, []).append(i)
     return [
         numbers[start : start + batch_size]
         for numbers in by_length.values()
@@ -253,13 +271,16 @@ def group_parts(parts: Sequence[Text], batch_size: int) -> list[list[int]]:
 def score_with_policy(
     model: Model, parts: Sequence[Text], policy: PolicyLike, block_length: int, seed: int
 ) -> list[float]:
-    """Σ log p of parts with equally many scored tokens, in the order that a policy chooses."""
+    """Σ log p of parts of one group of `group_parts`, in the order that a policy chooses."""
     needs, device = needs_of(policy), model.device
     whole, inside = lay_out(model, [part.tokens for part in parts])
-    places = to_device([list(part.places) for part in parts], device)
+    seen = [seen_places(model, part) for part in parts]
+    pairs = list(zip(parts, seen, strict=True))
+    places = to_device([list(row) for row in seen], device)
     targets = whole.gather(1, places)
-    tokens = whole.scatter(1, places, model.mask_id)
-    masked = torch.ones_like(places, dtype=torch.bool)
+    hidden_ones = [[place in part.places for place in row] for part, row in pairs]
+    masked = to_device(hidden_ones, device, torch.bool)
+    tokens = whole.scatter(1, places, targets.masked_fill(masked, model.mask_id))
     # The draws of a policy must not depend on the text, or its likelihoods would not sum to 1.
     keys = [row_keys([part.given], seed)[0] for part in parts]
     generator = RowGenerator(to_device(keys, device))
@@ -267,11 +288,11 @@ def score_with_policy(
     told = None if alpha is None else torch.full((len(parts),), float(alpha), device=device)
     total = torch.zeros(len(parts), dtype=torch.float64, device=device)
     n = places.shape[1]
-    for step in range(n):
+    for step in range(len(parts[0].places)):
         eligible = current_block(masked, block_length)
         hidden = model.hidden_at(tokens, inside, places)
-        seen = None if needs.everywhere else eligible
-        proposal = model.proposal(hidden, needs=needs.features, k=needs.top_k, needed=seen)
+        needed = None if needs.everywhere else eligible
+        proposal = model.proposal(hidden, needs=needs.features, k=needs.top_k, needed=needed)
         steps = torch.full((len(parts),), step, device=device)
         observation = Observation(
             proposal.confidence, masked, eligible, steps, n, proposal.features, told

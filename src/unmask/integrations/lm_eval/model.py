@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from unmask.decoding import decode, encode_prompt
 from unmask.decoding.generation import answer_of, answer_text, find_stop
 from unmask.decoding.options import DecodeOptions, decode_options
-from unmask.decoding.request import Request, check_request
+from unmask.decoding.request import Request, check_request, with_trained_blocks
 from unmask.errors import UnmaskError
 from unmask.integrations.lm_eval.likelihoods import (
     check_canvas,
@@ -239,6 +240,7 @@ class UnmaskLM(LM):
             changes["top_k"] = 0  # some tasks write -1 for "all"
         length = own.max_new_tokens or wishes["max_gen_toks"]
         options = replace(own, **changes).with_length(length)
+        options = with_trained_blocks(self.model, self.policy, options)
         own_blocks = min(self.model.attention_block or length, length)
         return replace(options, block_length=options.block_length or own_blocks)
 
@@ -342,6 +344,9 @@ class UnmaskLM(LM):
         for part, found in self.likelihoods(texts, owners, disable_tqdm):
             for place, value in zip(part, found, strict=True):
                 values[pieces[place][0]] += value
+        for (owner, _), (next_owner, _) in pairwise(pieces):
+            if owner == next_owner:  # a further piece of a text is no further prompt
+                self.costs[str(requests[owner].task_name)] += TaskCost(prompts=-1)
         for request, value in zip(requests, values, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
         self.share_costs()
