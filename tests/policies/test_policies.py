@@ -114,6 +114,41 @@ def test_bernoulli_probabilities_sum_to_one_and_sampling_matches(n):
     assert ((frequency - p).abs() < 5 * (p * (1 - p) / 20_000).sqrt() + 1e-3).all()
 
 
+@pytest.mark.parametrize("eligible", [[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 0]])
+def test_with_the_fallback_probabilities_are_those_of_what_is_revealed(eligible):
+    """An empty draw reveals the best position, so it adds to that one's probability."""
+    torch.manual_seed(sum(eligible))
+    logits, eligible = torch.randn(1, 4) - 1, torch.tensor([eligible]) > 0
+    behaviours = [
+        a
+        for a in torch.tensor(list(itertools.product([False, True], repeat=4)))
+        if a.any() and not (a & ~eligible[0]).any()
+    ]
+    actions = torch.stack(behaviours)
+    n = len(actions)
+    plain, behaviour = (
+        Bernoulli(logits.expand(n, 4), eligible.expand(n, 4), fallback=fallback)
+        for fallback in (False, True)
+    )
+    p = behaviour.log_prob(actions).exp()
+    assert math.isclose(p.sum(), 1, abs_tol=1e-5)
+    assert math.isclose(behaviour.entropy()[0], -(p * p.log()).sum(), abs_tol=1e-4)
+    alone = (actions == behaviour.best).all(1)
+    assert alone.sum() == 1
+    nothing = plain.log_prob(torch.zeros(n, 4, dtype=torch.bool)).exp()
+    assert torch.allclose(p - plain.log_prob(actions).exp(), nothing * alone, atol=1e-6)
+
+
+def test_an_empty_draw_reveals_the_position_whose_likelihood_it_adds_to():
+    policy, o = LearnedPolicy(perturbed(initial_bias=-3.0)), observation(batch=1)
+    many = o[torch.zeros(4000, dtype=torch.long)]
+    acted = policy.act(many, generator(4000))
+    distribution = policy.distribution(many)
+    only = (acted == distribution.best).all(1).float().mean()
+    p = distribution.log_prob(distribution.best)[0].exp()
+    assert 0.2 < p < 0.98 and abs(only - p) < 5 * (p * (1 - p) / 4000).sqrt()
+
+
 def test_beta_scales_reveal_probabilities_and_is_capped():
     logits, eligible = (
         torch.tensor([[0.0, 3.0]]).expand(20_000, 2),

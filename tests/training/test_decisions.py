@@ -9,10 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.policies.test_policies import perturbed
-from unmask import LearnedPolicy, load_policy
+from tests.policies.test_policies import observation, perturbed
+from unmask import LearnedPolicy, UnmaskError, load_policy
 from unmask.decoding import Recorder, decode
-from unmask.training.decisions import likelihood_to_go, signal_batch
+from unmask.policies import Observation
+from unmask.training.decisions import (
+    collect_decisions,
+    likelihood_to_go,
+    make_source,
+    signal_batch,
+)
+from unmask.training.pool import FixedAlpha
 
 
 @given(seed=st.integers(0, 10**6), block_length=st.sampled_from([2, 6]))
@@ -46,6 +53,18 @@ def test_likelihood_to_go_equals_adding_it_up_backwards(tiny_model, seed, block_
             )
             assert math.isclose(float(to_go[i]), total, abs_tol=1e-5)
         assert math.isclose(float(whole[row]), total, abs_tol=1e-5)
+
+
+def test_a_confidence_of_0_counts_nothing_in_the_dense_reward(tiny_model):
+    """With `eos` "last" every end of text has it."""
+    policy = LearnedPolicy(perturbed(), fallback=False)
+    generation = decode(tiny_model, [[5]], policy, max_new_tokens=6, recorder=Recorder())
+    t = generation.transitions
+    whole, _ = likelihood_to_go(generation)
+    row, place = (int(x) for x in (t.action > 0).nonzero()[0])
+    gone = math.log(float(t.observation.confidence[row, place, 0])) / 6
+    t.observation.confidence[row, place, 0] = 0
+    assert math.isclose(float(likelihood_to_go(generation)[0]), float(whole) - gone, abs_tol=1e-5)
 
 
 def test_advantages_are_taken_over_policy_and_experts_together(tiny_model):
@@ -107,6 +126,69 @@ def test_an_experts_set_becomes_the_order_of_falling_confidence(tiny_model):
         drawn = action.nonzero()[:, 0]
         assert sorted(action[drawn].tolist()) == [1, 2, 3]
         assert confidence[drawn[action[drawn].argsort()]].diff().le(0).all()
+
+
+def test_an_experts_own_order_is_kept(tiny_model):
+    policy = LearnedPolicy(perturbed(), "plackett-luce", fallback=False)
+    rollouts = decode(tiny_model, [[5], [5]], policy, max_new_tokens=6, recorder=Recorder(policy))
+    teacher = LearnedPolicy(perturbed(1, initial_bias=2.0), "plackett-luce")
+    expert = decode(tiny_model, [[5]], teacher, max_new_tokens=6, seed=2, recorder=Recorder(policy))
+    batch = signal_batch(
+        policy, rollouts, torch.tensor([1.0, 0.0]), [(expert, torch.tensor([0.5]))], 2, 0.0
+    )
+    assert torch.equal(batch.action[batch.steered], expert.transitions.action)
+    confidence = expert.transitions.observation.confidence[..., 0]
+    drawn = expert.transitions.action.long()
+    falling = confidence.masked_fill(drawn == 0, -1).argsort(1, descending=True).argsort(1) + 1
+    assert (drawn != falling * (drawn > 0)).any(), "the test sees no difference"
+
+
+def test_sources_may_have_recorded_more_probabilities_than_the_learner_reads(tiny_model):
+    policy, prompts = LearnedPolicy(perturbed(), fallback=False), [[5], [6]]
+    rollouts = decode(
+        tiny_model, [[5], [5], [6], [6]], policy, max_new_tokens=6, recorder=Recorder(policy)
+    )
+    other = LearnedPolicy(perturbed(1, inputs=3))
+    expert = decode(tiny_model, prompts, other, max_new_tokens=6, recorder=Recorder(policy))
+    assert expert.transitions.observation.confidence.shape[-1] == 3
+    rewards, gained = torch.tensor([1.0, 0.0, 1.0, 0.0]), torch.zeros(2)
+    batch = signal_batch(policy, rollouts, rewards, [(expert, gained)], 2, 0.0)
+    for steered, source in ((False, rollouts), (True, expert)):
+        found = batch[(batch.steered == steered).nonzero()[:, 0]].observation
+        seen = source.transitions.observation
+        assert torch.equal(found.confidence, seen.confidence[..., :1]), steered
+        assert torch.equal(found.masked, seen.masked)
+    alone = collect_decisions(policy, make_source(expert, gained == 0, gained, True), 2)
+    assert alone.observation.confidence.shape[-1] == 1
+
+
+def test_a_teacher_with_an_alpha_stands_beside_one_without(tiny_model):
+    teacher = LearnedPolicy(perturbed(conditioned=True), alpha=0.3)
+    sources, kept = [], torch.ones(1, dtype=torch.bool)
+    policy, told = LearnedPolicy(perturbed(), fallback=False), []
+    for each in (FixedAlpha(teacher, 0.3), load_policy("confidence:3")):
+        done = decode(tiny_model, [[5]], each, max_new_tokens=6, recorder=Recorder(policy))
+        told.append(done.transitions.observation.alpha is not None)
+        sources += make_source(done, kept, torch.ones(1), True)
+    assert told == [True, False]
+    for order in (sources, sources[::-1]):
+        found = collect_decisions(policy, order, 2)
+        assert found.observation.alpha is None and len(found) == sum(
+            len(source.transitions.row) for source in sources
+        )
+
+
+def test_what_helps_where_decisions_do_not_fit_into_memory(monkeypatch):
+    monkeypatch.setattr("unmask.decoding.recorder.LOOK", 1)
+    monkeypatch.setattr("unmask.memory.free_memory", lambda device: 0)
+    seen, rows = observation(), torch.arange(3)
+    hidden = Observation(
+        seen.confidence, seen.masked, seen.eligible, seen.step, 10, {"hidden": torch.ones(3, 10, 4)}
+    )
+    for each, helps in ((seen, False), (hidden, True)):
+        with pytest.raises(UnmaskError, match="fewer prompts or rollouts") as refused:
+            Recorder().record(rows, each, each.eligible.short(), rows)
+        assert ("--no-hidden" in str(refused.value)) is helps
 
 
 def seeded_rollouts(model, policy, batch_size, recorder):

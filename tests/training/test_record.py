@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import unmask
+from tests.policies.test_policies import perturbed
 from tests.test_processes import run_two
-from unmask import DecodeOptions, UnmaskError
+from unmask import DecodeOptions, LearnedPolicy, UnmaskError
 from unmask.cli import main
 from unmask.decoding import Recorder, decode
 from unmask.evaluation.plan import EvalPlan
@@ -20,6 +21,7 @@ from unmask.policies.base import Needs
 from unmask.processes import Processes
 from unmask.rng import row_keys
 from unmask.tasks import prompt_tokens
+from unmask.training.labels import rejoins
 from unmask.training.record import Recording, record_traces
 from unmask.training.traces import Traces, pack_bits, unpack_bits
 
@@ -158,6 +160,22 @@ def test_one_more_reveal_is_decoded_on_to_its_verdict(tiny_model, tmp_path, any_
         assert found.rejoined[place] == task.verdict(text, example).correct
 
 
+def test_steps_with_nothing_to_try_are_drawn_as_others_are(tiny_model, tmp_path, any_digit):
+    """Else the label rejoins would see too many of them."""
+    drawn = []
+    for share in (0.5, 1.0):
+        traces = record(tiny_model, tmp_path / f"{share}", n=8, judge=share)
+        found = all_steps(traces)
+        others = found.observation.eligible & (found.proposal != found.final)
+        easy = (found.correct > 0.5) & ~others.any(1)
+        assert easy.any() and (found.tried[easy] < 0).all()
+        assert not found.rejoined[(found.tried < 0) & ~easy].any()
+        drawn.append(found.rejoined[easy])
+        known = rejoins(found).weight.sum(1) > 0
+        assert torch.equal(known[easy], found.rejoined[easy] > 0)
+    assert set(drawn[0].tolist()) == {0, 1} and drawn[1].all()
+
+
 def test_what_does_not_fit_together_is_refused(tiny_model, tmp_path, capsys, monkeypatch):
     def refusal(*words):
         out = tmp_path / "refused"
@@ -168,6 +186,10 @@ def test_what_does_not_fit_together_is_refused(tiny_model, tmp_path, capsys, mon
     assert "truth and judge were both given" in refusal("--truth", "--judge", "0.5")
     assert "full diffusion only" in refusal("--judge", "0.5", "--block-length", "4")
     assert "share of the steps" in refusal("--judge", "1.5")
+    LearnedPolicy(perturbed()).save_pretrained(tmp_path / "policy")
+    for sampler in ("threshold:0.9@block_length=16", str(tmp_path / "policy")):
+        words = ("--judge", "0.5", "--samplers", "threshold:0.9", sampler)
+        assert f"with the sampler {sampler}, which is learned or has blocks" in refusal(*words)
     assert "give 1 to" in refusal("--inputs", "0")
     assert "leave both out" in refusal("--truth", "--temperature", "0.5")
     assert "no worked answer fits into 4 tokens" in refusal("--truth", "--max-new-tokens", "4")

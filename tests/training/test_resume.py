@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import shutil
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -15,9 +17,10 @@ from tests.training.runs import (
     tiny_run,
 )
 from tests.typechecks import check_types
-from unmask import TrainConfig, UnmaskError, train
+from unmask import LearnedPolicy, TrainConfig, UnmaskError, load_task, train
 from unmask.cli import main
 from unmask.files import read_tensors
+from unmask.policies import NetworkConfig, PolicyNetwork
 from unmask.training.checkpoint import resume_config
 from unmask.training.config import RewardConfig
 
@@ -152,6 +155,57 @@ def test_a_reward_function_is_recorded_and_asked_for_again(tmp_path, tiny_dir):
     plain = train(tiny_run(tmp_path / "plain", tiny_dir, rounds=1))
     with pytest.raises(UnmaskError, match="leave reward out"):
         train(TrainConfig(resume=plain), reward=first_reward)
+
+
+def test_a_task_of_ones_own_is_recorded_and_asked_for_again(tmp_path, tiny_dir, capsys):
+    task = replace(load_task("chain"), name="mine", score=lambda text, example: len(text) % 2)
+    run = train(tiny_run(tmp_path / "run", tiny_dir, rounds=1), task=task)
+    saved = json.loads((run / "run.json").read_text())
+    assert saved["task_object"] == saved["settings"]["task"] == "mine"
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "the task object mine, and none was given; give train()" in capsys.readouterr().err
+    with pytest.raises(UnmaskError, match="and other was given"):
+        train(TrainConfig(resume=run), task=replace(task, name="other"))
+    train(TrainConfig(resume=run), task=task)
+    write_run(tmp_path, task="mine")
+    saved = json.loads((tmp_path / "run.json").read_text()) | {"task_object": None}
+    (tmp_path / "run.json").write_text(json.dumps(saved))
+    with pytest.raises(UnmaskError, match="leave task out"):
+        resume_config(TrainConfig(resume=tmp_path), task=task)
+    check_types(False)
+    for config in (tiny_run(tmp_path / "third", tiny_dir), TrainConfig(resume=run)):
+        with pytest.raises(UnmaskError, match=r"task is 'chain'; give an unmask.tasks.Task"):
+            train(config, task="chain")
+
+
+def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
+    write_run(tmp_path)
+    saved = json.loads((tmp_path / "run.json").read_text())
+    saved["provenance"] = {"processes": 2}
+    (tmp_path / "run.json").write_text(json.dumps(saved))
+    with pytest.raises(UnmaskError, match="started with 2 processes, and now there is 1; resume"):
+        resume_config(TrainConfig(resume=tmp_path))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    resume_config(TrainConfig(resume=tmp_path))
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(UnmaskError, match="2 processes, and now there are 4"):
+        resume_config(TrainConfig(resume=tmp_path))
+
+
+def test_a_run_that_goes_on_does_not_need_the_policies_it_began_with(
+    tmp_path, tiny_dir, any_digit, monkeypatch
+):
+    own = NetworkConfig(width=16, mlp=64, transform="log-odds", context=True)
+    LearnedPolicy(PolicyNetwork(own)).save_pretrained(tmp_path / "first")
+    changes = {"start": str(tmp_path / "first"), "imitate": (str(tmp_path / "first"),)}
+    changes |= {"rounds": 3, "imitation_rounds": 1, "eval_every": 9, "save_every": 1}
+    kill_before_round(monkeypatch, 2)
+    with pytest.raises(Killed):
+        train(tiny_run(tmp_path / "cut", tiny_dir, **changes))
+    shutil.rmtree(tmp_path / "first")
+    kill_before_round(monkeypatch, -1)
+    train(TrainConfig(resume=tmp_path / "cut"))
+    assert len(read_metrics(tmp_path / "cut")) == 3
 
 
 # run.json of a run of the version before the settings were in groups.

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,7 @@ def some_steps(t=40, length=5):
         proposal,
         eligible & (torch.rand(t, length, generator=g) > 0.5),
         final,
+        torch.rand(t, length, generator=g) > 0.2,
         (torch.rand(t, generator=g) > 0.4).float(),
         torch.full((t,), 4),
         torch.rand(t, length, generator=g) * 2 - 1,
@@ -51,7 +53,8 @@ def test_survives_and_truth_margin_say_what_their_sources_say():
         for i in range(5):
             eligible = float(steps.observation.eligible[row, i])
             same = float(steps.proposal[row, i] == steps.final[row, i])
-            assert labels.good[row, i] == same and labels.weight[row, i] == eligible
+            known = float(steps.known[row, i])
+            assert labels.good[row, i] == same and labels.weight[row, i] == eligible * known
             margin = steps.margin[row, i]
             assert ranked.good[row, i] == float(margin > 0) and ranked.rank[row, i] == margin
             assert ranked.weight[row, i] == eligible
@@ -66,7 +69,8 @@ def test_rejoins_counts_a_tried_reveal_for_all_that_were_not_tried():
         same = [i for i in eligible if steps.proposal[row, i] == steps.final[row, i]]
         others, place = len(eligible) - len(same), int(steps.tried[row])
         weights, good = [0.0] * 5, {}
-        if steps.correct[row] == 1 and (others == 0 or place >= 0):
+        drawn = place >= 0 or (others == 0 and steps.rejoined[row] == 1)
+        if steps.correct[row] == 1 and drawn:
             for i in same:
                 weights[i], good[i] = 1.0, 1.0
             if place >= 0:
@@ -76,6 +80,18 @@ def test_rejoins_counts_a_tried_reveal_for_all_that_were_not_tried():
         assert all(labels.good[row, i] == value for i, value in good.items())
         assert sum(weights) in (0, len(eligible))
     assert used > 3
+
+
+@pytest.mark.parametrize("options", [{"max_passes": 3}, {"stop_at_eos": True, "max_passes": 7}])
+def test_what_a_limit_of_passes_leaves_masked_counts_nothing_in_survives(
+    tiny_model, tmp_path, options
+):
+    traces = record(tiny_model, tmp_path / "t", "random:1", decode=options)
+    steps = traces.gather(torch.arange(len(traces)), torch.device("cpu"))
+    masked = steps.final == tiny_model.mask_id
+    assert masked.any() and not (steps.known & masked).any()
+    assert (steps.known | masked)[steps.nfe < options["max_passes"]].all()
+    assert torch.equal(survives(steps).weight, steps.known.float())
 
 
 def test_the_ranking_loss_is_the_mean_over_pairs():
@@ -217,6 +233,9 @@ def test_what_traces_cannot_teach_is_refused(traces, tiny_dir, tmp_path, capsys)
 
     assert "prompts has no use with from_traces" in refusal("--prompts", "3")
     assert "alpha has no use with from_traces" in refusal("--alpha", "3")
+    other = replace(unmask.load_task("chain"), name="other")
+    with pytest.raises(UnmaskError, match="recorded with task chain"):
+        train(run_config(tmp_path / "refused", traces, tiny_dir), task=other)
     assert "leave it out" in refusal("--action", "plackett-luce")
     assert "recorded with task chain; leave task out" in refusal("--task", "sudoku")
     assert "recorded with block_length None" in refusal("--block-length", "4")

@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 import unmask.training.front as front
 import unmask.training.trainer as trainer
+from tests.policies.test_conditioned import conditioned
 from tests.training.runs import (
     Killed,
     assert_equal_weights,
@@ -20,6 +22,7 @@ from tests.typechecks import check_types
 from unmask import TrainConfig, UnmaskError, load_policy, train
 from unmask.cli import main
 from unmask.files import read_json, read_tensors
+from unmask.processes import Processes
 
 
 def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_dir, any_digit):
@@ -144,6 +147,58 @@ def test_alpha_moves_from_its_start_to_its_end_on_a_log_scale(tmp_path, tiny_dir
         reward=reward,
     )
     assert seen == pytest.approx([16, 4, 1, 1, 1]), "four rounds and an evaluation"
+
+
+def test_with_alpha_0_speed_counts_nothing(tmp_path, tiny_dir, any_digit):
+    """The paper has such policies. No policy is told an α of 0."""
+    conditioned().save_pretrained(tmp_path / "p")
+    experts = (f"{tmp_path}/p@alpha=0.3", "threshold:0.5")
+    changes = {"alpha": 0.0, "rounds": 1, "experts": experts, "eval_every": 1}
+    (entry,) = read_metrics(train(tiny_run(tmp_path / "run", tiny_dir, **changes)))
+    assert entry["reward"] == entry["accuracy"] and entry["expert_nfe"] > 0
+    assert entry["eval_reward"] == entry["eval_accuracy"]
+    replace(conditioned(), alpha=None).save_pretrained(tmp_path / "p")
+    with pytest.raises(UnmaskError, match="one for every α and was given none"):
+        train(tiny_run(tmp_path / "other", tiny_dir, **changes | {"experts": (f"{tmp_path}/p",)}))
+
+
+def test_an_expert_for_a_range_without_an_alpha_is_told_the_runs(
+    tmp_path, tiny_dir, any_digit, monkeypatch
+):
+    import unmask.training.session as session
+
+    told, original = {}, session.decode
+
+    def decode(model, prompts, policy, options, **others):
+        told.setdefault(type(policy).__name__ + str(getattr(policy, "alpha", "")), others["alpha"])
+        return original(model, prompts, policy, options, **others)
+
+    monkeypatch.setattr(session, "decode", decode)
+    config = tiny_run(tmp_path / "run", tiny_dir, alpha=2.0)
+    alone = Processes.join("cpu")
+    made = session.prepare_session(config, alone, None)
+    examples, alpha = made.task.examples("train", 2), torch.full((2,), 2.0)
+    for policy in (
+        replace(conditioned(), alpha=None),
+        conditioned(),
+        load_policy("confidence:3"),
+    ):
+        made.decode(examples, policy, 0, alpha)
+    assert told["LearnedPolicyNone"].tolist() == [2, 2]
+    assert told["LearnedPolicy1.0"] is None and told["Confidence"] is None
+
+
+def test_groups_that_are_learned_from_are_not_called_silent(tmp_path, tiny_dir):
+    """Their own rewards are all equal, but there is a dense one."""
+    changes = {"rounds": 1, "eval_every": 9}
+
+    def same(correctness, nfe, length, alpha):
+        return 0 * correctness
+
+    for dense, silent in ((0.1, 0), (0.0, 1)):
+        run = train(tiny_run(tmp_path / f"{dense}", tiny_dir, dense=dense, **changes), reward=same)
+        (entry,) = read_metrics(run)
+        assert entry["silent"] == silent and (entry["grad_norm"] > 0) is (dense > 0)
 
 
 def test_your_own_reward(tmp_path, tiny_dir):

@@ -96,6 +96,20 @@ def test_likelihoods_before_the_update_are_reported(tiny_model):
         assert torch.allclose(updated.log_prob, expected, atol=1e-5)
 
 
+def test_likelihoods_know_the_fallback_of_rollouts_but_not_of_teachers(tiny_model):
+    for phase in (None, Imitation(TrainConfig(), range(3), ())):
+        policy = LearnedPolicy(perturbed(initial_bias=-3.0))
+        _, updated, _, decisions = run_update(
+            tiny_model, 6, phase=phase, policy=policy, minibatches=1, epochs=1, lr=0.0
+        )
+        assert (decisions.action.sum(1) == 1).any()
+        for fallback in (False, True):
+            old = LearnedPolicy(perturbed(initial_bias=-3.0), fallback=fallback)
+            expected = old.distribution(decisions.observation).log_prob(decisions.action)
+            same = torch.allclose(updated.log_prob, expected, atol=1e-5)
+            assert same is (fallback is (phase is None))
+
+
 @pytest.mark.parametrize(
     ("what", "says"),
     [

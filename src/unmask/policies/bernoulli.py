@@ -17,11 +17,14 @@ class Bernoulli:
 
     Attributes:
         logits: fp32 [B, L], already divided by the policy temperature.
-        eligible: bool [B, L].
+        eligible: bool [B, L], at least one in each row.
+        fallback: likelihood and entropy are those of the behaviour in which an empty draw reveals
+            the best position, the one with the largest logit. A draw itself may be empty.
     """
 
     logits: Float[Tensor, "B L"]
     eligible: Bool[Tensor, "B L"]
+    fallback: bool = False
 
     @property
     def numbers(self) -> int:
@@ -33,13 +36,39 @@ class Bernoulli:
         β of paper Fig. 6."""
         return (uniform < scale * self.logits.sigmoid()) & self.eligible
 
+    @property
+    def best(self) -> Bool[Tensor, "B L"]:
+        """The eligible position with the largest logit in each row; the first of equal ones."""
+        place = self.logits.masked_fill(~self.eligible, -torch.inf).argmax(1, keepdim=True)
+        return torch.zeros_like(self.eligible).scatter(1, place, True)
+
     def log_prob(self, action: Bool[Tensor, "B L"] | Int[Tensor, "B L"]) -> Float[Tensor, " B"]:
-        """log π(u) = Σ over eligible positions of u log s + (1 − u) log(1 − s)."""
-        terms = torch.where(action > 0, logsigmoid(self.logits), logsigmoid(-self.logits))
-        return (terms * self.eligible).sum(1)
+        """log π(u) = Σ over eligible positions of u log s + (1 − u) log(1 − s).
+
+        With `fallback`, an action that is the best position b alone is drawn as {b} or as nothing:
+        its probability is s_b Π (1 − s_j) + (1 − s_b) Π (1 − s_j) = Π (1 − s_j) over the others j.
+        Best is what is best under these logits, whichever position was it when the action was
+        taken: where another one is now, {b} has its own probability alone.
+        """
+        revealed = action > 0
+        terms = torch.where(revealed, logsigmoid(self.logits), logsigmoid(-self.logits))
+        counts = self.eligible
+        if self.fallback:
+            alone = revealed & (revealed.sum(1, keepdim=True) == 1)
+            counts = counts & ~(alone & self.best)
+        return (terms * counts).sum(1)
 
     def entropy(self, action: Tensor | None = None) -> Float[Tensor, " B"]:
         """Entropy of the action in nats, summed over the eligible positions; it is exact and needs
-        no action."""
+        no action.
+
+        With `fallback`, where nothing else is drawn it does not matter whether the best position
+        is.
+        """
         terms = softplus(self.logits) - self.logits * self.logits.sigmoid()
-        return (terms * self.eligible).sum(1)
+        entropy = (terms * self.eligible).sum(1)
+        if self.fallback:
+            best = self.best
+            others = (logsigmoid(-self.logits) * (self.eligible & ~best)).sum(1)
+            entropy = entropy - others.exp() * (terms * best).sum(1)
+        return entropy

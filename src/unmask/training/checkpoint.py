@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NotRequired
@@ -11,7 +13,7 @@ import torch
 from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
-from unmask.errors import UnmaskError, refuse_errors
+from unmask.errors import UnmaskError, count_of, refuse_errors
 from unmask.files import (
     check_data,
     check_plain,
@@ -28,6 +30,7 @@ from unmask.files import (
 from unmask.models.head import CONFIDENCE_RULE
 from unmask.policies import LearnedPolicy, PolicyNetwork
 from unmask.settings import change_settings, flat_settings
+from unmask.tasks import Task
 from unmask.training.config import TrainConfig
 from unmask.training.labels import Label
 from unmask.training.rewards import Reward, name_function
@@ -40,13 +43,15 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 class StartedRun(TypedDict):
-    """run.json. Runs of older versions did not record their reward function."""
+    """run.json. Runs of older versions recorded no functions and no task of the user's."""
 
     __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
 
     settings: dict[str, Any]
     reward_function: NotRequired[str | None]
     label_function: NotRequired[str | None]
+    task_object: NotRequired[str | None]
+    provenance: NotRequired[dict[str, Any]]
 
 
 @dataclass
@@ -69,12 +74,33 @@ class TrainState:
 
 
 def new_state(session: Session) -> TrainState:
-    """The state before the first round."""
-    config, network = session.config.optim, new_network(session)
+    """The state before the first round. Where a checkpoint is to replace it, the policy that the
+    run began with is not needed any more."""
+    begins = rounds_done(session.config) is None
+    network = new_network(session, session.config.policy.start if begins else None)
+    config = session.config.optim
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
     return TrainState(network, optimizer)
+
+
+def rounds_done(config: TrainConfig) -> int | None:
+    """How many rounds are over, by the checkpoint of the run that is resumed; None without one.
+
+    Raises:
+        UnmaskError: if it is damaged.
+    """
+    path = config.run.out / CHECKPOINT
+    if config.run.resume is None or not path.exists():
+        return None
+    with refuse_misfit(path):
+        return read_whole(read_tensors(path), "round", config.rollout.rounds)
+
+
+def refuse_misfit(path: Path) -> AbstractContextManager[None]:
+    """`refuse_errors` of a checkpoint that is not of the run in whose directory it is."""
+    return refuse_errors(f"{path} does not fit the settings in run.json", "start a new run")
 
 
 def save_state(state: TrainState, directory: Path) -> None:
@@ -101,7 +127,7 @@ def load_state(state: TrainState, directory: Path, device: torch.device, rounds:
         return
     tensors = read_tensors(path, device)
     weights = {name[7:]: value for name, value in tensors.items() if name.startswith("policy/")}
-    with refuse_errors(f"{path} does not fit the settings in run.json", "start a new run"):
+    with refuse_misfit(path):
         check_weights(weights, state.network.state_dict())
         number = read_whole(tensors, "round", rounds)
         # Older checkpoints were written after the evaluation of their round.
@@ -139,16 +165,32 @@ def deployed_policy(
     )
 
 
-def write_run(session: Session, custom: Reward | None, label: Label | None = None) -> None:
-    """Writes run.json: settings, the names of custom reward and label functions, and provenance. A
-    resumed run keeps the file that it was started with."""
+def own_names(
+    reward: Reward | None, label: Label | None, task: Task | None
+) -> dict[str, str | None]:
+    """The names of the user's own functions and task as run.json has them; None where the settings
+    say which."""
+    return {
+        "reward_function": None if reward is None else name_function(reward),
+        "label_function": None if label is None else name_function(label),
+        "task_object": None if task is None else task.name,
+    }
+
+
+def write_run(
+    session: Session,
+    reward: Reward | None,
+    label: Label | None = None,
+    task: Task | None = None,
+) -> None:
+    """Writes run.json: settings, the names of the user's own reward, label and task, and
+    provenance. A resumed run keeps the file that it was started with."""
     config = session.config
     write_json(
         config.run.out / "run.json",
         {
             "settings": config.settings(),
-            "reward_function": None if custom is None else name_function(custom),
-            "label_function": None if label is None else name_function(label),
+            **own_names(reward, label, task),
             "confidence": CONFIDENCE_RULE,
             "provenance": provenance(session.processes.device, session.model.dtype),
         },
@@ -156,14 +198,17 @@ def write_run(session: Session, custom: Reward | None, label: Label | None = Non
 
 
 def resume_config(
-    config: TrainConfig, custom: Reward | None = None, label: Label | None = None
+    config: TrainConfig,
+    reward: Reward | None = None,
+    label: Label | None = None,
+    task: Task | None = None,
 ) -> TrainConfig:
     """The settings of the run directory `config.run.resume`, with those of the given options that a
     resumed run may change.
 
     Raises:
-        UnmaskError: if it is not a run directory, or an option, reward or label function was given
-            that contradicts the run.
+        UnmaskError: if it is not a run directory, or an option, a reward, a label or a task was
+            given that contradicts the run, or there are more or fewer processes now.
     """
     directory = config.run.resume
     assert directory is not None, "only a run that is resumed has saved settings"
@@ -202,8 +247,9 @@ def resume_config(
             f"out is {config.run.out}, but a resumed run goes on in its own directory "
             f"({directory}); leave out the option"
         )
-    check_function(saved, "reward", custom, directory)
-    check_function(saved, "label", label, directory)
+    for key, now in own_names(reward, label, task).items():
+        check_own(saved, key, now, directory)
+    check_processes(saved, directory)
     if loaded.decode.temperature > 0 and saved.get("confidence") != CONFIDENCE_RULE:
         raise UnmaskError(
             f"{directory} was started by a version whose confidences above temperature 0 were the "
@@ -213,20 +259,43 @@ def resume_config(
     return change_settings(loaded, changed | {"out": directory, "resume": directory})
 
 
-def check_function(
-    saved: dict[str, Any], what: str, custom: Reward | Label | None, directory: Path
-) -> None:
-    """Refuses another reward or label function than the one a run was started with. Runs of older
-    versions did not record it, so they take any.
+def check_own(saved: dict[str, Any], key: str, now: str | None, directory: Path) -> None:
+    """Refuses another reward, label or task of the user's than the one a run was started with. Runs
+    of older versions did not record it, so they take any.
+
+    Args:
+        saved: run.json.
+        key: one of `own_names`.
+        now: the name of what was given.
+        directory: of the run.
 
     Raises:
         UnmaskError: naming both.
     """
-    if f"{what}_function" not in saved:
+    if key not in saved or saved[key] == now:
         return
-    before, now = saved[f"{what}_function"], None if custom is None else name_function(custom)
+    before, what, kind = saved[key], key.partition("_")[0], key.replace("_", " ")
+    was = f"the {kind} {before}" if before else f"no {kind} of its own"
+    given = f"{now} was given" if now else "none was given"
+    do = f"leave {what} out"
+    if before:
+        again = "the same task" if what == "task" else f"{what}={before.split('.')[-1]}"
+        do = f"give train() {again}"
+    raise UnmaskError(f"{directory} was started with {was}, and {given}; {do}")
+
+
+def check_processes(saved: dict[str, Any], directory: Path) -> None:
+    """Refuses another number of processes than a run was started with: each has prompts of its own,
+    so their number decides what a round is. Runs of older versions did not record it.
+
+    Raises:
+        UnmaskError: naming both numbers.
+    """
+    now = int(os.environ.get("WORLD_SIZE", "1"))
+    before = saved.get("provenance", {}).get("processes", now)
     if before != now:
-        was = f"the {what} function {before}" if before else f"no {what} function of its own"
-        given = f"{now} was given" if now else "none was given"
-        do = f"give train() {what}={before.split('.')[-1]}" if before else f"leave {what} out"
-        raise UnmaskError(f"{directory} was started with {was}, and {given}; {do}")
+        raise UnmaskError(
+            f"{directory} was started with {count_of(before, 'process', 'processes')}, and now "
+            f"there {'is 1' if now == 1 else f'are {now}'}; resume it with {before}, or start a "
+            "new run"
+        )

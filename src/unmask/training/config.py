@@ -53,10 +53,10 @@ class DataConfig:
     """The frozen model, and where prompts come from."""
 
     model: str = "embedded/chain"
-    """Frozen model: an embedded one or a directory."""
+    """Frozen model: an embedded one, a directory or a Hub repository."""
     task: str = "chain"
-    """Where prompts and their verifier come from: chain, sudoku, gsm8k, math, mbpp, kodcode,
-    reasoning_gym:NAME, jsonl:FILE, or a mixture (gsm8k:2+math:1)."""
+    """Where prompts and their verifier come from: chain, sudoku, word-problems, gsm8k, math,
+    mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture (gsm8k:2+math:1)."""
     data_dir: str | None = None
     """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out
     to load them from the Hugging Face Hub."""

@@ -98,7 +98,8 @@ def collect_decisions(
     whose decisions are all kept is taken as it is, without a copy.
 
     Args:
-        policy: whose likelihoods will be asked for; features that it does not read are left out.
+        policy: whose likelihoods will be asked for; what it does not read is left out (features,
+            further probabilities, α), for sources may differ in it.
         sources: rollouts with transitions, recorded for this policy.
         rollouts: of the round in this process, experts' included.
     """
@@ -121,11 +122,15 @@ def collect_decisions(
         return out
 
     observation = sources[0].transitions.observation
+    names = ["masked", "eligible", "step", "length"]
+    if policy.network.config.conditioned:
+        names.append("alpha")
     given: dict[str, Any] = {
         name: gather(lambda t, name=name: getattr(t.observation, name))
-        for name in ("confidence", "masked", "eligible", "step", "alpha", "length")
+        for name in names
         if isinstance(getattr(observation, name), Tensor)
     }
+    given["confidence"] = gather(lambda t: t.observation.confidence[..., : policy.needs.top_k])
     features = {
         name: gather(lambda t, name=name: t.observation.features[name])
         for name in policy.needs.features
@@ -161,8 +166,10 @@ def order_decisions(source: Source) -> Int[Tensor, " t"]:
 
 
 def order_expert_sets(decisions: Decisions) -> Int[Tensor, "T L"]:
-    """Actions in which an expert's sets have become orders: by falling confidence."""
+    """Actions in which an expert's sets have become orders: by falling confidence. An expert that
+    has an order of its own keeps it."""
     action = decisions.action
+    unordered = decisions.steered & (action.amax(1) <= 1)
     ranked = (
         decisions.observation.confidence[..., 0]
         .masked_fill(action == 0, -1)
@@ -170,7 +177,7 @@ def order_expert_sets(decisions: Decisions) -> Int[Tensor, "T L"]:
         .argsort(dim=1)
     )
     ordered = torch.where(action > 0, ranked + 1, 0).to(action.dtype)
-    return torch.where(decisions.steered[:, None], ordered, action)
+    return torch.where(unordered[:, None], ordered, action)
 
 
 def likelihood_to_go(
@@ -189,17 +196,14 @@ def likelihood_of(
 
     Returns:
         fp32 [N] and [T]: Σ log c over the tokens committed in all, and from that decision on,
-            divided by L. (The confidence is the probability of the token that is committed.)
+            divided by L. (The confidence is the probability of the token that is committed. Where
+            it is 0 the model was told to put the end of text last (`eos`), and the token counts
+            nothing.)
     """
     observation, row = transitions.observation, transitions.row
-    gain = (
-        observation.confidence[..., 0]
-        .clamp(min=1e-6)
-        .log()
-        .masked_fill(transitions.action == 0, 0)
-        .sum(1)
-        / observation.length
-    )
+    confidence = observation.confidence[..., 0]
+    without = (transitions.action == 0) | (confidence == 0)
+    gain = confidence.clamp(min=1e-6).log().masked_fill(without, 0).sum(1) / observation.length
     whole = torch.zeros(n, device=gain.device).index_add(0, row, gain)
     order = row.argsort(stable=True)  # rollout by rollout, each in the order of its steps
     before = gain[order].cumsum(0) - gain[order]

@@ -42,10 +42,11 @@ def survives(steps: TraceSteps) -> Labels:
     """Good is a proposal that equals the final text's token.
 
     Learn2PD (arXiv 2509.25188) trains its filter so, and TraceLock (arXiv 2605.24697) its lock
-    policy. Neither asks whether the answer is right; all traces count.
+    policy. Neither asks whether the answer is right; all traces count. Where a limit of passes came
+    before a position was revealed nobody knows what its final token is: it counts nothing.
     """
     good = (steps.proposal == steps.final).float()
-    return Labels(good, torch.ones_like(good))
+    return Labels(good, steps.known.float())
 
 
 def rejoins(steps: TraceSteps) -> Labels:
@@ -55,8 +56,9 @@ def rejoins(steps: TraceSteps) -> Labels:
     joined again. Here a proposal that is the final token is good, since the answer is right with
     it. Of the others in a step one was drawn at random when the traces were recorded (`judge`), was
     revealed, and the verdict on the decode that followed says whether it is good; it counts for all
-    others of its step. Steps of wrong answers, and steps with others none of which was tried, count
-    nothing.
+    others of its step. Steps of wrong answers, and steps that were not drawn to be judged, count
+    nothing: those without others are drawn as often as those with some. (Older traces do not say
+    which steps without others were drawn; there none of them counts.)
     """
     if steps.tried is None or steps.rejoined is None:
         raise UnmaskError(
@@ -68,7 +70,8 @@ def rejoins(steps: TraceSteps) -> Labels:
     others = (eligible & ~same).sum(1)
     place = torch.arange(same.shape[1], device=same.device)
     tried = place == steps.tried[:, None]
-    known = (steps.correct > RIGHT) & ((others == 0) | (steps.tried >= 0))
+    drawn = (steps.tried >= 0) | ((others == 0) & (steps.rejoined > 0))
+    known = (steps.correct > RIGHT) & drawn
     good = torch.where(tried, steps.rejoined[:, None], same.float())
     weight = torch.where(tried, others[:, None].float(), (same & eligible).float())
     return Labels(good, weight * known[:, None])

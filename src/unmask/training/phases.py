@@ -26,7 +26,6 @@ from unmask.tasks import Example
 from unmask.training.alpha import draw_alpha
 from unmask.training.config import TrainConfig
 from unmask.training.decisions import (
-    SILENT,
     Decisions,
     collect_decisions,
     groups_with_signal,
@@ -34,7 +33,7 @@ from unmask.training.decisions import (
     signal_batch,
     stack_groups,
 )
-from unmask.training.grpo import group_advantages, grpo_loss, steered_log_prob
+from unmask.training.grpo import grpo_loss, steered_log_prob
 from unmask.training.pool import FixedAlpha, Pool, fix_alpha, probe_teachers
 from unmask.training.session import Session
 
@@ -49,7 +48,7 @@ class Round:
         reward: fp32 [R], of the rollouts that count: the policy's own, or the imitated ones.
         correctness: fp32 [R].
         nfe: int64 [R].
-        silent: how many of the R are in groups without signal.
+        silent: how many of the R are in groups that nothing is learned from.
         seconds: that it took.
         late: how many verdicts on the R a limit on time decided.
         experts: mean reward, accuracy and NFE of the experts that steered.
@@ -163,7 +162,7 @@ class Grpo:
             dense,
             self.config.optim.scaled,
         )
-        silent = (group_advantages(reward.view(-1, g)).abs().amax(1) <= SILENT).sum() * g
+        silent = (~loud).sum() * g
         return Round(
             decisions,
             tuple(example.prompt for example in examples),
@@ -264,8 +263,9 @@ class Imitation:
         return self.config.imitation.imitation_lr
 
 
-def load_phases(config: TrainConfig, device: torch.device) -> tuple[Phase, ...]:
-    """The phases of a run in their order; loads the policies that they need.
+def load_phases(config: TrainConfig, device: torch.device, done: int = 0) -> tuple[Phase, ...]:
+    """The phases of a run in their order; loads the policies that they need after the `done` rounds
+    that are over.
 
     Raises:
         UnmaskError: for a policy that is not known, or a value that it cannot take.
@@ -274,7 +274,8 @@ def load_phases(config: TrainConfig, device: torch.device) -> tuple[Phase, ...]:
     phases: list[Phase] = []
     if config.imitation.imitate:
         start = min(config.imitation.imitation_rounds, total)
-        specs = [x for spec in config.imitation.imitate for x in expand_grid(spec)]
+        given = config.imitation.imitate if done < start else ()
+        specs = [x for spec in given for x in expand_grid(spec)]
         teachers = tuple(fix_alpha(load_policy(spec, device=device)) for spec in specs)
         phases.append(Imitation(config, range(start), teachers))
     experts = tuple(fix_alpha(load_policy(x, device=device)) for x in config.rollout.experts)
@@ -287,9 +288,10 @@ def check_phases(session: Session, phases: tuple[Phase, ...]) -> None:
     Raises:
         UnmaskError: as `check_request`.
     """
+    told = session.config.rewards.alpha or None  # nobody can act for α = 0
     for policy in (other for phase in phases for other in phase.others):
         inner = policy.policy if isinstance(policy, FixedAlpha) else policy
-        check_request(session.model, Request((0,), inner, session.options, alpha=1.0))
+        check_request(session.model, Request((0,), inner, session.options, alpha=told))
 
 
 def phase_of_round(phases: tuple[Phase, ...], number: int) -> Phase:

@@ -31,7 +31,9 @@ from unmask.files import (
 )
 from unmask.memory import check_disk, check_memory, describe_size, free_disk
 from unmask.models import Model
+from unmask.policies import LearnedPolicy
 from unmask.policies.base import Needs
+from unmask.policies.heuristics import SemiAutoregressive
 from unmask.processes import Processes
 from unmask.tasks import Task
 from unmask.training.recorded import Decoded, encode_answers, force_answers, judge_reveals
@@ -106,6 +108,13 @@ class Recording:
                 f"judge was given with block_length {plan.block_lengths[0]}; one more reveal is "
                 "judged in full diffusion only, so leave one of them out"
             )
+        for name, sampler in plan.samplers.items() if self.judge else ():
+            if isinstance(sampler, LearnedPolicy | SemiAutoregressive):
+                raise UnmaskError(
+                    f"judge was given with the sampler {name}, which is learned or has blocks of "
+                    "its own and would go on from one more reveal in another way; leave out judge, "
+                    "or use plain heuristics"
+                )
 
     def shape(self, model: Model) -> TraceShape:
         """What each step holds with this model."""

@@ -167,7 +167,8 @@ def judge_reveals(
 
     Returns:
         The steps with the rows forwarded counted; int64 [T] the position that was tried, −1 none;
-            fp32 [T] the verdict on the decode that followed, 0 where there was none.
+            fp32 [T] the verdict on the decode that followed, 0 where there was none. In a step that
+            was drawn but has nothing to try, since all proposals are final tokens, it is 1.
     """
     seen, action = decoded.observation, decoded.action
     tried = torch.full_like(decoded.row, -1)
@@ -176,6 +177,7 @@ def judge_reveals(
     right = decoded.correct[decoded.row] > RIGHT
     drawn = generator.uniform(seen.step, 1, JUDGED)[:, 0] < share
     wrong = seen.eligible & ~action & (decoded.proposal != decoded.tokens[decoded.row])
+    rejoined[right & drawn & ~wrong.any(1)] = 1
     chosen = (right & drawn & wrong.any(1)).nonzero()[:, 0]
     if not len(chosen):
         return decoded, tried, rejoined

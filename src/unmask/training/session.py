@@ -69,9 +69,12 @@ class Session:
             examples: N problems.
             policy: decides.
             seed: of everything random.
-            alpha: fp32 [N], what each row's policy is told.
+            alpha: fp32 [N], of each row's reward. The policy is told if the run is for a range of
+                α, or if it is one for a range itself and has no α of its own.
             recorder: keeps the decisions.
         """
+        if self.config.rewards.alpha_range is None and not lacks_alpha(policy):
+            alpha = None
         prompts = {e.prompt: prompt_tokens(self.model, e) for e in examples}
         return decode(
             self.model,
@@ -128,19 +131,22 @@ class Session:
         return rewards.float()
 
 
-def prepare_session(config: TrainConfig, processes: Processes, reward: Reward | None) -> Session:
-    """Loads the task and the frozen model, and checks everything that can be checked before the
-    first round. The settings of the session are those that suit this model.
+def prepare_session(
+    config: TrainConfig, processes: Processes, reward: Reward | None, task: Task | None = None
+) -> Session:
+    """Loads the frozen model and, unless one is given, the task, and checks everything that can be
+    checked before the first round. The settings of the session are those that suit this model.
 
     Raises:
         UnmaskError: if a name, file or setting cannot be used, the model does not know the task's
             words, or the task has no validation examples.
     """
-    task = load_task(
-        config.data.task,
-        data_dir=config.data.data_dir,
-        allow_code_execution=config.data.allow_code_execution,
-    )
+    if task is None:
+        task = load_task(
+            config.data.task,
+            data_dir=config.data.data_dir,
+            allow_code_execution=config.data.allow_code_execution,
+        )
     example = task.examples("train", 1)[0]
     task.examples("validation", 1)
     model = load_model(config.data.model, device=str(processes.device))
@@ -158,6 +164,12 @@ def prepare_session(config: TrainConfig, processes: Processes, reward: Reward | 
         )
     prompt_tokens(model, example)
     return session
+
+
+def lacks_alpha(policy: Policy) -> bool:
+    """Whether a policy is one for a range of α and has to be told which."""
+    learned = isinstance(policy, LearnedPolicy)
+    return learned and policy.network.config.conditioned and policy.alpha is None
 
 
 def network_config(config: TrainConfig, hidden: int) -> NetworkConfig:
@@ -178,9 +190,9 @@ def network_config(config: TrainConfig, hidden: int) -> NetworkConfig:
     )
 
 
-def new_network(session: Session) -> PolicyNetwork:
-    """The policy network before the first round: random weights of the run's seed, or those of
-    `start`. The caller's random generators are left as they were.
+def new_network(session: Session, start: str | None) -> PolicyNetwork:
+    """A policy network: random weights of the run's seed, or those of the policy `start`. The
+    caller's random generators are left as they were.
 
     Raises:
         UnmaskError: if the policy `start` has a network of another shape.
@@ -190,17 +202,15 @@ def new_network(session: Session) -> PolicyNetwork:
         # Not torch.manual_seed, which would also reset the generators of all GPUs.
         torch.default_generator.manual_seed(config.decode.seed)
         network = PolicyNetwork(network_config(config, session.model.hidden_size)).to(device)
-    if config.policy.start is not None:
+    if start is not None:
         with torch.random.fork_rng(devices=[]):
-            start = load_policy(config.policy.start, device=device)
+            policy = load_policy(start, device=device)
         differ = "it is no learned policy"
-        if isinstance(start, LearnedPolicy):
-            differ = shape_differences(start.network.config, network.config)
-        if differ or not isinstance(start, LearnedPolicy):
-            raise UnmaskError(
-                f"the start {config.policy.start} does not fit: {differ}; train with its settings"
-            )
-        network.load_state_dict(start.network.state_dict())
+        if isinstance(policy, LearnedPolicy):
+            differ = shape_differences(policy.network.config, network.config)
+        if differ or not isinstance(policy, LearnedPolicy):
+            raise UnmaskError(f"the start {start} does not fit: {differ}; train with its settings")
+        network.load_state_dict(policy.network.state_dict())
     return network
 
 

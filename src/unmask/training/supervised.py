@@ -31,6 +31,7 @@ from unmask.files import new_directory, remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
 from unmask.settings import change_settings, flat_settings
+from unmask.tasks import Task
 from unmask.training.alpha import draw_alpha
 from unmask.training.checkpoint import (
     TrainState,
@@ -185,12 +186,15 @@ def prepare_lesson(session: Session, custom: Label | None) -> Lesson:
     return Lesson(session, traces, label, name, learn, held)
 
 
-def train_from_traces(config: TrainConfig, label: Label | None = None) -> Path:
+def train_from_traces(
+    config: TrainConfig, label: Label | None = None, task: Task | None = None
+) -> Path:
     """Trains a policy from stored traces; what `train` does where `from_traces` is set.
 
     Args:
         config: the settings of a new run, or those of `resume_config`.
         label: your own label instead of the setting `label`.
+        task: the traces' own task, where their settings' `task` is not the name of one.
 
     Returns:
         The run directory, as `train`'s.
@@ -201,15 +205,17 @@ def train_from_traces(config: TrainConfig, label: Label | None = None) -> Path:
     config = config if config.run.resume is not None else complete_config(config)
     processes = Processes.join(config.run.device)
     with processes.hold(config.run.out):
-        return run_lessons(config, label, processes)
+        return run_lessons(config, label, processes, task)
 
 
-def run_lessons(config: TrainConfig, label: Label | None, processes: Processes) -> Path:
+def run_lessons(
+    config: TrainConfig, label: Label | None, processes: Processes, task: Task | None = None
+) -> Path:
     """`train_from_traces` of complete settings, in a directory that nobody else writes to."""
     resumes, out = config.run.resume is not None, config.run.out
     if processes.main and not resumes:
         new_directory(out)
-    session = prepare_session(config, processes, None)
+    session = prepare_session(config, processes, None, task)
     lesson = prepare_lesson(session, label)
     state = new_state(session)
     if resumes and processes.main:
@@ -219,7 +225,7 @@ def run_lessons(config: TrainConfig, label: Label | None, processes: Processes) 
     else:
         measure_loss(lesson, state)  # so that a label that cannot be used leaves nothing
         if processes.main:
-            write_run(session, None, label)
+            write_run(session, None, label, task)
     processes.barrier()
     rounds = config.rollout.rounds
     with MetricsLog(out, state.round, rounds, processes.main) as log:

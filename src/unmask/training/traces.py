@@ -208,19 +208,23 @@ class TraceSteps:
         proposal: int64 [t, L], the token that the frozen model proposed at each position.
         action: bool [t, L], what the sampler revealed in the step.
         final: int64 [t, L], the tokens of the finished answer.
+        known: bool [t, L], where the answer has a final token. What a limit of passes leaves masked
+            has none.
         correct: fp32 [t], the verdict on the finished answer, 0 to 1.
         nfe: int64 [t], passes of the whole answer.
         margin: fp32 [t, L], probability of the worked answer's token less that of its best rival;
             None where traces were recorded without `truth`.
         tried: int64 [t], the position that one more reveal tried, −1 none; None where traces were
             recorded without `judge`.
-        rejoined: fp32 [t], the verdict on the decode that followed that reveal.
+        rejoined: fp32 [t], the verdict on the decode that followed that reveal; where none was
+            tried, 1 in steps that were drawn to be judged and had nothing to try, else 0.
     """
 
     observation: Observation
     proposal: Int[Tensor, "t L"]
     action: Bool[Tensor, "t L"]
     final: Int[Tensor, "t L"]
+    known: Bool[Tensor, "t L"]
     correct: Float[Tensor, " t"]
     nfe: Int[Tensor, " t"]
     margin: Float[Tensor, "t L"] | None = None
@@ -320,6 +324,10 @@ class Traces:
         """Columns as the types that they had when they were recorded."""
         length, shape = self.length, self.manifest["shape"]
         reveal_step, passes = columns["reveal_step"].long(), columns["passes"].long()
+        # An answer that ended before its last pass is whole: what no step revealed is behind its
+        # end. So are the worked answers.
+        most = min(self.manifest["settings"].get("max_passes") or length, length)
+        known = (reveal_step >= 0) | (columns["nfe"] < most)[:, None] | shape["truth"]
         features = {"hidden": columns["hidden"]} if shape["hidden"] else {}
         observation = Observation(
             columns["log_odds"].float().sigmoid(),
@@ -334,6 +342,7 @@ class Traces:
             columns["proposal"].long(),
             reveal_step == passes[:, None],
             columns["tokens"].long(),
+            known,
             columns["correct"],
             columns["nfe"].long(),
             columns["margin"].float() if shape["truth"] else None,

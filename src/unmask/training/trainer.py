@@ -42,7 +42,8 @@ from unmask.extras import require_extras
 from unmask.files import new_directory, remove_parts
 from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
-from unmask.settings import flat_settings
+from unmask.settings import change_settings, flat_settings
+from unmask.tasks import Task
 from unmask.training.alpha import alpha_grid
 from unmask.training.checkpoint import (
     TrainState,
@@ -50,6 +51,7 @@ from unmask.training.checkpoint import (
     load_state,
     new_state,
     resume_config,
+    rounds_done,
     save_state,
     write_run,
 )
@@ -64,7 +66,12 @@ from unmask.training.supervised import train_from_traces
 from unmask.training.update import check_update, update
 
 
-def train(config: TrainConfig, reward: Reward | None = None, label: Label | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    reward: Reward | None = None,
+    label: Label | None = None,
+    task: Task | None = None,
+) -> Path:
     """Trains a policy; also what `unmask train` runs.
 
     All that is random is drawn from (seed, round, process), and the checkpoint is one file that is
@@ -77,6 +84,8 @@ def train(config: TrainConfig, reward: Reward | None = None, label: Label | None
             `reward`. The run records its name, and resuming asks for it again.
         label: with `from_traces`, your own function of `TraceSteps` that says which reveals are
             good (unmask.training.labels), instead of the setting `label`.
+        task: your own `unmask.tasks.Task` instead of the one that the setting `task` names. The run
+            records its name, and resuming asks for it again.
 
     Returns:
         The run directory: `best` and `last` (policy directories), `metrics.jsonl`, `run.json`,
@@ -98,27 +107,37 @@ def train(config: TrainConfig, reward: Reward | None = None, label: Label | None
     """
     require_extras("training", ("train",))
     resumes = config.run.resume is not None
-    config = resume_config(config, reward, label) if resumes else config
+    if task is not None and not isinstance(task, Task):
+        raise UnmaskError(
+            f"task is {task!r}; give an unmask.tasks.Task, or the name of one as a setting"
+        )
+    if resumes:
+        config = resume_config(config, reward, label, task)
+    elif task is not None:  # its name counts as given, so that traces of another task are refused
+        config = change_settings(config, {"task": task.name}).with_given({*config.given, "task"})
     if config.traces.from_traces is not None:
         if reward is not None:
             raise UnmaskError("a reward was given with from_traces, which has none; leave it out")
-        return train_from_traces(config, label)
+        return train_from_traces(config, label, task)
     check_trace_options(config, label)
     processes = Processes.join(config.run.device)
     with processes.hold(config.run.out):
-        return run_rounds(config, reward, processes)
+        return run_rounds(config, reward, processes, task)
 
 
-def run_rounds(config: TrainConfig, reward: Reward | None, processes: Processes) -> Path:
+def run_rounds(
+    config: TrainConfig, reward: Reward | None, processes: Processes, task: Task | None = None
+) -> Path:
     """`train` of complete settings, in a directory that nobody else writes to."""
     resumes = config.run.resume is not None
     if processes.main and not resumes:
         new_directory(config.run.out)
-    phases = load_phases(config, processes.device)  # before the model, which may take long
-    session = prepare_session(config, processes, reward)
+    done = rounds_done(config) or 0
+    phases = load_phases(config, processes.device, done)  # before the model, which may take long
+    session = prepare_session(config, processes, reward, task)
     if session.config != config:
         config = session.config
-        phases = load_phases(config, processes.device)
+        phases = load_phases(config, processes.device, done)
     check_phases(session, phases)
     state = new_state(session)
     check_room(session, state.network)
@@ -128,7 +147,7 @@ def run_rounds(config: TrainConfig, reward: Reward | None, processes: Processes)
         load_state(state, config.run.out, processes.device, config.rollout.rounds)
         check_policies(state, session)
     elif processes.main:
-        write_run(session, reward)
+        write_run(session, reward, task=task)
     processes.barrier()
     rounds = config.rollout.rounds
     with MetricsLog(config.run.out, state.round, rounds, processes.main) as log:

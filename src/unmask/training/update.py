@@ -111,6 +111,8 @@ def update(
         processes: the group, every process of which calls this.
         seed: of the cuts.
     """
+    if not phase.compares:  # a teacher's set is learned as a draw, not left to the fallback
+        policy = replace(policy, fallback=False)
     size, device = len(decisions) if decisions else 0, processes.device
     parameters = list(policy.network.parameters())
     if decisions is not None:
