@@ -1,7 +1,14 @@
 """Hashes that tell models and policies apart."""
 
 import dataclasses
+import datetime
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,4 +147,106 @@ def test_a_function_of_no_module_has_a_name():
     exec("def sure(observation): return observation.eligible", space)
     assert space["sure"].__module__ in (None, "builtins")
     space["sure"].__module__ = None
-    assert policy_contents(space["sure"]) == "__main__.sure"
+    assert policy_contents(space["sure"]).startswith("__main__.sure ")
+
+
+def limited(observation, limit=0.9, *, most=4):
+    return observation.confidence > limit
+
+
+def make_limited(limit):
+    def act(observation):
+        return observation.confidence > limit
+
+    return act
+
+
+def make_weighted(weights):
+    return lambda observation: observation.confidence > weights.mean()
+
+
+class Slotted:
+    __slots__ = ("k",)
+
+    def __init__(self, k):
+        self.k = k
+
+    def reveal(self, observation):
+        return observation.eligible
+
+
+def with_attribute(limit):
+    def act(observation):
+        return observation.eligible
+
+    act.limit = limit
+    return act
+
+
+def with_defaults(limit, most):
+    def act(observation, limit=limit, *, most=most):
+        return observation.eligible
+
+    return act
+
+
+def make_functions():
+    """Policies of one's own that have the same name and differ in what they hold."""
+    lambdas = [lambda o: o.confidence > 0.8, lambda o: o.confidence > 0.9, lambda o: o.margin > 0.9]
+    return [
+        functools.partial(limited, limit=0.8),
+        functools.partial(limited, limit=0.9),
+        functools.partial(limited, most=4),
+        make_limited(0.8),
+        make_limited(0.9),
+        make_limited(make_limited(0.8)),
+        make_limited(make_limited(0.9)),
+        make_weighted(np.array([0.8, 0.9])),
+        make_weighted(np.array([0.9, 0.8])),
+        make_weighted(np.array([0.9, 0.8], dtype=np.float32)),
+        make_weighted(np.array([[0.9, 0.8]])),
+        make_weighted(np.array([Slotted(1)])),
+        make_weighted(np.array([Slotted(2)])),
+        make_weighted(np.float32(0.9)),
+        make_weighted(np.float32(0.8)),
+        make_weighted(torch.bfloat16),
+        make_weighted(torch.float16),
+        make_weighted(datetime.date(2026, 1, 1)),
+        make_weighted(datetime.date(2026, 1, 2)),
+        make_weighted(Path("one")),
+        make_weighted(Path("two")),
+        make_weighted(np),
+        make_weighted(torch),
+        with_attribute(0.8),
+        with_attribute(0.9),
+        with_defaults(0.8, 4),
+        with_defaults(0.9, 4),
+        with_defaults(0.9, 5),
+        Slotted(1).reveal,
+        Slotted(2).reveal,
+        *lambdas,
+    ]
+
+
+def test_functions_are_told_apart_by_all_that_they_hold():
+    found = [policy_contents(function) for function in make_functions()]
+    assert len(set(map(str, found))) == len(found)
+    assert found == [policy_contents(function) for function in make_functions()]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_functions_are_the_same_in_another_process():
+    """Where texts and sets have other hashes, and objects other addresses."""
+    source = (
+        "from tests.evaluation.test_contents import make_functions, policy_contents\n"
+        "print([policy_contents(function) for function in make_functions()])"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert done.stdout.strip() == str([policy_contents(each) for each in make_functions()])
+
+
+def test_a_function_that_calls_itself_has_an_end():
+    def again(observation):
+        return again(observation)
+
+    assert policy_contents(again) == policy_contents(again)

@@ -60,6 +60,8 @@ def test_resuming_drops_a_torn_line_and_repeats_nothing_else(begun, tiny_model, 
     measured.clear()
     points = evaluate(tiny_model, load_task("chain"), samplers, **options, resume=True)
     assert not measured and [point.sampler for point in points] == samplers
+    again = evaluate(tiny_model, load_task("chain"), samplers[::-1], **options, resume=True)
+    assert again == points  # of a finished evaluation their order does not count
 
 
 def test_only_the_same_evaluation_is_resumed(begun, tiny_model):
@@ -75,6 +77,8 @@ def test_only_the_same_evaluation_is_resumed(begun, tiny_model):
             evaluate(tiny_model, task, samplers, **(options | changed), resume=True)
     with pytest.raises(UnmaskError, match="samplers"):
         evaluate(tiny_model, task, samplers[:1], **options, resume=True)
+    with pytest.raises(UnmaskError, match=r"other settings \(samplers in their order differ\)"):
+        evaluate(tiny_model, task, samplers[::-1], **options, resume=True)
     with pytest.raises(UnmaskError, match=r"already holds files.*resume"):
         evaluate(tiny_model, task, samplers, **options)
     (tmp_path / "mine").mkdir()

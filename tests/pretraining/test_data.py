@@ -1,5 +1,8 @@
 """Batches of examples."""
 
+import json
+import random
+from collections import Counter
 from dataclasses import replace
 from itertools import islice
 
@@ -10,9 +13,11 @@ from unmask import UnmaskError, load_task
 from unmask.pretraining import PretrainConfig
 from unmask.pretraining.data import (
     BATCHES_AT_ONCE,
+    draw_examples,
     encode,
     find_vocabulary,
     fits,
+    fixed_batch,
     tokenize,
     varied_batches,
 )
@@ -76,3 +81,58 @@ def test_a_task_whose_examples_never_fit_is_refused(vocabulary):
     short = replace(vocabulary, answer_length=1)
     with pytest.raises(UnmaskError, match="word-problems"):
         next(varied_batches(TASK, short, CONFIG, STEPS, LENGTHS))
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """A data set of 400 problems, most of them to train on."""
+    lines = [json.dumps({"prompt": f"word {i}", "answer": f"{i}"}) for i in range(400)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines), "utf-8")
+    return f"jsonl:{path}@verifier=text"
+
+
+def count_shuffles(monkeypatch):
+    """The list to which each shuffle of a data set adds its size."""
+    shuffles = []
+    sample = random.Random.sample
+
+    def counted(self, population, k, **named):
+        shuffles.append(k)
+        return sample(self, population, k, **named)
+
+    monkeypatch.setattr(random.Random, "sample", counted)
+    return shuffles
+
+
+def test_a_data_set_is_gone_through_in_epochs(rows, monkeypatch):
+    task, config = load_task(rows), PretrainConfig(task=rows, batch_size=16)
+    vocabulary = find_vocabulary(task, config)
+    size = len(task.source.rows("train"))
+    shuffles = count_shuffles(monkeypatch)
+    batches = [fixed_batch(task, vocabulary, config, step) for step in range(2 * size // 16)]
+    texts = [vocabulary.tokenizer.decode(row) for batch in batches for row in batch.tokens]
+    assert set(Counter(texts[:size]).values()) == {1} and texts[:size] != texts[size : 2 * size]
+    assert set(Counter(texts).values()) <= {1, 2}
+    assert len(shuffles) == 2
+    late = fixed_batch(load_task(rows), vocabulary, config, 20)
+    assert torch.equal(late.tokens, batches[20].tokens)
+
+
+def test_rows_that_do_not_fit_are_replaced_by_those_that_follow(rows):
+    task, config = load_task(rows), PretrainConfig(task=rows, batch_size=16)
+    vocabulary = replace(find_vocabulary(task, config), answer_length=2)
+    tokens = fixed_batch(task, vocabulary, config, 3).tokens
+    first = islice(draw_examples(task, config, 3, 16), 100)
+    fitting = [e for e in first if fits(vocabulary, *tokenize(vocabulary.tokenizer, [e])[0])]
+    assert torch.equal(tokens, encode(vocabulary, fitting[:16])[0])
+
+
+def test_a_mixture_with_a_data_set_shuffles_it_once_an_epoch(rows, monkeypatch):
+    task, config = load_task(f"{rows}+chain"), PretrainConfig(batch_size=8)
+    shuffles = count_shuffles(monkeypatch)
+    found = [list(islice(draw_examples(task, config, step, 8), 12)) for step in range(20)]
+    assert len(shuffles) == 1
+    generated = [e.prompt for part in found for e in part if e.task == "chain"]
+    assert len(set(generated)) > 0.9 * len(generated) > 0
+    assert found[7] == list(islice(draw_examples(load_task(task.name), config, 7, 8), 12))

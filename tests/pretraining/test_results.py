@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from unmask import UnmaskError, load_task
+from unmask.models.tokenizer import learned_tokenizer
 from unmask.pretraining import PretrainConfig
-from unmask.pretraining.data import BATCHES_AT_ONCE, find_vocabulary
-from unmask.pretraining.results import find_kinds, line_batches, split_lines
+from unmask.pretraining.data import BATCHES_AT_ONCE, Vocabulary, find_vocabulary
+from unmask.pretraining.results import find_kinds, line_batches, pad_lines, split_lines
 
 STEPS = range(100)
 TASK = load_task("word-problems")
@@ -40,7 +41,23 @@ def vocabulary():
 def test_the_last_number_behind_an_equals_sign_is_found(vocabulary, answer, results):
     tokens = vocabulary.tokenizer(answer)["input_ids"]
     lines = split_lines(tokens, find_kinds(vocabulary))
-    assert [vocabulary.tokenizer.decode([line[i]]) for line, i in lines] == results
+    decode = vocabulary.tokenizer.decode
+    assert [decode([line[i] for i in number]) for line, number in lines] == results
+
+
+@pytest.mark.parametrize("whole_numbers", [None, 20])
+def test_all_digits_of_a_number_are_hidden(whole_numbers):
+    texts = [e.answer for e in TASK.examples("train", 100)]
+    tokenizer = learned_tokenizer(texts, 1024, whole_numbers)
+    vocabulary = Vocabulary(tokenizer, 100, 100, 100)
+    answer = "7 boxes * 16 pens = 112 pens\n23*30=690\n2 * $50 = $100 + $11 = $111 now"
+    lines = split_lines(tokenizer(answer)["input_ids"], find_kinds(vocabulary))
+    batch = pad_lines(lines, tokenizer.eos_token_id)
+    shown = [
+        tokenizer.decode(row[~hidden][: end - 1 - hidden.sum()])
+        for row, hidden, end in zip(batch.tokens, batch.masks, batch.ends, strict=True)
+    ]
+    assert shown == ["7 boxes * 16 pens =  pens", "23*30=", "2 * $50 = $100 + $11 = $ now"]
 
 
 def test_each_row_is_a_line_with_one_hidden_number(vocabulary):

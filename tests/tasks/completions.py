@@ -684,6 +684,52 @@ NUMBERS = [
             r"\boxed{5\text{ inches}}",
         ],
     ),
+    (
+        "7",
+        [
+            "a 7",
+            "a total of 7",
+            "The answer is a 7.",
+            "7 m",
+            "about 7 m",
+            "$7 a day",
+            "7/hour",
+            "$7/a day",
+            r"\boxed{\text{a total: } 7}",
+            r"7 \times 1 m",
+        ],
+        [
+            r"\boxed{a+7}",
+            r"\boxed{a7}",
+            r"\boxed{a(7)}",
+            r"\boxed{7/a}",
+            r"\boxed{7a}",
+            r"\boxed{7-a}",
+            r"\boxed{a 7 + b}",
+            r"\boxed{m+7}",
+            r"\boxed{7/m}",
+            r"\boxed{I+7}",
+            r"\boxed{s^7}",
+            r"\boxed{7 a}",
+            r"\boxed{7/xy}",
+            r"\boxed{an+7}",
+            r"\boxed{a: 7}",
+        ],
+    ),
+    (
+        "15",
+        [
+            "15",
+            r"\boxed{1111_2}",
+            r"\boxed{0F_{16}}",
+            "F base 16",
+        ],
+        [
+            r"\boxed{F_{16}}",
+            r"\boxed{f_{20}}",
+            r"\boxed{a_{15}}",
+        ],
+    ),
 ]
 
 FORMULAS = [
@@ -1138,6 +1184,217 @@ FORMULAS = [
         [
             r"\boxed{0}",
             r"\boxed{}",
+        ],
+    ),
+    (
+        "a + b",
+        [
+            r"\boxed{b+a}",
+            r"\boxed{a+b}",
+            r"\boxed{\frac{a^2-b^2}{a-b}}",
+            "The answer is a+b.",
+            "a + b",
+            "<answer>b + a</answer>",
+        ],
+        [
+            r"\boxed{b}",
+            r"\boxed{a}",
+            r"\boxed{ab}",
+            r"\boxed{a-b}",
+            r"\boxed{c+b}",
+        ],
+    ),
+    (
+        "a-b",
+        [
+            r"\boxed{-b+a}",
+        ],
+        [
+            r"\boxed{-b}",
+            r"\boxed{b-a}",
+        ],
+    ),
+    (
+        "a^2-2a+1",
+        [
+            r"\boxed{(a-1)^2}",
+            r"\boxed{1+a^2-2a}",
+            r"\boxed{a(a-2)+1}",
+        ],
+        [
+            r"\boxed{(x-1)^2}",
+            r"\boxed{-2a+1}",
+        ],
+    ),
+    (
+        r"\frac{5}{a}",
+        [
+            r"\boxed{5/a}",
+            r"\boxed{5a^{-1}}",
+        ],
+        [
+            r"\boxed{5}",
+            r"\boxed{5a}",
+            r"\boxed{a/5}",
+            r"\boxed{5/x}",
+        ],
+    ),
+    (
+        r"\frac{a}{b}",
+        [
+            r"\boxed{a/b}",
+            r"\boxed{\frac ab}",
+        ],
+        [
+            r"\boxed{1/b}",
+            r"\boxed{b/a}",
+        ],
+    ),
+    (
+        r"a\sqrt3",
+        [
+            r"\boxed{a\sqrt{3}}",
+            r"\boxed{\sqrt{3} a}",
+        ],
+        [
+            r"\boxed{\sqrt{3}}",
+        ],
+    ),
+    (
+        "a x^2",
+        [
+            r"\boxed{ax^2}",
+            r"\boxed{x^2 a}",
+            r"\boxed{a \cdot x^2}",
+        ],
+        [
+            r"\boxed{x^2}",
+        ],
+    ),
+    (
+        "a+b=10",
+        [
+            r"\boxed{b+a=10}",
+            r"\boxed{a=10-b}",
+        ],
+        [
+            r"\boxed{b=10}",
+            r"\boxed{10}",
+        ],
+    ),
+    (
+        "(a+1,b)",
+        [
+            r"\boxed{(1+a, b)}",
+        ],
+        [
+            r"\boxed{(1,b)}",
+        ],
+    ),
+    (
+        "a x = 5",
+        [
+            r"\boxed{5 = x a}",
+        ],
+        [
+            r"\boxed{x=5}",
+            r"\boxed{5}",
+        ],
+    ),
+    (
+        "a_1",
+        [
+            r"\boxed{a_{1}}",
+        ],
+        [
+            r"\boxed{1}",
+            r"\boxed{a}",
+        ],
+    ),
+    (
+        r"\pi r^2 h",
+        [
+            r"\boxed{\pi h r^2}",
+            r"\boxed{h\pi r^2}",
+            r"\boxed{\pi r^2 \cdot h}",
+        ],
+        [
+            r"\boxed{\pi r^2}",
+        ],
+    ),
+    (
+        "x + 2 h",
+        [
+            r"\boxed{2h+x}",
+        ],
+        [
+            r"\boxed{x+2}",
+        ],
+    ),
+    (
+        r"\sqrt{2 g h}",
+        [
+            r"\boxed{\sqrt{2gh}}",
+            r"\boxed{\sqrt{2 h g}}",
+        ],
+        [
+            r"\boxed{\sqrt{2 g}}",
+        ],
+    ),
+    (
+        r"\frac{1}{2 m}",
+        [
+            r"\boxed{\frac{1}{2m}}",
+            r"\boxed{1/(2m)}",
+        ],
+        [
+            r"\boxed{\frac12}",
+            r"\boxed{\frac{1}{2}m}",
+        ],
+    ),
+    (
+        "F_{16}",
+        [
+            r"\boxed{F_{16}}",
+        ],
+        [
+            r"\boxed{15}",
+            r"\boxed{F}",
+            r"\boxed{F_{15}}",
+        ],
+    ),
+    (
+        "2xy^2",
+        [
+            r"\boxed{2 y^2 x}",
+            r"\boxed{2 x \cdot y^2}",
+        ],
+        [
+            r"\boxed{2x^2y^2}",
+            r"\boxed{2(xy)^2}",
+        ],
+    ),
+    (
+        "an + b",
+        [
+            r"\boxed{b+an}",
+            r"\boxed{b + n a}",
+            r"\boxed{a n + b}",
+        ],
+        [
+            r"\boxed{b}",
+            r"\boxed{+b}",
+        ],
+    ),
+    (
+        r"\frac{1}{cd}",
+        [
+            r"\boxed{1/(cd)}",
+            r"\boxed{\frac{1}{dc}}",
+        ],
+        [
+            r"\boxed{1}",
+            r"\boxed{1/cd}",
         ],
     ),
 ]

@@ -105,6 +105,19 @@ def test_answers_of_a_mixture_are_read_by_the_examples_own_task():
         ("math", [r"\boxed{\frac12}", r"\boxed{\frac{1}{2}}", "#### 0.5"], ["1/2"] * 3),
         ("math", [r"\boxed{x + 1}", r"So $\boxed{x+1}$."], ["x+1"] * 2),
         (
+            "math",
+            [
+                "The answer is a+b.",
+                "Final answer: $a + b$",
+                "**Answer:** a+b",
+                "<answer>so it is a+b</answer>",
+                r"\boxed{\text{The answer is } a+b}",
+                "#### Answer = a+b",
+            ],
+            ["a+b"] * 6,
+        ),
+        ("math", [r"\boxed{an+b}", "The answer is an + b."], ["an+b"] * 2),
+        (
             "text",
             ["<answer>red\n hat</answer>", "I see.\n#### red hat", " red  hat"],
             ["red hat"] * 3,

@@ -10,9 +10,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -126,14 +129,74 @@ def describe_value(value: Any, depth: int = 0) -> Any:
         return [describe_value(part, depth + 1) for part in value]
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
+    if isinstance(value, ModuleType | PurePath):
+        return value.__name__ if isinstance(value, ModuleType) else str(value)
+    if isinstance(value, np.ndarray | np.generic):
+        return describe_array(np.asarray(value), depth)
+    if isinstance(value, CodeType):
+        return digest([value.co_code.hex(), value.co_names, describe_value(value.co_consts)])
     named: Any = value if hasattr(value, "__qualname__") else type(value)  # function; or object
     module = named.__module__ or "__main__"  # code that `exec` runs may have no module
     own = module.startswith("unmask.")  # modules of this package may be moved
     name = named.__qualname__ if own else f"{module}.{named.__qualname__}"
-    if named is value or depth == MOST_NESTED:
+    if isinstance(value, type) or depth >= MOST_NESTED:
         return name
+    held = {key: describe_value(part, depth + 1) for key, part in held_by(value, own).items()}
+    if named is not value:
+        return {"class": name} | held
+    return f"{name} {digest(held)}" if held else name
+
+
+def digest(described: Any) -> str:
+    """A hash of JSON, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def describe_array(array: np.ndarray, depth: int) -> Any:
+    """A NumPy array or scalar as JSON: a hash of its type, its shape and its bytes, or all that it
+    holds where these are Python objects."""
+    if array.dtype.hasobject:
+        return describe_value(array.tolist(), depth)
+    return digest([array.dtype.str, array.shape, array.tobytes().hex()])
+
+
+def held_by(value: Any, own: bool) -> dict[str, Any]:
+    """What an object or a function holds, by name: its attributes, what a function was made with,
+    and the text of an object that has no attributes (a date, a dtype).
+
+    Args:
+        value: no class.
+        own: whether it is of this package, whose code is not compared.
+    """
     if is_dataclass(value):
-        held = {field.name: getattr(value, field.name) for field in fields(value)}
-    else:
-        held = getattr(value, "__dict__", {})
-    return {"class": name} | {key: describe_value(part, depth + 1) for key, part in held.items()}
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, partial):
+        return vars(value) | {"func": value.func, "args": value.args, "keywords": value.keywords}
+    if isinstance(value, MethodType):
+        return {"func": value.__func__, "self": value.__self__}
+    if isinstance(value, FunctionType):
+        closure = [cell_contents(cell) for cell in value.__closure__ or ()]
+        parts = {"closure": closure, "defaults": value.__defaults__, "named": value.__kwdefaults__}
+        held = vars(value) | {name: part for name, part in parts.items() if part}
+        return held if own else held | {"code": value.__code__}
+    names = [name for kind in type(value).__mro__ for name in slots_of(kind)]
+    held = {name: getattr(value, name) for name in names if hasattr(value, name)}
+    held |= getattr(value, "__dict__", {})
+    if hasattr(value, "__dict__") or hasattr(value, "__qualname__") or held:
+        return held
+    return {} if " at 0x" in repr(value) else {"text": repr(value)}
+
+
+def slots_of(kind: type) -> tuple[str, ...]:
+    """The attributes that a class keeps in slots."""
+    slots = vars(kind).get("__slots__", ())
+    names = (slots,) if isinstance(slots, str) else tuple(slots)
+    return tuple(name for name in names if not name.startswith("__"))
+
+
+def cell_contents(cell: CellType) -> Any:
+    """What a function's closure holds in one place; None where nothing is there yet."""
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None

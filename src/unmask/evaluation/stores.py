@@ -127,7 +127,7 @@ class Ledger:
             shutil.rmtree(partial, ignore_errors=True)
             return
         if self.resume and (partial / SETTINGS).exists():
-            self.check(settings, self.started()["settings"])
+            self.check(settings, self.started()["settings"], begun=True)
             return
         if self.resume and [path.name for path in list_directory(self.directory)] == [PARTIAL]:
             if any(partial.glob("*.jsonl")):
@@ -145,8 +145,16 @@ class Ledger:
         partial.mkdir()
         write_json(partial / SETTINGS, {"settings": dict(settings), "provenance": dict(provenance)})
 
-    def check(self, settings: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    def check(
+        self, settings: Mapping[str, Any], found: Mapping[str, Any], begun: bool = False
+    ) -> None:
         """Refuses to go on unless the settings of the directory are the ones asked for.
+
+        Args:
+            settings: what is asked for.
+            found: those of the directory.
+            begun: whether there is work left. Its pieces are numbered in the order of the samplers,
+                which counts then too.
 
         Raises:
             UnmaskError: naming those that differ.
@@ -157,6 +165,8 @@ class Ledger:
             if not (name not in found and name in UNKNOWN_BEFORE)
             and found.get(name, DEFAULTS.get(name)) != value
         ]
+        if begun and not differ and list(found["samplers"]) != list(settings["samplers"]):
+            differ = ["samplers in their order"]
         if differ:
             raise UnmaskError(
                 f"{self.directory} holds an evaluation with other settings "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from typing import cast
 
 import torch
@@ -17,10 +17,13 @@ from unmask.models.tokenizer import learned_tokenizer, word_tokenizer
 from unmask.pretraining.config import PretrainConfig
 from unmask.pretraining.objective import draw_masks, draw_masks_within
 from unmask.tasks import Example, Task
+from unmask.tasks.mixture import MixtureSource
+from unmask.tasks.sources import DatasetSource, Source
 
 SAMPLE = 2000
 TRIES = 100  # examples drawn for one that fits
 BATCHES_AT_ONCE = 16  # are drawn and sorted by length
+FAR = 10**12  # between the seeds of what is drawn for one step
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,42 @@ def step_seed(config: PretrainConfig, step: int) -> int:
     return config.seed * 1_000_003 + step
 
 
+def draw_examples(
+    task: Task, config: PretrainConfig, part: int, size: int, shift: int = 0
+) -> Iterator[Example]:
+    """The training examples of one part of a run, without end. Those of a generator are made for
+    it; those of a data set are the rows of its epochs, each part from where the one before it ends.
+
+    Args:
+        task: where they come from.
+        config: for the seed.
+        part: number of the step, or of the steps that share a pool.
+        size: how many examples a part is meant to take; it may take more, of the rows that follow.
+        shift: added to the seed, so that other examples are drawn for another purpose.
+    """
+    seed = step_seed(config, part) + shift
+    if not has_rows(task.source):
+        yield from task.stream("train", seed)
+        return
+    for i in count():
+        start = (part + i) * size
+        yield from task.source.batch(
+            task.name, start, start + size, config.seed + shift, seed + i * FAR
+        )
+
+
+def has_rows(source: Source) -> bool:
+    """Whether examples are rows of a data set, at least some of them."""
+    if isinstance(source, MixtureSource):
+        return any(has_rows(task.source) for task in source.tasks)
+    return isinstance(source, DatasetSource)
+
+
 def fixed_batch(
     task: Task, vocabulary: Vocabulary, config: PretrainConfig, step: int
 ) -> FixedBatch:
     """The batch of one step, where all answers are padded to one length."""
-    stream = task.stream("train", seed=step_seed(config, step))
+    stream = draw_examples(task, config, step, config.batch_size)
     if not task.words:
         stream = (e for e in stream if fits(vocabulary, *tokenize(vocabulary.tokenizer, [e])[0]))
     tokens, lengths = encode(vocabulary, list(islice(stream, config.batch_size)))
@@ -227,8 +261,8 @@ def draw_pool(
 ) -> list[list[tuple[list[int], list[int]]]]:
     """Tokens of prompts and answers for `BATCHES_AT_ONCE` batches of examples of like length, the
     batches in random order."""
-    stream = task.stream("train", seed=step_seed(config, part))
     size, pairs, drawn = config.batch_size, [], 0
+    stream = draw_examples(task, config, part, size * BATCHES_AT_ONCE)
     while len(pairs) < size * BATCHES_AT_ONCE:
         found = tokenize(vocabulary.tokenizer, list(islice(stream, size)))
         pairs += [pair for pair in found if fits(vocabulary, *pair)]

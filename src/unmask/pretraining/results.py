@@ -18,7 +18,14 @@ from torch import Tensor
 
 from unmask.errors import UnmaskError
 from unmask.pretraining.config import PretrainConfig
-from unmask.pretraining.data import BATCHES_AT_ONCE, TRIES, Vocabulary, step_seed, tokenize
+from unmask.pretraining.data import (
+    BATCHES_AT_ONCE,
+    TRIES,
+    Vocabulary,
+    draw_examples,
+    step_seed,
+    tokenize,
+)
 from unmask.tasks import Task
 
 SHORTEST = 5  # tokens of a line with two operands
@@ -31,7 +38,7 @@ class LineBatch:
     Attributes:
         tokens: [B, S], padded with EOS.
         ends: [B], the position behind the first EOS of each row.
-        masks: bool [B, S], one hidden number a row.
+        masks: bool [B, S], one hidden number a row, all of its digits.
     """
 
     tokens: Tensor
@@ -45,13 +52,15 @@ class TokenKinds:
 
     Attributes:
         newlines: tokens that hold a line break.
-        numbers: tokens that are numbers.
+        numbers: tokens that are numbers, or digits of them.
         equals: tokens that hold an equals sign.
+        spaces: tokens that are spaces alone.
     """
 
     newlines: frozenset[int]
     numbers: frozenset[int]
     equals: frozenset[int]
+    spaces: frozenset[int]
 
 
 def find_kinds(vocabulary: Vocabulary) -> TokenKinds:
@@ -62,12 +71,13 @@ def find_kinds(vocabulary: Vocabulary) -> TokenKinds:
         frozenset(i for i, text in enumerate(texts) if "\n" in text),
         frozenset(i for i, text in enumerate(texts) if text.isascii() and text.isdigit()),
         frozenset(i for i, text in enumerate(texts) if "=" in text),
+        frozenset(i for i, text in enumerate(texts) if text and not text.strip(" ")),
     )
 
 
-def split_lines(answer: list[int], kinds: TokenKinds) -> list[tuple[list[int], int]]:
+def split_lines(answer: list[int], kinds: TokenKinds) -> list[tuple[list[int], range]]:
     """The lines of an answer in which a number comes right behind an equals sign, perhaps with a
-    sign of currency between them; each with the position of the last such number."""
+    sign of currency between them; each with the positions of the last such number."""
     lines: list[list[int]] = [[]]
     for token in answer:
         if token in kinds.newlines:
@@ -79,11 +89,29 @@ def split_lines(answer: list[int], kinds: TokenKinds) -> list[tuple[list[int], i
         results = [
             i
             for i, token in enumerate(line)
-            if token in kinds.numbers and kinds.equals & set(line[max(i - 2, 0) : i])
+            if token in kinds.numbers and follows_equals(line[:i], kinds)
         ]
         if results and len(line) >= SHORTEST:
-            found.append((line, results[-1]))
+            found.append((line, number_at(line, results[-1], kinds)))
     return found
+
+
+def follows_equals(before: list[int], kinds: TokenKinds) -> bool:
+    """Whether the last or the last but one of some tokens, not counting spaces, is an equals sign
+    with no number behind it."""
+    last = [token for token in before[-4:] if token not in kinds.spaces][-2:]
+    return bool(kinds.equals.intersection(last)) and not kinds.numbers.intersection(last[-1:])
+
+
+def number_at(line: list[int], position: int, kinds: TokenKinds) -> range:
+    """The positions of the whole number that a position belongs to: of several tokens where the
+    vocabulary writes it with its digits."""
+    start = stop = position
+    while start > 0 and line[start - 1] in kinds.numbers:
+        start -= 1
+    while stop < len(line) and line[stop] in kinds.numbers:
+        stop += 1
+    return range(start, stop)
 
 
 def line_batches(
@@ -108,7 +136,7 @@ def draw_lines(
     """
     size, needed = config.result_lines, config.result_lines * BATCHES_AT_ONCE
     # Another seed than that of the whole examples of the same steps.
-    stream = task.stream("train", seed=step_seed(config, part) + 500_000_000)
+    stream = draw_examples(task, config, part, needed, 500_000_000)
     lines, drawn = [], 0
     while len(lines) < needed:
         for _, answer in tokenize(vocabulary.tokenizer, list(islice(stream, size))):
@@ -128,11 +156,13 @@ def draw_lines(
     return batches
 
 
-def pad_lines(lines: list[tuple[list[int], int]], eos: int) -> LineBatch:
+def pad_lines(lines: list[tuple[list[int], range]], eos: int) -> LineBatch:
     """Rows of one length, each with at least one EOS behind it."""
     tokens = torch.full((len(lines), max(len(line) for line, _ in lines) + 1), eos)
     for row, (line, _) in zip(tokens, lines, strict=True):
         row[: len(line)] = torch.tensor(line)
-    hidden = torch.tensor([position for _, position in lines])
+    hidden = torch.zeros(tokens.shape, dtype=torch.bool)
+    for row, (_, number) in zip(hidden, lines, strict=True):
+        row[number.start : number.stop] = True
     ends = torch.tensor([len(line) + 1 for line, _ in lines])
-    return LineBatch(tokens, ends, torch.arange(tokens.shape[1]) == hidden[:, None])
+    return LineBatch(tokens, ends, hidden)

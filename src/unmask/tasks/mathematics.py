@@ -13,13 +13,25 @@ from functools import lru_cache
 
 from unmask.tasks import algebra
 from unmask.tasks.algebra import TooLarge, rational
-from unmask.tasks.answers import find_answer
-from unmask.tasks.notation import GREEK, Equation, Group, Part, Quantity, read_answer
+from unmask.tasks.answers import Finding, find_answer
+from unmask.tasks.notation import (
+    ARTICLES,
+    GREEK,
+    LEADING,
+    Equation,
+    Group,
+    Part,
+    Quantity,
+    read_answer,
+)
 from unmask.tasks.symbols import normalize
 
 UNORDERED = (",", "{}", "∪")
 LONGEST_TEXT = 2000
 LARGEST_VOTE = 10**1000
+# Words before an answer that change nothing, with the marks of `normalize` around them.
+LEADING_WORD = "|".join(sorted(LEADING.difference(ARTICLES)))
+LEAD_IN = re.compile(rf"[\x01\x03\s]*(?:(?:{LEADING_WORD})\b[\x01-\x03\s:=]*)+", re.IGNORECASE)
 LENGTHS = {"cm": "centi", "mm": "milli", "km": "kilo", "m": ""}
 MEASURES = {short: (short, f"{name}meter", f"{name}metre") for short, name in LENGTHS.items()}
 MEASURES |= {
@@ -85,7 +97,16 @@ def number_candidate(completion: str) -> str:
     # Python does not write numbers of many thousand digits out.
     if value is not None and max(abs(value.numerator), value.denominator) < LARGEST_VOTE:
         return str(value)
-    return plain_text(find_answer(completion).text[:LONGEST_TEXT]) or completion.strip()
+    return plain_answer(find_answer(completion)) or completion.strip()
+
+
+def plain_answer(found: Finding) -> str:
+    """An answer as plain text; of one that was read, without the words that lead in to it."""
+    text = normalize(found.text[:LONGEST_TEXT])
+    lead_in = LEAD_IN.match(text)
+    if found.part is not None and lead_in and lead_in.end() < len(text):
+        text = text[lead_in.end() :]
+    return plain_text(text)
 
 
 def candidate(completion: str) -> str:
@@ -98,7 +119,7 @@ def candidate(completion: str) -> str:
         part.unit or part.percent or part.base or is_letter(part.label)
     ):
         return number_candidate(completion)
-    return plain_text(found.text[:LONGEST_TEXT]) or completion.strip()
+    return plain_answer(found) or completion.strip()
 
 
 def same_number(completion: str, truth: str) -> bool:

@@ -53,6 +53,7 @@ LEADING = word_set(
     set pair
     """
 )
+ARTICLES = ("a", "an")  # also letters of a formula: a + b, an + b
 # Words behind a number that make it another number.
 CHANGING = word_set(
     """
@@ -64,7 +65,7 @@ CHANGING = word_set(
 UNITS_OF_ONE_LETTER = set("mgshlLJNWVKCFd")
 UNITS = word_set(
     """
-    cm mm km dm nm ft in mi yd kg mg lb lbs oz ml mL cl min sec hr hrs kWh mph
+    cm mm km dm nm ft in mi yd kg mg lb lbs oz ml mL cl min sec hr hrs wk yr kWh mph
     """
 )
 RELATIONS = {"=": "=", "<": "<", ">": ">"}
@@ -72,8 +73,10 @@ RELATION_COMMANDS = {"le": "≤", "leq": "≤", "leqslant": "≤", "ge": "≥", 
 RELATION_COMMANDS |= {"geqslant": "≥", "lt": "<", "gt": ">", "approx": "≈", "in": "∈"}
 SEPARATORS = (",", ";")
 JOINING = ("and", "or")
+# One letter with a subscript (F_{16}) is the name of a variable and no digit in a base.
 BASED = re.compile(
-    r"([0-9A-Fa-f]+)(?:_\{?(\d{1,2})\}?|\s*\(?\s*(?:in )?base[\s-]*(\d{1,2})\s*\)?)", re.ASCII
+    r"(?![A-Fa-f]_)([0-9A-Fa-f]+)(?:_\{?(\d{1,2})\}?|\s*\(?\s*(?:in )?base[\s-]*(\d{1,2})\s*\)?)",
+    re.ASCII,
 )
 SIMPLE = re.compile(r"\s*\$?\s*(-?\d{1,300})\s*\$?\s*", re.ASCII)
 
@@ -140,6 +143,7 @@ class Cursor:
         budget: what work is left, in one place for all cursors of an answer.
         position: the next token.
         in_function: whether an argument of a function is read, where degrees are angles.
+        in_bracket: whether the inside of a bracket is read, where no unit can stand.
     """
 
     tokens: Sequence[Token]
@@ -148,6 +152,7 @@ class Cursor:
     budget: list[int] = field(default_factory=lambda: [MOST_WORK])
     position: int = 0
     in_function: bool = False
+    in_bracket: bool = False
 
     def peek(self, ahead: int = 0) -> Token:
         """A token that is not taken yet; an empty sign at the end."""
@@ -287,7 +292,7 @@ def read_part(cursor: Cursor) -> Part:
 def skip_leading(cursor: Cursor) -> None:
     """Passes words that change nothing: "the answer is", with a colon behind them perhaps."""
     tokens, place = cursor.tokens, cursor.position
-    while place < len(tokens) and is_word(tokens[place]):
+    while place < len(tokens) and is_prose(tokens, place):
         place += 1
     words = [t.text for t in tokens[cursor.position : place]]
     if not words or place == len(tokens):
@@ -309,10 +314,26 @@ def is_word(token: Token) -> bool:
         return True
     return (
         token.kind == Kind.WORD
-        and (len(token.text) > 1 or token.text == "a")
+        and len(token.text) > 1
         and token.text not in CONSTANTS
         and token.text not in algebra.FUNCTIONS
+        and token.text not in ARTICLES
     )
+
+
+def is_article(tokens: Sequence[Token], place: int) -> bool:
+    """Whether `a` or `an` stands at a place as the article of what follows: a word ("a dozen") or a
+    number behind a space ("a 5"). Elsewhere its letters are variables."""
+    token = tokens[place]
+    if token.kind != Kind.WORD or token.text not in ARTICLES or place + 1 == len(tokens):
+        return False
+    behind = tokens[place + 1]
+    return is_word(behind) or (behind.kind == Kind.NUMBER and behind.spaced)
+
+
+def is_prose(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a word of a sentence stands at a place, the article included."""
+    return is_word(tokens[place]) or is_article(tokens, place)
 
 
 def split_relations(tokens: Sequence[Token]) -> tuple[list[list[Token]], list[str]]:
@@ -347,11 +368,11 @@ def read_label(tokens: Sequence[Token]) -> str:
         or (t.kind == Kind.COMMAND and t.text in GREEK)
         for t in tokens
     ]
-    if tokens and all(map(is_word, tokens)):
+    if tokens and all(is_prose(tokens, place) for place in range(len(tokens))):
         return " ".join(texts)
     if len(tokens) == 2 and is_command(tokens[0], "angle", "triangle"):
         return f"{texts[0]} {texts[1]}"
-    if tokens and is_word(tokens[0]) and read_label(tokens[1:]):
+    if tokens and is_prose(tokens, 0) and read_label(tokens[1:]):
         return read_label(tokens[1:])
     if len(texts) == 1 and names[0]:
         return texts[0]
@@ -523,7 +544,7 @@ def read_unit(cursor: Cursor, value: Value) -> Quantity:
         number_behind = token.text in ("^", "^{") and words
         if number_behind:
             words.append("^" + read_unit_exponent(cursor))
-        elif is_unit_word(token, bool(words)):
+        elif is_unit_word(cursor.tokens, cursor.position - 1, bool(words)):
             words.append(token.text)
         elif not (
             token.text in ("/", "-", ".", "'", "!", "(", ")", "*") and token.kind == Kind.SIGN
@@ -534,9 +555,16 @@ def read_unit(cursor: Cursor, value: Value) -> Quantity:
     return Quantity(value, unit=" ".join(words), percent=percent)
 
 
-def is_unit_word(token: Token, follows: bool) -> bool:
-    """Whether a token is a word of a unit."""
-    return is_word(token) or (
+def is_unit_word(tokens: Sequence[Token], place: int, follows: bool) -> bool:
+    """Whether a word of a unit stands at a place.
+
+    Args:
+        tokens: what is read.
+        place: where.
+        follows: whether it follows another word of the unit.
+    """
+    token = tokens[place]
+    return is_prose(tokens, place) or (
         token.kind == Kind.WORD
         and (follows or (token.spaced and token.text in UNITS_OF_ONE_LETTER) or token.text in UNITS)
     )
@@ -597,7 +625,7 @@ def read_product(cursor: Cursor) -> Value:
     while True:
         token = cursor.peek()
         times = is_command(token, "times", "cdot", "ast") or token.text == "*"
-        times = times or is_times_sign(cursor)
+        times = times or is_times_sign(cursor.tokens, cursor.position)
         if times or token.text == "/" or is_command(token, "div"):
             if token.text == "/" and is_unit_behind(cursor):
                 return total
@@ -616,21 +644,25 @@ def read_product(cursor: Cursor) -> Value:
             return total
 
 
-def is_times_sign(cursor: Cursor) -> bool:
-    """Whether the letter x stands between two numbers as a sign: 1.5 x 10^3."""
-    token = cursor.peek()
+def is_times_sign(tokens: Sequence[Token], place: int) -> bool:
+    """Whether the letter x stands at a place between two numbers as a sign: 1.5 x 10^3."""
     return (
-        token.kind == Kind.WORD
-        and token.text in ("x", "X")
-        and cursor.peek(1).kind == Kind.NUMBER
-        and cursor.position > 0
-        and cursor.tokens[cursor.position - 1].kind == Kind.NUMBER
+        0 < place < len(tokens) - 1
+        and tokens[place].kind == Kind.WORD
+        and tokens[place].text in ("x", "X")
+        and tokens[place - 1].kind == Kind.NUMBER
+        and tokens[place + 1].kind == Kind.NUMBER
     )
 
 
 def is_unit_behind(cursor: Cursor) -> bool:
-    """Whether a unit follows the slash at the cursor: $5/hour."""
-    return is_word(cursor.peek(1))
+    """Whether a unit follows the slash at the cursor: $5/hour. Two letters that are no known unit
+    are variables: 5/xy."""
+    place = cursor.position + 1
+    if place == len(cursor.tokens) or not is_prose(cursor.tokens, place):
+        return False
+    token = cursor.tokens[place]
+    return token.kind == Kind.TEXT or len(token.text) != 2 or token.text in {"an", *UNITS}
 
 
 def read_negative_factor(cursor: Cursor) -> Value:
@@ -650,10 +682,8 @@ def starts_factor(cursor: Cursor) -> bool:
         if token.text in CONSTANTS or token.text in algebra.FUNCTIONS:
             return True
         if len(token.text) == 1:
-            if token.text == "a" and token.spaced and is_word(cursor.peek(1)):
-                return False  # 18 a day
-            is_unit = token.spaced and token.text in UNITS_OF_ONE_LETTER
-            return not (is_unit and cursor.position == len(cursor.tokens) - 1)
+            article = token.spaced and is_article(cursor.tokens, cursor.position)
+            return not (article or ends_as_unit(cursor))  # 18 a day; 18 m
         before = cursor.tokens[cursor.position - 1]
         return (
             len(token.text) <= 3
@@ -662,6 +692,30 @@ def starts_factor(cursor: Cursor) -> bool:
             and before.kind in (Kind.NUMBER, Kind.SIGN)
         )
     return token.kind == Kind.SIGN and token.text in ("(", "[", "{")
+
+
+def ends_as_unit(cursor: Cursor) -> bool:
+    """Whether the letter at the cursor is the unit of all before it: 5 m. Behind another letter it
+    is a variable (r^2 h), and inside of a bracket too."""
+    token = cursor.peek()
+    last = cursor.position == len(cursor.tokens) - 1
+    if not (last and token.spaced and token.text in UNITS_OF_ONE_LETTER) or cursor.in_bracket:
+        return False
+    return not any(has_variable(cursor.tokens, place) for place in range(cursor.position))
+
+
+def has_variable(tokens: Sequence[Token], place: int) -> bool:
+    """Whether a letter or a product of letters stands at a place, and no constant."""
+    token = tokens[place]
+    if token.kind == Kind.COMMAND:
+        return token.text in GREEK
+    return (
+        token.kind == Kind.WORD
+        and len(token.text) <= 3
+        and token.text not in CONSTANTS
+        and token.text not in algebra.FUNCTIONS
+        and not is_times_sign(tokens, place)
+    )
 
 
 FACTOR_COMMANDS = (
@@ -742,6 +796,7 @@ def read_bracket(cursor: Cursor) -> Value:
         tokens=cursor.tokens[cursor.position + 1 : end],
         position=0,
         depth=cursor.depth + 1,
+        in_bracket=True,
     )
     value = read_sum(inner)
     if inner.position != len(inner.tokens):
@@ -903,7 +958,8 @@ def read_function(cursor: Cursor, name: str) -> Value:
 
 
 def read_letters(cursor: Cursor) -> Value:
-    """A letter, the name of a constant or function, or letters that are a product (2xy).
+    """A letter, the name of a constant or function, or the first of letters that are a product
+    (2xy), which are tokens of their own from then on: an exponent behind them is that of the last.
 
     Raises:
         Unreadable: for a word.
@@ -917,12 +973,13 @@ def read_letters(cursor: Cursor) -> Value:
     if len(name) == 1:
         return read_subscript(cursor, name)
     alone = len(cursor.tokens) == 1 or (token.spaced and cursor.position > 1)
+    alone = alone and not cursor.in_bracket  # a word; but what stands in a bracket is a formula
     if len(name) > 3 or alone or name in UNITS or is_word_before_number(cursor):
         raise Unreadable
-    value = rational(1)
-    for letter in name:
-        value = algebra.multiply(value, CONSTANTS.get(letter) or algebra.generator(letter))
-    return value
+    before, behind = cursor.tokens[: cursor.position - 1], cursor.tokens[cursor.position :]
+    cursor.tokens = [*before, *(Token(Kind.WORD, letter) for letter in name), *behind]
+    cursor.position -= 1
+    return read_letters(cursor)
 
 
 def is_word_before_number(cursor: Cursor) -> bool:
@@ -950,7 +1007,13 @@ def read_absolute(cursor: Cursor) -> Value:
     end = next((i for i in range(start, len(cursor.tokens)) if cursor.tokens[i].text == "|"), None)
     if end is None or cursor.depth >= DEEPEST:
         raise Unreadable
-    inner = replace(cursor, tokens=cursor.tokens[start:end], position=0, depth=cursor.depth + 1)
+    inner = replace(
+        cursor,
+        tokens=cursor.tokens[start:end],
+        position=0,
+        depth=cursor.depth + 1,
+        in_bracket=True,
+    )
     value = read_sum(inner)
     if inner.position != len(inner.tokens):
         raise Unreadable
