@@ -57,10 +57,13 @@ test-gpu: $(STAMP)
 bench-gpu: $(STAMP)
 	$(BIN)/python -m benchmarks.gpu
 
-# The constraints pin PyTorch's CPU build; on a GPU machine install your own torch into .venv first.
+# The constraints pin PyTorch's version. PyPI's build for Linux is for CUDA and takes 3 GB more than
+# the CPU build, which TORCH_INDEX=https://download.pytorch.org/whl/cpu takes instead. Another version
+# can be installed into .venv afterwards.
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt \
+		$(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $(STAMP)
 
