@@ -114,8 +114,8 @@ class LearnedPolicy:
         on; where noise makes the NFE fall, it is read as flat. Empty if there is no front."""
         entries = [entry for entry in self.metadata.get("pareto") or () if entry.get("alpha")]
         entries.sort(key=lambda entry: -entry["alpha"])
-        costs = accumulate((entry["nfe"] for entry in entries), max)
-        return [(entry["alpha"], nfe) for entry, nfe in zip(entries, costs, strict=True)]
+        costs = accumulate((float(entry["nfe"]) for entry in entries), max)
+        return [(float(entry["alpha"]), nfe) for entry, nfe in zip(entries, costs, strict=True)]
 
     @property
     def needs(self) -> Needs:
