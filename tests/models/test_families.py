@@ -290,6 +290,7 @@ def test_the_base_of_the_rotary_positions_is_read_from_either_place(family, tmp_
     config = json.loads(path.read_text())
     config.pop("rope_theta")
     path.write_text(json.dumps(config | {"rope_parameters": {"rope_theta": 123.0}}))
+    edit(tmp_path / "model", rope_scaling={"rope_type": "default"})
     found = unmask.load_model(tmp_path / "model").network.config.rope_parameters
     assert found["rope_theta"] == 123.0 and found["rope_type"] == "default"
 

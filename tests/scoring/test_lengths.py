@@ -55,7 +55,10 @@ def test_refusals(tiny_model, arguments, says):
         infill_lengths(tiny_model, *arguments)
 
 
+LAST = {"stop_at_eos": True, "eos": "last"}
+
+
 def test_settings_that_leave_holes_are_refused(tiny_model):
-    for wrong in ({"choices": ("7",)}, {"max_passes": 1}, {"stop": ("7",)}, {"stop_at_eos": True}):
+    for wrong in ({"choices": ("7",)}, {"max_passes": 1}, {"stop": ("7",)}, LAST):
         with pytest.raises(UnmaskError, match="leave it out"):
             infill_lengths(tiny_model, PROMPTS, "confidence:1", (1, 2), **wrong)

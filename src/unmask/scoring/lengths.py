@@ -11,7 +11,7 @@ from unmask.decoding.calls import decode, find_holes
 from unmask.decoding.generation import count_answer, row_text
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
-from unmask.decoding.request import Request
+from unmask.decoding.request import Request, with_trained_blocks
 from unmask.errors import UnmaskError
 from unmask.models.base import Model
 from unmask.policies.base import PolicyLike
@@ -88,7 +88,7 @@ def infill_lengths(
     """
     chosen = decode_options(options, settings)
     low, high = check_lengths(lengths)
-    ends = ("choices", "max_passes", "stop", "stop_at_eos")
+    ends = ["choices", "max_passes", "stop", *(["stop_at_eos"] if chosen.eos == "last" else [])]
     if given := [name for name in ends if getattr(chosen, name)]:
         raise UnmaskError(
             f"{given[0]} was given for a gap of unknown length; leave it out, as each length is "
@@ -100,6 +100,7 @@ def infill_lengths(
     loaded: Any = policy
     if isinstance(policy, str | Path):
         loaded = load_policy(policy, device=model.device)
+    chosen = with_trained_blocks(model, loaded, chosen)
     gaps = [split_gap(model, prompt) for prompt in prompts]
     if keys is None:
         keys = row_keys([(*before, model.mask_id, *behind) for before, behind in gaps], chosen.seed)

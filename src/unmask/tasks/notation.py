@@ -65,7 +65,7 @@ CHANGING = word_set(
 UNITS_OF_ONE_LETTER = set("mgshlLJNWVKCFd")
 UNITS = word_set(
     """
-    cm mm km dm nm ft in mi yd kg mg lb lbs oz ml mL cl min sec hr hrs wk yr kWh mph
+    cm mm km dm nm ft in mi yd kg mg lb lbs oz ml mL cl qt min sec hr hrs wk mo yr kWh mph ea pg
     """
 )
 RELATIONS = {"=": "=", "<": "<", ">": ">"}
@@ -691,7 +691,22 @@ def starts_factor(cursor: Cursor) -> bool:
             and token.text not in UNITS
             and before.kind in (Kind.NUMBER, Kind.SIGN)
         )
-    return token.kind == Kind.SIGN and token.text in ("(", "[", "{")
+    return token.kind == Kind.SIGN and token.text in ("(", "[", "{") and not is_remark(cursor)
+
+
+def is_remark(cursor: Cursor) -> bool:
+    """Whether the bracket at the cursor holds one word and stands apart from the number before it:
+    18 (USD)."""
+    place = cursor.position
+    inside = cursor.tokens[place + 1 : place + 3]  # the word and the closing bracket
+    return (
+        cursor.tokens[place].spaced
+        and cursor.tokens[place - 1].kind == Kind.NUMBER
+        and len(inside) == 2
+        and inside[0].kind == Kind.WORD
+        and len(inside[0].text) > 1
+        and inside[1].text in CLOSING
+    )
 
 
 def ends_as_unit(cursor: Cursor) -> bool:

@@ -104,15 +104,14 @@ def default_rope(config: Mapping[str, Any], theta: float) -> dict[str, Any]:
     Raises:
         UnmaskError: if config.json scales them.
     """
-    own = config.get("rope_parameters") or {}
-    kind = own.get("rope_type", own.get("type", "default"))
-    if config.get("rope_scaling") is not None or kind != "default":
-        scaled = config.get("rope_scaling") or own
-        raise UnmaskError(
-            f"this {config.get('model_type')} checkpoint scales its rotary positions ({scaled}), "
-            "which is not supported; supported is none, or the type default"
-        )
-    base = config.get("rope_theta", own.get("rope_theta", theta))
+    places = [config.get(name) or {} for name in ("rope_parameters", "rope_scaling")]
+    for own in places:
+        if own.get("rope_type", own.get("type", "default")) != "default":
+            raise UnmaskError(
+                f"this {config.get('model_type')} checkpoint scales its rotary positions ({own}), "
+                "which is not supported; supported is none, or the type default"
+            )
+    base = config.get("rope_theta", places[0].get("rope_theta", theta))
     return {"rope_type": "default", "rope_theta": base}
 
 
