@@ -19,5 +19,6 @@ policies() { # setting, αs
   echo "evaluate chain-semi $chain --block-lengths 16 --samplers random:4 confidence:4 threshold:0.9 entropy:0.3 $(policies chain-semi 0.3 16)"
   words="--model embedded/word-problems --task word-problems --prompts 64 $draws"
   echo "evaluate words-full $words --block-lengths 128 --samplers random:8 threshold:0.9 entropy:0.5 $(policies words-full 6)"
+  echo "evaluate words-semi $words --block-lengths 32 --samplers random:8 confidence:8 threshold:0.9 entropy:0.5 $(policies words-semi 1.5 40)"
 } | abreast
-report "$out"/chain-full "$out"/chain-semi "$out"/words-full
+report "$out"/chain-full "$out"/chain-semi "$out"/words-full "$out"/words-semi
