@@ -198,10 +198,12 @@ def test_equal_rows_share_passes_and_part_later():
         assert cost.rows < sum(result.nfe for result in together)
 
 
-def test_a_pass_that_fails_leaves_nothing_that_counts_as_stored(monkeypatch):
-    model = replace(small_model(37, 2, 2, False), attention_block=4)
+@pytest.mark.parametrize("kind", [None, "prefix", "dual"])
+def test_a_pass_that_fails_leaves_nothing_that_counts_as_stored(monkeypatch, kind):
+    model = replace(small_model(37, 2, 2, False), attention_block=None if kind else 4)
     draw_weights(model, 0)
-    request = Request((5, 6, 7, 8, 9), load_policy("confidence:1"), DecodeOptions(max_new_tokens=9))
+    options = DecodeOptions(max_new_tokens=9, cache=kind)
+    request = Request((5, 6, 7, 8, 9), load_policy("confidence:1"), options)
     (expected,), _ = run_engine(model, [request], 1)
     engine = Engine(model, 1)
     engine.submit(request)

@@ -29,7 +29,7 @@ def greedy(**needs):
 options = {
     "max_new_tokens": [0, -1, 4.0, "4", True, None, 2.5],
     "block_length": [0, 5, 2.0, "2"],
-    "temperature": [-1.0, float("nan"), float("inf"), "hot", None, 1e-38, True],
+    "temperature": [-1.0, float("nan"), float("inf"), "hot", None, 1e-38, 1e39, True],
     "top_p": [0.0, 1.5, -1.0, float("nan"), "all"],
     "top_k": [-1, 2.5, "3"],
     "cfg_scale": [-1.0, float("nan"), "much"],

@@ -33,12 +33,17 @@ def places_in_numpy(observation):
     return in_numpy(observation).astype(np.int32)
 
 
+class Module(torch.nn.Module):
+    def forward(self, observation):
+        return most_confident(observation)
+
+
 class Calls:
     def __call__(self, observation):
         return most_confident(observation)
 
 
-@pytest.mark.parametrize("policy", [most_confident, in_numpy, places_in_numpy, Calls()])
+@pytest.mark.parametrize("policy", [most_confident, in_numpy, places_in_numpy, Calls(), Module()])
 def test_a_plain_function_is_a_policy(tiny_model, policy):
     found = unmask.generate(tiny_model, PROMPTS, policy, **OPTIONS)
     same = unmask.generate(tiny_model, PROMPTS, "confidence:1", **OPTIONS)

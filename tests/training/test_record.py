@@ -193,6 +193,8 @@ def test_what_does_not_fit_together_is_refused(tiny_model, tmp_path, capsys, mon
     assert "give 1 to" in refusal("--inputs", "0")
     assert "leave both out" in refusal("--truth", "--temperature", "0.5")
     assert "no worked answer fits into 4 tokens" in refusal("--truth", "--max-new-tokens", "4")
+    for words in (("--cfg-scale", "1"), ("--stop", "x")):
+        assert "with cfg_scale or stop" in refusal("--judge", "0.5", *words)
     assert "block-causal" in refusal("--model", "embedded/chain-blocks")
     monkeypatch.setattr("unmask.memory.free_disk", lambda path: 1000)
     said = refusal("--samplers", "confidence:1")

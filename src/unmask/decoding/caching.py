@@ -64,9 +64,7 @@ class Caching:
             row.block, row.age = block, 0
 
     def view(self, slots: Sequence[int], cached: bool, device: torch.device) -> CacheView:
-        """What a forward of these rows reads and writes; counts it."""
-        for slot in slots:
-            self.rows[slot].age = self.rows[slot].age + 1 if cached else 1
+        """What a forward of these rows reads and writes."""
         at = to_device(slots, device)
         if not cached:
             return CacheView(self.store, at)
@@ -74,6 +72,11 @@ class Caching:
         longest = max(map(len, queries))
         padded = [each + each[-1:] * (longest - len(each)) for each in queries]
         return CacheView(self.store, at, to_device(padded, device))
+
+    def stored(self, slots: Sequence[int], cached: bool) -> None:
+        """Counts a forward of these rows that has ended: one that failed may have stored nothing."""
+        for slot in slots:
+            self.rows[slot].age = self.rows[slot].age + 1 if cached else 1
 
     def queries(self, slot: int) -> list[int]:
         """The positions that a row forwards in its current block."""

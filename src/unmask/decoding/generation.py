@@ -47,9 +47,9 @@ class Transitions:
     Attributes:
         row: int64 [T], which row decided.
         observation: what it saw, T rows.
-        action: int16 [T, L], what it revealed: 0 where nothing, else the place in the policy's
-            order, or 1 where it has none. L is what the policy saw: the block of a block-causal
-            model.
+        action: int16 [T, L], what the policy decided to reveal: 0 where nothing, else the place in
+            its order, or 1 where it has none. L is what the policy saw: the block of a block-causal
+            model. With choices, `Generation.reveal_step` says what of it was revealed.
         passes: int64 [T], forward passes that the row had behind it.
 
     Examples:

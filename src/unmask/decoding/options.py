@@ -70,7 +70,7 @@ class DecodeOptions:
                 check_whole(name, getattr(self, name), 1)
         check_whole("top_k", self.top_k, 0)
         check_whole("seed", self.seed, 0, 2**63 - 1)
-        check_number("temperature", self.temperature, "0 (greedy) or more")
+        check_number("temperature", self.temperature, "0 (greedy) to 1e6", high=1e6)
         check_number("cfg_scale", self.cfg_scale, "0 (no guidance) to 1000", high=1000.0)
         check_number("top_p", self.top_p, "a share above 0, at most 1", low=1e-9, high=1.0)
         if 0 < self.temperature < 1e-6:

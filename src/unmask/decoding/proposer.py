@@ -192,10 +192,10 @@ class Proposer:
         rows = self.caching.rows
         whole = [slot for slot in cached if rows[slot].needs_refresh]
         rest = [slot for slot in cached if not rows[slot].needs_refresh]
-        if whole:
-            yield Group(whole, [], self.caching.view(whole, False, device))
-        if rest:
-            yield Group(rest, [], self.caching.view(rest, True, device))
+        for part, of_stored in ((whole, False), (rest, True)):
+            if part:
+                yield Group(part, [], self.caching.view(part, of_stored, device))
+                self.caching.stored(part, of_stored)
 
     def _pair(self, part: Sequence[int]) -> tuple[list[int], list[tuple[int, int]]]:
         """Of rows, those to forward; and the slots of those whose canvas equals a forwarded one,

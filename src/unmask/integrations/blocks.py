@@ -62,7 +62,7 @@ class BlockSettings:
                 raise UnmaskError(f"{name} is {value!r}; give a number above 0, or leave it out")
         if self.alpha is not None and self.nfe is not None:
             raise UnmaskError("alpha and nfe were both given; nfe chooses α, so give one of them")
-        check_number("temperature", self.temperature, "0 (greedy) or more")
+        check_number("temperature", self.temperature, "0 (greedy) to 1e6", high=1e6)
         check_number("top_p", self.top_p, "a share above 0, at most 1", low=1e-9, high=1.0)
         check_whole("top_k", self.top_k, 0)
         check_whole("seed", self.seed, 0, 2**63 - 1)

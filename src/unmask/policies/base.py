@@ -200,6 +200,8 @@ def decide(policy: Any, observation: Observation, generator: RowGenerator) -> Te
 def takes_two(function: Callable[..., Any]) -> bool:
     """Whether a function takes a second argument by its place. One with a default is a setting of
     its own, unless it is called generator."""
+    if isinstance(function, torch.nn.Module):
+        function = function.forward
     try:
         parameters = inspect.signature(function).bind(None, None).signature.parameters.values()
     except TypeError:

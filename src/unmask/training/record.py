@@ -103,6 +103,11 @@ class Recording:
                 "truth was given with a temperature or guidance; the worked answer's margins are "
                 "those of the model itself, so leave both out"
             )
+        if self.judge and (plan.decode.cfg_scale or plan.decode.stop):
+            raise UnmaskError(
+                "judge was given with cfg_scale or stop; going on from one more reveal fills the "
+                "gaps of an answer, where both mean something else, so leave them out"
+            )
         if self.judge and min(plan.block_lengths[0], plan.length) < plan.length:
             raise UnmaskError(
                 f"judge was given with block_length {plan.block_lengths[0]}; one more reveal is "
