@@ -67,3 +67,13 @@ def test_so_does_the_likelihood_in_its_order():
         for blocks, length in ((4, None), (None, None), (None, 4))
     )
     assert own == given != whole
+
+
+def test_infilling_does_not_use_a_length_of_answers():
+    model = unmask.load_model("embedded/chain")
+    prompt = PROMPT + " <mask>" * 12
+    plain, given = (
+        unmask.infill(model, [prompt], trained(8), **settings).reveal_step[0].tolist()
+        for settings in ({}, {"max_new_tokens": 4})
+    )
+    assert given == plain

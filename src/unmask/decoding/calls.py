@@ -165,7 +165,9 @@ def stream(
             "max_new_tokens says how long an answer is"
         )
     check_prompts(prompts)
-    if not infill and chosen.max_new_tokens is None and chosen.choices:
+    if infill:
+        chosen = replace(chosen, max_new_tokens=None)
+    elif chosen.max_new_tokens is None and chosen.choices:
         chosen = chosen.with_length(longest_choice(model, chosen.choices))
     if not infill and chosen.max_new_tokens is None:
         raise UnmaskError(
