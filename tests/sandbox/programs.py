@@ -7,6 +7,9 @@ COUNTER = "class Counter:\n    def __init__(self, n=0): self.n = n\n    def up(s
 STACK = "class Empty(Exception):\n    pass\nclass Stack:\n    def __init__(self): self._items = []\n    def push(self, x): self._items.append(x)\n    def pop(self):\n        if not self._items: raise Empty('nothing to pop')\n        return self._items.pop()\n    def __len__(self): return len(self._items)\n    def __iter__(self): return iter(self._items)\n    def __contains__(self, x): return x in self._items\n    def __getitem__(self, i): return self._items[i]\n"
 VECTOR = "class V:\n    def __init__(self, x, y): self.x, self.y = x, y\n    def __add__(self, o): return V(self.x + o.x, self.y + o.y)\n    def __mul__(self, k): return V(self.x * k, self.y * k)\n    def __eq__(self, o): return isinstance(o, V) and (self.x, self.y) == (o.x, o.y)\n    def __lt__(self, o): return self.x < o.x\n    def __repr__(self): return f'V({self.x}, {self.y})'\n    def __neg__(self): return V(-self.x, -self.y)\n    def __abs__(self): return (self.x**2 + self.y**2) ** 0.5\n"
 TREE = "class Node:\n    def __init__(self, v):\n        self.v, self.left, self.right = v, None, None\ndef depth(n): return 0 if n is None else 1 + max(depth(n.left), depth(n.right))\n"
+POINT = "class Point:\n    'A point.'\n    def __init__(self, x): self.x = x\n    def __eq__(self, o): return isinstance(o, Point) and self.x == o.x\n    def __hash__(self): return hash(self.x)\n    def __int__(self): return self.x\n    def both(self): return {self}, {Point(-self.x)}\n"
+WRAPS = "import functools, inspect\ndef wraps(g):\n    'Wraps.'\n    return functools.wraps(g)(lambda *a: g(*a))\ndef curry(g, *a):\n    n = len(inspect.signature(g).parameters)\n    return lambda *b: g(*a, *b) if len(a + b) >= n else curry(g, *a, *b)\ndef show(g): return str(inspect.signature(g))\nclass Events:\n    def __init__(self): self.handlers = []\n    def on(self, h): self.handlers.append(h)\n    def off(self, h): self.handlers.remove(h)\n    def emit(self, x):\n        for h in self.handlers: h(x)\n"
+SPY = "class Point:\n    def __init__(self, g): self.g = g\n    def __hash__(self):\n        self.g(type('E', (), {})())\n        return 1\n    def one(self): return {self}\n"
 
 # (program, tests, whether they hold); the tests see every name that the program defines.
 ASSERTS = [
@@ -32,6 +35,8 @@ ASSERTS = [
     ("def f(a): a.sort()", "a = [3, 1, 2]\nf(a)\nassert a == [1, 2, 3]", True),
     ("def f(a): return sorted(a)", "a = [3, 1, 2]\nf(a)\nassert a == [1, 2, 3]", False),
     ("def f(d): d['k'] = d.pop('j')", "d = {'j': 1}\nf(d)\nassert d == {'k': 1}", True),
+    ("def f(*, a, b): b.update(c=a.pop())", "x, y = [3, 1], {}\nf(b=y, a=x)\nassert (x, y) == ([3], {'c': 1})", True),
+    ("def f(f, self, what): return f, self, what", "assert f(f=1, self=2, what=3) == (1, 2, 3)", True),
     ("def f(s): s.add(3)", "s = {1}\nf(s)\nassert s == {1, 3}", True),
     ("def f(a): a[0][0] = 9", "a = [[1], [2]]\nf(a)\nassert a == [[9], [2]]", True),
     ("def f(x): return 2 ** x", "assert f(5000) == 1 << 5000", True),
@@ -69,6 +74,16 @@ ASSERTS = [
     (STACK, "s = Stack()\ns.push(1)\ns.push(2)\nassert len(s) == 2 and list(s) == [1, 2] and 2 in s and 3 not in s and s[0] == 1\nassert s.pop() == 2", True),
     (STACK, "s = Stack()\ntry:\n    s.pop()\nexcept Empty as e:\n    assert str(e) == 'nothing to pop'\nelse:\n    assert False", True),
     (STACK, "assert not Stack()", True),
+    (STACK, "s = Stack()\nfor i in range(5): s.push(i)\nassert s[1:3] == [1, 2] and s[::-2] == [4, 2, 0]", True),
+    (POINT, "assert hash(Point(1)) == hash(1) and len({Point(1), Point(1), Point(2)}) == 2\nassert {Point(1): 2}[Point(1)] == 2 and {Point: 3}[Point] == 3\nassert [int(p) for s in Point(2).both() for p in s] == [2, -2]", True),
+    ("class Point:\n    def __eq__(self, o): return True", "try:\n    {Point()}\nexcept TypeError as e:\n    assert 'unhashable' in str(e)\nelse:\n    assert False", True),
+    ("class Point:\n    def __eq__(self, o): return True\n    def __hash__(self): return hash('e07b1c')", "assert Point() in {'e07b1c'}", False),
+    (SPY, "seen = []\nPoint(seen.append).one()\nassert seen and seen[-1]", False),
+    (POINT, "import copy\na = Point([1])\nb, c = copy.copy(a), copy.deepcopy(a)\na.x = [2]\nassert b is not a and (b.x, c.x) == ([1], [1])", True),
+    (POINT + WRAPS, "assert (Point.__doc__, Point(1).__doc__, wraps.__doc__) == ('A point.', 'A point.', 'Wraps.')\nassert Point.__module__ == wraps.__module__ == 'solution'\nassert Point(1).both.__doc__ is None", True),
+    (WRAPS, "@wraps\ndef g(a): 'Does nothing.'\nassert (g.__name__, g.__doc__) == ('g', 'Does nothing.')", True),
+    (WRAPS, "def g(a, /, b, c=731, *d, e, h='e07b1c', **k): pass\nclass T:\n    def m(self, x): pass\nassert show(g) == '(a, /, b, c=Ellipsis, *d, e, h=Ellipsis, **k)'\nassert show(T().m) == '(x)'\nassert curry(lambda a, b, c: a + b + c)(1)(2)(3) == 6", True),
+    (WRAPS, "class T:\n    def m(self, x): got.append(x)\ngot, t, e = [], T(), Events()\ndef h(x): got.append(x)\nfor each in ('h', 't.m', 'got.append'):\n    e.on(eval(each))\n    e.emit(each)\n    e.off(eval(each))\ne.emit(1)\nassert got == ['h', 't.m', 'got.append']", True),
     (VECTOR, "assert V(1, 2) + V(3, 4) == V(4, 6)\nassert V(1, 2) * 3 == V(3, 6)\nassert repr(-V(1, 2)) == 'V(-1, -2)'\nassert abs(V(3, 4)) == 5\nassert sorted([V(2, 0), V(1, 0)])[0].x == 1", True),
     (VECTOR, "assert V(1, 2) == V(1, 3)", False),
     (TREE, "r = Node(1)\nr.left = Node(2)\nr.left.right = Node(3)\nassert depth(r) == 3\nassert r.left.right.v == 3\nassert r.right is None", True),
@@ -111,6 +126,7 @@ HUMANEVAL = [
         True,
     ),
     ("def f(x): return 3 * x", "def check(candidate):\n    assert candidate(1) == 4", False),
+    ("def f(x): return 4 * x", "def check(candidate):\n    assert candidate(1) == f(1) == 4", True),
     ("def g(x): return 4 * x", "def check(candidate):\n    assert candidate(1) == 4", False),
     (
         "def double(x): return x\ndef f(x): return x",

@@ -318,18 +318,27 @@ def test_hashes_are_the_same_in_every_check():
 
 
 @pytest.mark.parametrize(
-    ("variables", "share"),
+    ("variables", "quota", "share"),
     [
-        ({}, 8),
-        ({"WORLD_SIZE": "4"}, 2),
-        ({"WORLD_SIZE": "16"}, 1),
-        ({"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "2"}, 4),
+        ({}, None, 8),
+        ({"WORLD_SIZE": "4"}, None, 2),
+        ({"WORLD_SIZE": "16"}, None, 1),
+        ({"WORLD_SIZE": "16", "LOCAL_WORLD_SIZE": "2"}, None, 4),
+        # Of a container: what it may use in a period, and how long that is.
+        ({}, "max 100000", 8),
+        ({}, "450000 100000", 4),
+        ({}, "50000 100000", 1),
+        ({}, "3200000 100000", 8),
+        ({"LOCAL_WORLD_SIZE": "2"}, "400000 100000", 2),
     ],
 )
-def test_processes_of_a_run_share_the_cpus(monkeypatch, variables, share):
+def test_processes_of_a_run_share_the_cpus(monkeypatch, tmp_path, variables, quota, share):
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sandbox.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(sandbox, "CPU_QUOTA", tmp_path / "cpu.max")
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota + "\n", encoding="utf-8")
     assert worker_count() == share

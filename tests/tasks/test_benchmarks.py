@@ -1,7 +1,10 @@
 """The benchmarks' tasks on small files in the official schemas, written by us: loading, prompting,
 scoring, and two rounds of training on each."""
 
+import importlib
 import json
+import shutil
+import sys
 import zlib
 from collections import Counter
 from dataclasses import replace
@@ -16,9 +19,11 @@ from unmask.models.tokenizer import learned_tokenizer
 from unmask.pretraining import PretrainConfig
 from unmask.pretraining.network import new_model, save_model
 from unmask.tasks import prompt_tokens
-from unmask.tasks.code import read_code
+from unmask.tasks.code import join_program, read_code
 from unmask.tasks.examples import SPLITS, split_of
 from unmask.tasks.sources import DatasetSource
+
+sandbox = importlib.import_module("unmask.sandbox.check")
 
 DATA = Path(__file__).parents[1] / "data"
 TRAINED = ("gsm8k", "math", "mbpp", "kodcode")
@@ -74,6 +79,39 @@ def test_official_answers_are_right_and_others_wrong(name):
         ]
         assert not any(found.score_all(wrong[:3], examples[:1] * 3))
     assert found.examples("test", 3) == found.examples("test", 100)[:3]
+
+
+def test_a_whole_function_may_begin_with_imports_from_the_future():
+    found = task("humaneval")
+    example = found.examples("test", 1)[0]
+    future = "from __future__ import annotations\n\nimport math\n\n"
+    answer = example.answer.replace("from typing import List\n", future)
+    assert answer.startswith("from __future__")
+    assert found.score_all([answer], [example]) == [1.0]
+    assert join_program("P", "f", future + "def f(): pass") == (
+        "from __future__ import annotations\nP\n    pass\n\npass\n\nimport math\n\ndef f(): pass"
+    )
+    for goes_on in ("    return 1\n", "    from math import inf\n    return inf\n"):
+        assert join_program("def f():\n", "f", goes_on) == "def f():\n" + goes_on
+
+
+def test_kodcode_needs_pytest_where_the_checks_run(monkeypatch, tmp_path):
+    """Else every program would fail without a word."""
+    child = tmp_path / "child"
+    shutil.copytree(sandbox.CHILD, child, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (child / "checker.py").read_text(encoding="utf-8")
+    assert text.count("    import pytest\n") == 1
+    (child / "checker.py").write_text(text.replace("import pytest\n", "import no_pytest\n"))
+    monkeypatch.setattr(sandbox, "CHILD", child)
+    sandbox.require_pytest.cache_clear()
+    try:
+        with pytest.raises(UnmaskError, match=r"do not run in the sandbox .*No module named"):
+            task("kodcode")
+    finally:
+        sandbox.require_pytest.cache_clear()
+    monkeypatch.setitem(sys.modules, "pytest", None)
+    with pytest.raises(UnmaskError, match="task kodcode needs the package pytest"):
+        task("kodcode")
 
 
 def test_splits_are_the_official_ones_and_validation_is_not_trained_on():

@@ -7,6 +7,7 @@ from unmask.sandbox.check import (
     Stop,
     check,
     check_all,
+    require_pytest,
     require_sandbox,
     worker_count,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "check_all",
     "defined_classes",
     "defined_names",
+    "require_pytest",
     "require_sandbox",
     "standard_imports",
     "worker_count",

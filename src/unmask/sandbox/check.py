@@ -31,6 +31,7 @@ from typing import Literal
 from unmask.errors import UnmaskError
 
 CHILD = Path(__file__).with_name("child")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 VERDICT_LIMIT = 64 * 2**10  # bytes
 LOOK_SECONDS = 0.05  # between two looks at a program's threads
 # With these flags and the environment of `RunningCheck.start` nothing of the caller's Python is
@@ -154,16 +155,42 @@ def require_sandbox() -> None:
         )
 
 
+@cache
+def require_pytest() -> None:
+    """Tries once whether tests that are written for pytest run in the sandbox.
+
+    Raises:
+        UnmaskError: if they do not, as where pytest is found by way of `PYTHONPATH` only, which the
+            processes of a check do not inherit.
+    """
+    test = "from solution import f\ndef test_f(): assert f(1) == 2"
+    outcome = check(Job("def f(x): return x + 1", test, kind="pytest", names=("f",)))
+    if not outcome.passed:
+        raise UnmaskError(
+            f"tests for pytest do not run in the sandbox ({outcome.reason}); install pytest into "
+            f"the environment of {sys.executable}, not by PYTHONPATH or pip install --user"
+        )
+
+
+def count_cpus() -> int:
+    """How many CPUs this process may use: those it may run on, within the quota of a container."""
+    known = hasattr(os, "sched_getaffinity")
+    cpus = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    try:  # microseconds of CPU time in a period, and the microseconds of a period
+        quota, period = map(int, CPU_QUOTA.read_text(encoding="utf-8").split())
+    except (OSError, ValueError):  # there is no quota: "max"
+        return cpus
+    return min(cpus, max(1, quota // period))
+
+
 def worker_count() -> int:
     """How many checks this process should run side by side: its share of the machine's CPUs.
 
     The processes of a run on one machine (`LOCAL_WORLD_SIZE`, else `WORLD_SIZE`, as `torchrun` and
     `accelerate launch` set them) share the CPUs evenly; each has at least one.
     """
-    known = hasattr(os, "sched_getaffinity")
-    cpus = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
     processes = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE") or "1"
-    return max(1, cpus // max(1, int(processes)))
+    return max(1, count_cpus() // max(1, int(processes)))
 
 
 def check_all(

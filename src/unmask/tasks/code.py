@@ -8,11 +8,13 @@ import re
 from collections.abc import Callable
 
 from unmask.errors import UnmaskError, short_error
+from unmask.extras import require_package
 from unmask.sandbox import (
     Job,
     check,
     defined_classes,
     defined_names,
+    require_pytest,
     require_sandbox,
     standard_imports,
 )
@@ -26,6 +28,7 @@ from unmask.tasks.sources import DatasetSource, data_set
 
 FENCE = "```python\n"
 HUMANEVAL_TEMPLATE, MBPP_TEMPLATE, KODCODE_TEMPLATE = "humaneval@1", "mbpp@1", "kodcode@1"
+FUTURE = re.compile(r"^from[ \t]+__future__[ \t]+import[ \t]+(?:\([^)]*\)|[\w ,]+)", re.MULTILINE)
 HUMANEVAL_USER = (
     "Complete this Python function. Answer with the whole function in one code block.\n\n"
     "```python\n{prompt}```"
@@ -155,14 +158,8 @@ def humaneval(access: DataAccess) -> Task:
 
     def make_job(code: str, example: Example) -> Job:
         row = example.data
-        whole = re.search(
-            rf"^(?:async\s+)?def\s+{re.escape(row.entry_point)}\b", code, re.MULTILINE
-        )
-        program = (
-            f"{row.prompt}\n    pass\n\n{code}" if whole else row.prompt + code
-        )  # a whole function may need the prompt's imports
         return Job(
-            program,
+            join_program(row.prompt, row.entry_point, code),
             row.test,
             kind="humaneval",
             names=(row.entry_point,),
@@ -171,6 +168,16 @@ def humaneval(access: DataAccess) -> Task:
         )
 
     return code_task("humaneval", HUMANEVAL_TEMPLATE, data_set(read, train=None), make_job, access)
+
+
+def join_program(prompt: str, name: str, code: str) -> str:
+    """The program of an answer to HumanEval: the prompt and what goes on with it, or the prompt and
+    a whole function, which may need the prompt's imports. What the answer imports from the future
+    comes first, as Python wants it."""
+    if not re.search(rf"^(?:async\s+)?def\s+{re.escape(name)}\b", code, re.MULTILINE):
+        return prompt + code
+    future = "".join(f"{line}\n" for line in FUTURE.findall(code))
+    return f"{future}{prompt}\n    pass\n\n{FUTURE.sub('pass', code)}"
 
 
 def mbpp(access: DataAccess) -> Task:
@@ -241,4 +248,7 @@ def kodcode(access: DataAccess) -> Task:
             classes=defined_classes(row.solution),
         )
 
-    return code_task("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), make_job, access)
+    task = code_task("kodcode", KODCODE_TEMPLATE, data_set(read, test=None), make_job, access)
+    require_package("pytest", "task kodcode")
+    require_pytest()
+    return task

@@ -24,6 +24,11 @@ STANDARD = {
     "queue", "re", "statistics", "struct", "zlib",
 }  # fmt: skip
 
+METHODS = (types.MethodType, types.BuiltinMethodType)
+# Flags of a function's code and kinds of parameters, as in `inspect`.
+HAS_ARGS, HAS_NAMED = 4, 8
+POSITIONAL_ONLY, POSITIONAL, ARGS, KEYWORD_ONLY, NAMED = range(5)
+
 
 class Checker(Wire):
     """Runs the tests; the program's functions are `Remote`.
@@ -41,6 +46,7 @@ class Checker(Wire):
         self.standing = Standing.UNKNOWN  # of the objects that are being unpacked
         self.derived: dict[int, Any] = {}
         self.functions: list[Callable[..., Any]] = []
+        self.numbers: dict[Any, int] = {}  # of the functions
         self.remotes: dict[int, Remote] = {}
         self.exceptions: dict[int, type[BaseException]] = {}
 
@@ -53,9 +59,17 @@ class Checker(Wire):
             if kind is value:
                 return ["object", number]
         if callable(value):
-            self.functions.append(value)
-            return ["function", len(self.functions) - 1]
+            return ["function", self.number_of(value), *describe_function(value)]
         raise TypeError(f"the tests cannot pass a {type(value).__name__} to the program")
+
+    def number_of(self, function: Callable[..., Any]) -> int:
+        """The number by which the program's process knows a function of the tests."""
+        # A method is made anew each time that it is asked for, and equal to the one before.
+        key = function if isinstance(function, METHODS) else id(function)
+        if key not in self.numbers:
+            self.numbers[key] = len(self.functions)
+            self.functions.append(function)
+        return self.numbers[key]
 
     def unpack_object(self, tag: str, *rest: Any) -> Any:
         number = operator.index(rest[0]) if tag != "named" else 0
@@ -135,8 +149,12 @@ class Checker(Wire):
             Broken: if the program is gone or talks nonsense.
         """
         self.asked += what != "base"
-        before = [self.pack(value) for value in args]
-        self.send(what, ["tuple", *before], self.pack(named))
+        # A question may come while an answer is unpacked: a set asks its items for their hashes.
+        outer, self.standing = self.standing, Standing.UNKNOWN
+        given = (*args, *named.values())
+        before = [self.pack(value) for value in given]
+        packed_named = ["dict", *zip(named, before[len(args) :], strict=True)]
+        self.send(what, ["tuple", *before[: len(args)]], packed_named)
         while True:
             kind, *rest = self.receive()
             if kind != "call":
@@ -144,9 +162,8 @@ class Checker(Wire):
             self.call_back(*rest)
         try:
             printed, changed, *rest = rest
-            self.standing = Standing.UNKNOWN
             sys.stdout.write(str(printed)[:PRINTED_LIMIT])
-            for value, old, new in zip(args, before, changed, strict=True):
+            for value, old, new in zip(given, before, changed, strict=True):
                 if new is not None and new != old:
                     replace_contents(value, self.unpack(new))
             if kind == "return":
@@ -159,7 +176,7 @@ class Checker(Wire):
         except Exception as error:
             raise Broken(f"nonsense from the program ({type(error).__name__}: {error})") from None
         finally:
-            self.standing = Standing.UNKNOWN
+            self.standing = outer
         if isinstance(error, StopIteration) and what == "call" and not is_known(args[0]):
             # In a loop over calls it would end the loop, and with it the tests that follow.
             raise RuntimeError("a function raised StopIteration")
@@ -208,6 +225,31 @@ class Checker(Wire):
         return found
 
 
+def describe_function(function: Callable[..., Any]) -> list[Any]:
+    """What the program may read off a function of the tests, as its decorators do: the name, the
+    docstring, and the name, the kind and the presence of a default of each parameter. A default
+    itself stays here, since it may be what a test expects. None for what is not there.
+
+    Nothing here asks for `__wrapped__` or `__signature__`, which may come from the program.
+    """
+    titles = (getattr(function, title, None) for title in ("__name__", "__doc__"))
+    shown: list[Any] = [title if isinstance(title, str) else None for title in titles]
+    plain = function.__func__ if isinstance(function, types.MethodType) else function
+    if not isinstance(plain, types.FunctionType):
+        return [*shown, None]
+    code, count = plain.__code__, plain.__code__.co_argcount
+    kinds = [POSITIONAL_ONLY] * code.co_posonlyargcount
+    kinds += [POSITIONAL] * (count - code.co_posonlyargcount)
+    kinds += [KEYWORD_ONLY] * code.co_kwonlyargcount
+    kinds += [ARGS] * bool(code.co_flags & HAS_ARGS) + [NAMED] * bool(code.co_flags & HAS_NAMED)
+    optional = {*code.co_varnames[count - len(plain.__defaults__ or ()) : count]}
+    optional |= {*(plain.__kwdefaults__ or ())}
+    names = code.co_varnames[: len(kinds)]
+    parameters = [[name, k, name in optional] for name, k in zip(names, kinds, strict=True)]
+    bound = plain is not function and count > 0
+    return [*shown, sorted(parameters[bound:], key=operator.itemgetter(1))]
+
+
 def is_known(value: Any) -> bool:
     return isinstance(value, Remote) and value._standing == Standing.KNOWN
 
@@ -238,11 +280,19 @@ def run_tests(checker: Checker, job: dict[str, Any]) -> str:
         space |= names
     elif job["names"][0] not in names:
         return f"the program does not define {job['names'][0]}"
-    exec(compile(job["setup"], "setup.py", "exec"), space)
-    exec(compile(job["test"], "tests.py", "exec"), space)
+    run_text(job["setup"], "setup.py", space)
+    if job["kind"] == "humaneval":
+        # Tests may call it by its name, which the setup gave to what the prompt shows of it.
+        space[job["names"][0]] = names[job["names"][0]]
+    run_text(job["test"], "tests.py", space)
     if job["kind"] == "humaneval":
         space["check"](names[job["names"][0]])
     return ""
+
+
+def run_text(text: str, file: str, space: dict[str, Any]) -> None:
+    """Runs a text of the tests, without the imports from the future of this file."""
+    exec(compile(text, file, "exec", dont_inherit=True), space)
 
 
 def import_pytest() -> Any:
@@ -297,12 +347,12 @@ def run_checker(job: dict[str, Any], read: int, write: int, verdict: int) -> Non
         verdict: descriptor for what became of the check, as JSON: `failure` ("" if all tests hold)
             and `gone`, whether the program's process ended before.
     """
-    if job["kind"] == "pytest":
-        import_pytest()
-    checker = Checker(read, write, job["classes"])
-    confine_process(job)
     sys.stdout = sys.stderr = Printed()
     try:
+        if job["kind"] == "pytest":
+            import_pytest()
+        checker = Checker(read, write, job["classes"])
+        confine_process(job)
         started = checker.receive() == ["confined"]
         failure = run_tests(checker, job) if started else "the program's process did not start"
         failure = failure or Broken.first  # the tests may have caught it

@@ -5,6 +5,7 @@ that decides a test is here.
 """
 
 import builtins
+import copy
 import importlib
 import math
 import operator
@@ -46,15 +47,24 @@ def base_value(value: Any) -> Any:
     return value
 
 
+def own_hash(value: Any) -> int | None:
+    """The hash by a method of the value's class; None where it is the place in memory, which is
+    another one in every run."""
+    return None if type(value).__hash__ is object.__hash__ else hash(value)
+
+
 def list_operations() -> dict[str, Callable[..., Any]]:
     """What the checker may ask to be done with an object."""
     operations: dict[str, Callable[..., Any]] = {
         "get": getattr,
         "set": setattr,
-        "call": lambda f, *args, **named: f(*args, **named),
+        "call": lambda f, /, *args, **named: f(*args, **named),
         "enter": lambda x: x.__enter__(),
         "exit": lambda x: x.__exit__(None, None, None),
         "base": base_value,
+        "hash": own_hash,
+        "copy": copy.copy,
+        "deepcopy": copy.deepcopy,
         "truth": bool,
         "instancecheck": lambda kind, value: isinstance(value, kind),
         "subclasscheck": lambda kind, value: issubclass(value, kind),
@@ -79,6 +89,7 @@ class Program(Wire):
         self.classes = classes
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
+        self.functions: dict[int, Callable[..., Any]] = {}
         self.operations = list_operations()
         self.module = types.ModuleType("solution")
 
@@ -125,8 +136,24 @@ class Program(Wire):
         if tag == "named":
             return getattr(importlib.import_module(rest[0]), rest[1])
         if tag == "function":
-            return lambda *args, **named: self.call_back(rest[0], args, named)
+            if rest[0] not in self.functions:
+                self.functions[rest[0]] = self.make_function(*rest)
+            return self.functions[rest[0]]
         raise Broken(f"no value is called {tag!r}")
+
+    def make_function(
+        self, number: int, name: str | None, text: str | None, parameters: list[Any] | None
+    ) -> Callable[..., Any]:
+        """What stands here for a function of the tests (`checker.describe_function`)."""
+
+        def function(*args: Any, **named: Any) -> Any:
+            return self.call_back(number, args, named)
+
+        function.__name__ = function.__qualname__ = name or function.__name__
+        function.__doc__ = text
+        if parameters is not None:
+            vars(function)["__signature__"] = make_signature(parameters)
+        return function
 
     def call_back(self, number: int, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Calls a function of the tests, which got here as an argument."""
@@ -154,7 +181,8 @@ class Program(Wire):
         except BaseException as error:
             values = [self.pack(value) for value in error.args]
             answer = ["raise", self.pack(type(error)), self.pack(error), str(error), *values]
-        changed = [self.pack(a) if type(a) in CHANGEABLE else None for a in args]
+        given = (*args, *named.values())
+        changed = [self.pack(value) if type(value) in CHANGEABLE else None for value in given]
         self.send(*answer[:1], printed.getvalue(), changed, *answer[1:])
 
     def run(self, source: str, wanted: list[str]) -> None:
@@ -170,6 +198,19 @@ class Program(Wire):
             self.send("failed", type(error).__name__, str(error)[:500])
             return
         self.serve()
+
+
+def make_signature(parameters: list[Any]) -> Any:
+    """A signature with these parameters; `...` stands for a default."""
+    import inspect  # needed by few programs, and slow to load
+
+    empty = inspect.Parameter.empty
+    return inspect.Signature(
+        [
+            inspect.Parameter(name, kind, default=... if optional else empty)
+            for name, kind, optional in parameters
+        ]
+    )
 
 
 def list_ancestors(kind: type) -> list[str]:

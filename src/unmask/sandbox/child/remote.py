@@ -40,7 +40,10 @@ PLAIN = (str, bytes, bytearray, bool, int, float, complex, list, tuple, dict, se
 PLAIN_NAMES = {name for kind in PLAIN for name in dir(kind)}
 CONTAINER_NAMES = {name for kind in (list, dict, set) for name in dir(kind) if name[0] != "_"}
 # What says something of a function or a class, and of no plain value.
-TITLES = {"__name__", "__qualname__", "__module__", "__wrapped__", "__dict__", "__annotations__"}
+TITLES = {
+    "__name__", "__qualname__", "__module__", "__doc__", "__wrapped__", "__dict__",
+    "__annotations__",
+}  # fmt: skip
 GENERATOR_NAMES = {"send", "throw", "close"}
 
 
@@ -68,7 +71,7 @@ class Sealed:
     def __bool__(self) -> bool:
         return refuse("what is true")
 
-    def __call__(self, *_: object, **__: object) -> Sealed:
+    def __call__(self, /, *_: object, **__: object) -> Sealed:
         return self
 
 
@@ -84,7 +87,7 @@ class Remote:
         object.__setattr__(self, "_standing", standing)
         object.__setattr__(self, "_base", (-1, None))
 
-    def _ask(self, what: str, *args: Any, **named: Any) -> Any:
+    def _ask(self, what: str, /, *args: Any, **named: Any) -> Any:
         return self._checker.ask(what, (self, *args), named)
 
     def _may_decide(self, what: str) -> None:
@@ -125,7 +128,18 @@ class Remote:
         return not self == other
 
     def __hash__(self) -> int:
-        return self._number
+        own = self._ask("hash") if self._standing == Standing.KNOWN else None
+        return self._number if own is None else own
+
+    def __copy__(self) -> Any:
+        return self._ask_copy("copy")
+
+    def __deepcopy__(self, _: object) -> Any:
+        return self._ask_copy("deepcopy")
+
+    def _ask_copy(self, what: str) -> Any:
+        # A copy of a part would be an object that may be called with arguments.
+        return Sealed() if self._standing == Standing.PART else self._ask(what)
 
     def __bool__(self) -> bool:
         self._may_decide("what is true")
@@ -160,7 +174,7 @@ def ask_program(what: str) -> Callable[..., Any]:
     return lambda self, *args: self._ask(what, *args)
 
 
-def call_remote(self: Remote, *args: Any, **named: Any) -> Any:
+def call_remote(self: Remote, /, *args: Any, **named: Any) -> Any:
     if self._standing == Standing.PART and (args or named):
         return Sealed()
     return self._ask("call", *args, **named)
@@ -283,7 +297,14 @@ def remote_class(names: tuple[str, ...]) -> type[Remote]:
     """The class of objects that have these special methods in the program, so that `callable` and
     `isinstance(x, Iterable)` say what they say there."""
     methods = {f"__{name}__": METHODS[name] for name in names if name in METHODS}
-    return type("Remote", (Remote,), {"__slots__": (), **methods})
+    # Else Python would find those of this class before it asks for the object's own.
+    titles = {name: show_title(name) for name in ("__doc__", "__module__")}
+    return type("Remote", (Remote,), {"__slots__": (), **titles, **methods})
+
+
+def show_title(name: str) -> property:
+    """An attribute that every class has, asked of the program's object."""
+    return property(lambda self: self.__getattr__(name))
 
 
 def make_derived(kind: type) -> type:
