@@ -37,6 +37,7 @@ RECORD = ("--samplers", "threshold:0.9", "--prompts", "6", "--batch-size", "1", 
 RECORD = (*RECORD, "--max-new-tokens", "6")
 PRETRAIN = ("--steps", "4", "--save-every", "2", "--layers", "1", "--width", "32", "--heads", "2")
 PRETRAIN = (*PRETRAIN, "--batch-size", "4")
+LEARN = (*PRETRAIN, "--task", "reasoning_gym:lcm", "--vocabulary", "300")  # learns a tokenizer
 GENERATE = ("7 a +5 b *3 =", "3 a *3 b -1 =", *SMALL)
 
 
@@ -70,6 +71,10 @@ CASES = {
         ("pretrain", "--out", "OUT", *PRETRAIN),
         ("pretrain", "--out", "OUT", *PRETRAIN, "--resume"),
     ),
+    "pretrain-tokenizer": Case(
+        ("pretrain", "--out", "OUT", *LEARN),
+        ("pretrain", "--out", "OUT", *LEARN, "--resume"),
+    ),
     "generate": Case(
         ("generate", *GENERATE, "--output", "OUT/answers.jsonl"),
         ("generate", *GENERATE, "--output", "OUT/answers.jsonl"),
@@ -82,6 +87,7 @@ SHORT = {
     "evaluate": [3],
     "record": [1, 5],
     "pretrain": [30],
+    "pretrain-tokenizer": [19],  # between the two files of the tokenizer
     "generate": [0, 1],
     "push": [0],
 }
@@ -333,6 +339,7 @@ def main() -> int:
     given = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Imported once, here, so that a fork starts at once.
+    import reasoning_gym  # noqa: F401
     import torch
     import torch.utils.tensorboard
     import transformers  # noqa: F401

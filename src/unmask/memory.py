@@ -40,7 +40,19 @@ def free_memory(device: str | torch.device = "cpu") -> int | None:
         used = int((CGROUP / "memory.current").read_text(encoding="utf-8"))
     except (OSError, ValueError):  # there is no limit: "max"
         return found
+    used -= reclaimable_memory()
     return min(found, max(limit - used, 0))
+
+
+def reclaimable_memory() -> int:
+    """Bytes that a container uses and the kernel gives back when they are wanted: files that were
+    read and are not in use (the page cache), and its own caches."""
+    try:
+        lines = (CGROUP / "memory.stat").read_text(encoding="utf-8").splitlines()
+        sizes = {name: int(size) for name, size in map(str.split, lines)}
+    except (OSError, ValueError):
+        return 0
+    return sizes.get("inactive_file", 0) + sizes.get("slab_reclaimable", 0)
 
 
 def check_memory(

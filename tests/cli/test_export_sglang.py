@@ -1,5 +1,6 @@
 """`unmask export-sglang`: the file that SGLang reads, and the command that serves it."""
 
+import json
 import shutil
 
 import pytest
@@ -64,6 +65,22 @@ def test_a_model_says_its_blocks_and_which_tokens_are_never_proposed(
     assert export("threshold:0.9", "--model", served, "--block-size", 4)[0] == 0
     values = yaml.safe_load((tmp_path / "unmask.yaml").read_text(encoding="utf-8"))
     assert values["block_size"] == 4
+
+
+def test_a_vocabulary_may_have_gaps(export, served, tmp_path, monkeypatch):
+    shutil.copytree(served, tmp_path / "model")
+    file = tmp_path / "model" / "tokenizer.json"
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    whole = load_model(served)
+    tokenizer["model"]["vocab"]["a"] = whole.largest_id + 1
+    file.write_text(json.dumps(tokenizer), encoding="utf-8")
+    model = load_model(tmp_path / "model")
+    assert len(model.tokenizer) == model.largest_id < model.vocabulary
+    monkeypatch.setitem(export_sglang.MASKS, model.family, model.mask_id)
+    assert export("threshold:0.9", "--model", tmp_path / "model")[0] == 0
+    values = yaml.safe_load((tmp_path / "unmask.yaml").read_text(encoding="utf-8"))
+    never = load_decoder(values).settings.never_of(model.vocabulary)
+    assert set(never) == set(model.never_ids) and model.largest_id not in never
 
 
 def test_a_model_that_sglang_does_not_serve_is_refused(export, tiny_dir, tmp_path):

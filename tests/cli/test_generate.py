@@ -139,7 +139,8 @@ def test_steps_and_trade_off_on_the_command_line(tmp_path, tiny_dir, capsys):
         (["--steps", "4", "--policy", "margin:1"], "both given"),
         (["--alg", "random"], "without --steps"),
         (["--steps", "4", "--alpha", "1"], "neither with --alpha"),
-        (["--steps", "4", "--infill"], "nor with --infill"),
+        (["--infill"], "--max-new-tokens does not go with --infill"),
+        (["--delay", "0"], "--delay was given without --show"),
         (["--show", "--delay", "-1"], "delay is -1.0; give seconds"),
         (["--alpha", "1", "--target-nfe", "5", *policy], "both given"),
         (["--alpha", "1"], "for learned policies"),
@@ -148,6 +149,8 @@ def test_steps_and_trade_off_on_the_command_line(tmp_path, tiny_dir, capsys):
         assert main([*ask, str(tmp_path / "e"), *options, "7 a"]) == 2
         assert message in capsys.readouterr().err
         assert not (tmp_path / "e").exists()
+    gaps = ["generate", "--model", str(tiny_dir), "--infill", "--steps", "4", "7 a <mask>"]
+    assert main(gaps) == 2 and "nor with --infill" in capsys.readouterr().err
 
 
 def test_a_prompts_file_is_split_at_newlines_only(generate, tmp_path):
@@ -293,10 +296,11 @@ def records_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def test_several_samples_of_each_prompt(tmp_path):
+def test_several_samples_of_each_prompt(tmp_path, capsys):
     ask = ["generate", "--temperature", "2", "--max-new-tokens", "6", "--output"]
     prompts = ["7 a +5 b *3 =", "3 a *3 b -1 ="]
     assert main([*ask, str(tmp_path / "four"), "--samples", "4", *prompts]) == 0
+    assert capsys.readouterr().out.startswith("8 answers in ")
     four = records_of(tmp_path / "four")
     assert [record["prompt"] for record in four] == [p for p in prompts for _ in range(4)]
     assert [record["sample"] for record in four] == [0, 1, 2, 3] * 2
@@ -351,7 +355,7 @@ def test_two_processes_share_the_prompts_and_write_one_file(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("5 prompts in") == 1
+    assert done.stdout.count("5 answers in") == 1
     assert main([*options, str(tmp_path / "one")]) == 0
     assert (tmp_path / "two").read_text() == (tmp_path / "one").read_text()
 

@@ -186,7 +186,7 @@ def test_logits_that_are_no_numbers_stop_the_decode(tiny_dir):
     model = unmask.load_model(tiny_dir, dtype=torch.float32)
     model.network.lm_head.weight.data[9] = float("nan")
     for spec in ("threshold:0.9", "margin:1", "entropy:0.5"):
-        with pytest.raises(UnmaskError, match=r"prompt 0: .* not finite .* in pass 1"):
+        with pytest.raises(UnmaskError, match=r"prompt '.*': .* not finite .* in pass 1"):
             decode(model, [[5, 6]], load_policy(spec), max_new_tokens=4)
     with pytest.raises(UnmaskError, match="not finite"):
         decode(model, [[5, 6]], learned(0), max_new_tokens=4)

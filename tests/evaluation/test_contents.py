@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import functools
 import json
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -250,3 +251,22 @@ def test_a_function_that_calls_itself_has_an_end():
         return again(observation)
 
     assert policy_contents(again) == policy_contents(again)
+
+
+class Tracing:
+    """A policy that holds a logger, and a list that holds the policy and itself."""
+
+    def __init__(self, name):
+        self.log, self.parts = logging.getLogger(name), [1, self]
+        self.parts.append(self.parts)
+
+    def act(self, observation, generator):
+        return observation.eligible
+
+
+def test_values_that_hold_themselves_and_loggers_are_described_once():
+    found = [json.dumps(policy_contents(Tracing(name))) for name in ("one", "one", "two")]
+    assert found[0] == found[1] != found[2]
+    assert len(found[0]) < 500
+    logging.getLogger("another, in another process")
+    assert json.dumps(policy_contents(Tracing("one"))) == found[0]

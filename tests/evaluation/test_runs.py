@@ -51,6 +51,25 @@ def test_everything_is_checked_before_anything_is_written(tiny_model, tmp_path):
         assert not (tmp_path / "out").exists()
 
 
+def test_choices_say_how_long_answers_are(tiny_model, tiny_dir, tmp_path):
+    choices = ("# 7", "a then 3")
+    for given, length in ((None, 3), (5, 5)):
+        (point,) = evaluate(
+            tiny_model,
+            load_task("chain"),
+            ["confidence:1"],
+            prompts=2,
+            choices=choices,
+            max_new_tokens=given,
+        )
+        assert point.block_length == length and point.nfe <= length
+    words = ["record", "--model", str(tiny_dir), "--samplers", "confidence:1", "--prompts", "2"]
+    words += ["--choices", *choices, "--out", str(tmp_path / "traces")]
+    assert unmask.cli.main(words) == 0
+    manifest = json.loads((tmp_path / "traces" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["settings"]["max_new_tokens"] == 3
+
+
 def lines(directory):
     return (directory / "results.jsonl").read_text(encoding="utf-8").splitlines()
 

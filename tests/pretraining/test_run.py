@@ -91,6 +91,53 @@ def test_a_resumed_run_keeps_its_tokenizer(tmp_path, monkeypatch):
     assert (tmp_path / "other" / "tokenizer.json").read_bytes() != learned
 
 
+def test_a_run_goes_on_with_a_tokenizer_that_was_saved_by_half(tmp_path):
+    """As where it was killed between its files. All files are those of a run without a kill."""
+    out = tmp_path / "m"
+    pretrain(PretrainConfig(out=out, steps=1, **VARIED))
+    whole = weights(out)
+    before = {path.name: path.read_bytes() for path in out.glob("tokenizer*")}
+    for name in ("tokenizer_config.json", "checkpoint.safetensors"):
+        (out / name).unlink()
+    pretrain(PretrainConfig(out=out, steps=1, resume=True, **VARIED))
+    assert same(weights(out), whole)
+    assert {path.name: path.read_bytes() for path in out.glob("tokenizer*")} == before
+    assert unmask.load_model(out).tokenizer.mask_token_id is not None
+
+
+def diverge_at(step, monkeypatch):
+    """Makes the loss NaN before the weights are changed for the `step`-th time."""
+    import unmask.pretraining.run as run
+
+    def diverge(learner, loss, config, at, update=run.update_learner):
+        update(learner, loss * float("nan") if at + 1 == step else loss, config, at)
+
+    monkeypatch.setattr(run, "update_learner", diverge)
+
+
+@pytest.mark.parametrize("step", [2, 3, 4])
+def test_a_run_that_diverges_keeps_its_last_checkpoint(tmp_path, step, monkeypatch):
+    out = tmp_path / "m"
+    pretrain(PretrainConfig(out=out, steps=4, until=1, **SMALL))
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    diverge_at(step, monkeypatch)
+    with pytest.raises(UnmaskError, match=f"at step {step + step % 2}, .*smaller matrix_lr"):
+        pretrain(PretrainConfig(out=out, steps=4, save_every=2, resume=True, **SMALL))
+    if step == 2:  # there was no other checkpoint since
+        del before["recipe.json"]
+        assert all((out / name).read_bytes() == data for name, data in before.items())
+    assert all(value.isfinite().all() for value in weights(out).values())
+    assert "NaN" not in (out / "loss.jsonl").read_text(encoding="utf-8")
+
+
+def test_a_loss_that_is_not_finite_is_seen_between_checkpoints(tmp_path, monkeypatch):
+    monkeypatch.setattr("unmask.pretraining.run.LOG_EVERY", 2)
+    diverge_at(2, monkeypatch)
+    with pytest.raises(UnmaskError, match="not finite at step 4, so"):
+        pretrain(PretrainConfig(out=tmp_path / "m", steps=8, **SMALL))
+    assert [path.name for path in (tmp_path / "m").iterdir() if path.suffix] == ["recipe.json"]
+
+
 def test_other_settings_are_refused_when_resumed(tmp_path):
     pretrain(PretrainConfig(out=tmp_path / "m", steps=1, **SMALL))
     changed = PretrainConfig(out=tmp_path / "m", steps=1, matrix_lr=1e-3, resume=True, **SMALL)

@@ -1,5 +1,6 @@
 """Log-likelihoods against enumeration: all texts, all masks, all orders."""
 
+import gc
 import math
 import random
 from dataclasses import replace
@@ -16,6 +17,7 @@ from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import load_policy
 from unmask.scoring import Text, bound_likelihood, encode_pair, exact_likelihood
 from unmask.scoring.likelihood import draw_masks, estimate_bound
+from unmask.scoring.texts import Question
 
 TOKENS = (1, 4, 5, 6, 7)  # what a small model of 9 tokens may propose
 
@@ -166,7 +168,7 @@ def test_strata_vary_less_than_plain_draws():
             log_probs(model, text.tokens, row)[row, [text.tokens[i] for i in row]].sum()
             for row in rows
         ]
-        plain.append(estimate_bound(masks, torch.stack(sums), 16)[0])
+        plain.append(estimate_bound(12, masks.sum(1), torch.stack(sums), 16)[0])
     values, plain = torch.tensor(values), torch.tensor(plain)
     spread = (values.var() + plain.var()).sqrt().item() / 60**0.5
     assert values.mean().item() == pytest.approx(plain.mean().item(), abs=4 * spread)
@@ -184,6 +186,26 @@ def test_every_count_of_masks_is_equally_likely():
     assert counts[0] == 0
     assert counts[1:].tolist() == [200] * 10  # a stratum each
     assert (places / 2000 - 0.55).abs().max() < 0.05
+
+
+def test_memory_does_not_grow_with_the_texts():
+    """Of questions, each of which holds a whole canvas, there are a few batches at a time."""
+    model, living = draw_model(10), []
+
+    def count(*_):
+        living.append(sum(type(each) is Question for each in gc.get_objects()))
+
+    model.network.get_input_embeddings().register_forward_hook(count)
+    texts = [Text((4, 5, 6, 7, 1, 4, 5, 6), tuple(range(8)))] * 60
+    gc.freeze()  # of all objects of the process, only new ones are looked at
+    try:
+        for score in (partial(bound_likelihood, samples=8), exact_likelihood):
+            found = score(model, texts, batch_size=4)
+            assert len(set(found)) == 1 and len(living) > 50
+            assert max(living) <= 2 * 4 * 4, score
+            living.clear()
+    finally:
+        gc.unfreeze()
 
 
 def test_rows_do_not_depend_on_their_mates():

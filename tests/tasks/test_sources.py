@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from unmask import UnmaskError
 from unmask.tasks import Example, Task
 from unmask.tasks import mixture as mixtures
+from unmask.tasks.examples import split_of
 from unmask.tasks.sources import DatasetSource, GeneratedSource
 
 
@@ -104,3 +106,40 @@ def test_a_mixture_draws_each_task_once(monkeypatch, world):
         start = 8 * world * step
         source.batch("m", start, start + 8, 0, step)
     assert sum(drawn) == 8 * world * 99 + 8
+
+
+def endless(size):
+    """A generator of `size` different problems, none of which is for validation."""
+    prompts = [f"{i} + 1 =" for i in range(1000)]
+    prompts = [prompt for prompt in prompts if split_of(prompt) != "validation"][:size]
+    return GeneratedSource(lambda rng: Example(rng.choice(prompts), "a"))
+
+
+@pytest.mark.parametrize("size", [1, 20])
+def test_a_generator_without_problems_of_a_split_is_refused(size):
+    """It would be drawn from without end."""
+    task = Task("few", endless(size), lambda completion, example: 1.0)
+    with pytest.raises(UnmaskError, match="task few has no validation problem among 10000 drawn"):
+        task.examples("validation", 1)
+    mixed = mixtures.mixture("mixed", [task, *make_tasks()], [1, 1, 1, 1])
+    with pytest.raises(UnmaskError, match="task few has no validation problem"):
+        mixed.examples("validation", 20)
+
+
+def test_a_generator_of_few_problems_gives_those_it_has():
+    task = Task("few", endless(40), lambda completion, example: 1.0)
+    with pytest.warns(UserWarning, match="were asked for"):
+        found = task.examples("test", 100)
+    assert 0 < len(found) == len({e.prompt for e in found}) < 40
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.filterwarnings("ignore:task")
+def test_rows_behind_many_equal_ones_are_found(split):
+    rows = [Example("same", "a")] * 3000 + [Example(f"p{i}", "a") for i in range(20)]
+    task = Task("rows", DatasetSource(lambda split: rows), lambda completion, example: 1.0)
+    assert len(task.examples(split, 30)) == 21
+    drawn = Task("drawn", GeneratedSource(lambda rng: Example("p", "a")), task.score)
+    other = "train" if split_of("p") == "train" else "test"
+    mixed = mixtures.mixture("mixed", [task, drawn], [1, 1])
+    assert len(mixed.examples(split if split == other else other, 30)) == 22

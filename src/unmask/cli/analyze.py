@@ -23,7 +23,7 @@ class Config:
 
 
 def run(config: Config) -> None:
-    from unmask.analysis import analyse, plot_order, plot_tokens, read_traces
+    from unmask.analysis import analyse, plot_order, plot_tokens, read_points, read_traces
     from unmask.files import new_directory, write_json
 
     traces = [trace for directory in config.results for trace in read_traces(directory)]
@@ -31,6 +31,7 @@ def run(config: Config) -> None:
         raise UnmaskError(
             "no results were given; give directories that `unmask evaluate --traces` wrote"
         )
+    read_points(config.results)  # refuses results of different settings
     if len({trace.reveal_step.shape[1] for trace in traces}) > 1:
         raise UnmaskError("the results differ in length L; analyse them apart")
     if not 0 <= config.prompt < min(len(trace.prompts) for trace in traces):

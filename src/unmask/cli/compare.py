@@ -28,7 +28,7 @@ def run(config: Config) -> None:
 
     if not config.results:
         raise UnmaskError("no results were given; give directories that `unmask evaluate` wrote")
-    read_points(config.results)  # refuses results of different models, tasks or lengths
+    read_points(config.results)  # refuses results of different settings
     records = [record for directory in config.results for record in read_records(directory)]
     check_once(config.results, (config.first, config.second))
     first = records_of(records, config.first, "first")
@@ -45,8 +45,7 @@ def run(config: Config) -> None:
 
 
 def check_once(results: Sequence[Path], samplers: Sequence[str]) -> None:
-    """Refuses directories that hold the same answers of these samplers: their decode options may
-    differ.
+    """Refuses directories that hold the same answers of these samplers, which would count twice.
 
     Raises:
         UnmaskError: naming two directories and a sampler.

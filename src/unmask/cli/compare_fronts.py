@@ -36,7 +36,7 @@ def run(config: Config) -> None:
     from unmask.files import provenance, write_json
 
     sides = [find_directories(text) for text in (config.first, config.second)]
-    read_points([*sides[0], *sides[1]])  # refuses results of different models, tasks or lengths
+    read_points([*sides[0], *sides[1]])  # refuses results of different settings
 
     def records_of(directory: Path) -> list[Mapping[str, Any]]:
         found = read_records(directory)

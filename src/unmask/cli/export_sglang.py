@@ -98,7 +98,7 @@ def model_settings(name: str) -> dict[str, Any]:
             f"the mask token of {name} is {model.mask_id}, and SGLang takes "
             f"{MASKS[model.family]} for every {model.family} model; it cannot serve this one"
         )
-    count = len(model.tokenizer)
+    count = model.largest_id + 1
     never = tuple(token for token in model.never_ids if token < count)
     beyond = {"vocabulary": count} if count < model.vocabulary else {}
     return {"block_size": model.attention_block, "never_ids": never, **beyond}

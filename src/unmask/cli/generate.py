@@ -213,9 +213,11 @@ def end_of_text_options(config: Config) -> DecodeOptions:
     return decode_options(config.decode, dict.fromkeys(flags, True))
 
 
-def run(config: Config) -> None:
+def run(config: Config, given: frozenset[str]) -> None:
     check_whole("samples", config.samples, 1)
     check_number("delay", config.delay, "seconds, from 0 to 3600", low=0, high=3600)
+    if "delay" in given and not config.show:
+        raise UnmaskError("--delay was given without --show; give both")
     prompts = [prompt for prompt in read_prompts(config) for _ in range(config.samples)]
     check_output(config.output)
     check_gap(config)
@@ -304,11 +306,16 @@ def answer_share(
 
 
 def check_gap(config: Config) -> None:
-    """Refuses what does not go with a gap of unknown length.
+    """Refuses what does not go with infilling, or with a gap of unknown length.
 
     Raises:
         UnmaskError: if so.
     """
+    if config.infill and config.decode.max_new_tokens is not None:
+        raise UnmaskError(
+            "--max-new-tokens does not go with --infill, which fills the masks of the prompts; "
+            "leave it out, or give --append N for N masks behind them"
+        )
     if config.infill_length is None:
         return
     if not config.infill:
@@ -399,7 +406,7 @@ def report(
             return
     tokens, passes = (sum(record[name] for record in records) for name in ("tokens", "nfe"))
     line = (
-        f"{count_of(len(records), 'prompt')} in {seconds:.1f} s: "
+        f"{count_of(len(records), 'answer')} in {seconds:.1f} s: "
         f"{tokens / passes:.2f} tokens per forward pass, {tokens / seconds:.0f} a second"
     )
     if positions is not None:

@@ -45,7 +45,7 @@ class Config:
     apply_chat_template: bool = False
     """Write prompts in the model's chat template."""
     fewshot_as_multiturn: bool = False
-    """In a chat, give few-shot examples as earlier turns."""
+    """With --apply-chat-template, give few-shot examples as earlier turns."""
     system_instruction: str | None = None
     """System prompt."""
     allow_code_execution: bool = False
@@ -75,6 +75,11 @@ def run(config: Config, given: frozenset[str]) -> None:
     if not names:
         raise UnmaskError("no tasks were given; give at least one, for example --tasks gsm8k")
     check_limit(config.limit)
+    if config.fewshot_as_multiturn and not config.apply_chat_template:
+        raise UnmaskError(
+            "--fewshot-as-multiturn was given without --apply-chat-template; give both, as turns "
+            "are those of a chat"
+        )
     try:
         from unmask.integrations.lm_eval import UnmaskLM, sandboxed_code_eval
     except ImportError as error:
@@ -113,7 +118,7 @@ def check_limit(limit: float | int | None) -> None:
     Raises:
         UnmaskError: if so.
     """
-    if limit is not None and not (0 < limit < 1 or (limit >= 1 and limit == int(limit))):
+    if limit is not None and not (0 < limit < 1 or (limit >= 1 and limit % 1 == 0)):
         raise UnmaskError(
             f"limit is {limit:g}; give a whole number of prompts, a share between 0 and 1, or "
             "leave it out"
@@ -186,7 +191,7 @@ def run_harness(config: Config, lm: Any, manager: Any, names: list[str]) -> dict
             use_cache=None if config.use_cache is None else cache_path(config.use_cache, lm),
             cache_requests=config.cache_requests,
             apply_chat_template=config.apply_chat_template,
-            fewshot_as_multiturn=config.fewshot_as_multiturn and config.apply_chat_template,
+            fewshot_as_multiturn=config.fewshot_as_multiturn,
             system_instruction=config.system_instruction,
             confirm_run_unsafe_code=config.allow_code_execution,
         )

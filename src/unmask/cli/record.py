@@ -62,11 +62,11 @@ def run(config: Config) -> None:
 
     import torch
 
-    from unmask.evaluation.plan import EvalPlan, load_samplers
+    from unmask.evaluation.plan import EvalPlan, decode_length, load_samplers
     from unmask.evaluation.runs import choose_block_lengths, choose_seeds
     from unmask.models import load_model
     from unmask.processes import Processes
-    from unmask.tasks import answer_length, load_task
+    from unmask.tasks import load_task
     from unmask.training.record import Recording, record_traces
 
     processes = Processes.join(config.device)
@@ -74,7 +74,7 @@ def run(config: Config) -> None:
         config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution
     )
     model = load_model(config.model, device=processes.device, dtype=getattr(torch, config.dtype))
-    length = answer_length(model, task, config.decode.max_new_tokens)
+    length = decode_length(model, task, config.decode)
     decode = replace(config.decode, max_new_tokens=length)
     plan = EvalPlan(
         samplers=load_samplers(config.samplers, model.device),

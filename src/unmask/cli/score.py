@@ -40,7 +40,8 @@ class Config:
     """Length L of the canvas: each continuation is filled up with end-of-text tokens to L, which
     are scored too, as answers are when they are decoded. Left out: the continuation alone."""
     block_length: int | None = None
-    """With a policy as --order, block length BL in tokens; leave out for full diffusion."""
+    """With a policy as --order, block length BL in tokens. Left out, it is that of a learned policy
+    that was trained in blocks, else there is one block."""
     samples: int = 128
     """Masks that the bound is estimated with, for each text: an even number. Where there are no
     more than that, all are tried and nothing is estimated."""
@@ -93,16 +94,34 @@ def pair_of(where: str, value: Any) -> tuple[Any, str]:
     return prompt_of(dict(value), where), value["continuation"]
 
 
-def run(config: Config) -> None:
+def check_order(config: Config, given: frozenset[str]) -> None:
+    """Refuses options that the likelihood asked for does not use.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    if config.block_length is not None and config.order in (None, "left-to-right"):
+        raise UnmaskError(
+            "--block-length was given, and it is for a policy as --order; give one, or leave it out"
+        )
+    if "samples" in given and config.order is not None:
+        raise UnmaskError(
+            "--samples and --order were both given, and masks are drawn for the bound alone; give "
+            "one of them"
+        )
+    if "seed" in given and config.order == "left-to-right":
+        raise UnmaskError(
+            "--seed was given, and nothing is drawn in --order left-to-right; leave it out"
+        )
+
+
+def run(config: Config, given: frozenset[str]) -> None:
     pairs = read_pairs(config)
     check_output(config.output)
     check_whole("samples", config.samples, 2)
     if config.max_new_tokens is not None:
         check_whole("max_new_tokens", config.max_new_tokens, 1)
-    if config.block_length is not None and config.order in (None, "left-to-right"):
-        raise UnmaskError(
-            "--block-length was given, and it is for a policy as --order; give one, or leave it out"
-        )
+    check_order(config, given)
 
     from unmask.models import load_model
     from unmask.processes import Processes

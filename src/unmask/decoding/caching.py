@@ -74,7 +74,7 @@ class Caching:
         return CacheView(self.store, at, to_device(padded, device))
 
     def stored(self, slots: Sequence[int], cached: bool) -> None:
-        """Counts a forward of these rows that has ended: one that failed may have stored nothing."""
+        """Counts a forward of these rows that ended: one that failed may have stored nothing."""
         for slot in slots:
             self.rows[slot].age = self.rows[slot].age + 1 if cached else 1
 

@@ -371,7 +371,8 @@ def run_requests(
             tokens[row, :length], reveal_step[row, :length] = result.tokens, result.reveal_step
             nfe[row] = result.nfe
             if result.error:
-                raise UnmaskError(f"prompt {row}: {result.error}")
+                asked = shorten(repr(model.tokenizer.decode(list(result.request.prompt))), 60)
+                raise UnmaskError(f"prompt {asked}: {result.error}")
         yield replace(step, rows=numbers[step.rows], results=results)
     if engine.recorder is not None:
         engine.recorder.number_rows(numbers)

@@ -34,8 +34,8 @@ class DecodeOptions:
     """L, the length of the generation buffer in tokens; leave out for the task's or model's own."""
     block_length: int | None = None
     """Block length BL (semi-autoregressive decoding); L is full diffusion. Left out, it is that of
-    a learned policy that was trained in blocks (`evaluate`, `record` and `train`: L), else L; a
-    block-causal model has no other blocks than its own."""
+    a learned policy that was trained in blocks (`generate`, serving, `lm-eval`, `score --order`),
+    else L; a block-causal model has no other blocks than its own."""
     temperature: float = 0.0
     """Temperature τ of the frozen model's token draw; 0 takes the most probable token."""
     top_p: float = 1.0

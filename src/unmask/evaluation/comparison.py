@@ -45,7 +45,9 @@ def compare(
     run at.
 
     A prompt's results are averaged over seeds, then prompts are resampled. p is twice the share of
-    resamples on the other side of zero; one is added to both counts, so that it is never 0.
+    resamples on the other side of zero; one is added to both counts, so that it is never 0. Nor is
+    it below the least p of a sign test of the n prompts that differ, 2^(1 − n), as resamples of a
+    few prompts are too much alike.
 
     Args:
         first: lines of `results.jsonl` of one sampler.
@@ -89,7 +91,8 @@ def paired_bootstrap(differences: np.ndarray, resamples: int) -> list[float]:
     for mean, column in zip(differences.T, means.T, strict=True):
         low, high = np.percentile(column, [2.5, 97.5])
         tail = min((column <= 0).sum(), (column >= 0).sum())
-        p = min(1.0, 2 * (tail + 1) / (resamples + 1))
+        least = 2.0 ** (1 - np.count_nonzero(mean))
+        p = min(1.0, max(least, 2 * (tail + 1) / (resamples + 1)))
         values += [float(mean.mean()), float(low), float(high), float(p)]
     return values
 

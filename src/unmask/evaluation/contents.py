@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import partial
+from logging import Logger
 from pathlib import Path, PurePath
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -115,24 +116,35 @@ def policy_contents(policy: PolicyLike) -> Any:
     return describe_value({k: v for k, v in settings.items() if k not in ("network", "metadata")})
 
 
-def describe_value(value: Any, depth: int = 0) -> Any:
-    """A value as JSON that is equal for equal values and stays equal in another process."""
+def describe_value(value: Any, above: tuple[int, ...] = ()) -> Any:
+    """A value as JSON that is equal for equal values and stays equal in another process.
+
+    Args:
+        value: what a policy holds.
+        above: the ids of the values that hold it, outermost first. One that holds itself is
+            described once.
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if id(value) in above:
+        return f"held by itself, {len(above) - above.index(id(value))} above"
+    depth, inside = len(above), (*above, id(value))
     if isinstance(value, Tensor):
         return tensor_digest(value).hex()[:16]
     if isinstance(value, nn.Module):
         return {name: describe_value(part) for name, part in sorted(value.state_dict().items())}
     if isinstance(value, Mapping) and depth < MOST_NESTED:
-        return {str(key): describe_value(part, depth + 1) for key, part in value.items()}
+        return {str(key): describe_value(part, inside) for key, part in value.items()}
     if isinstance(value, list | tuple) and depth < MOST_NESTED:
-        return [describe_value(part, depth + 1) for part in value]
+        return [describe_value(part, inside) for part in value]
     if isinstance(value, set | frozenset):
         return sorted(map(repr, value))
     if isinstance(value, ModuleType | PurePath):
         return value.__name__ if isinstance(value, ModuleType) else str(value)
+    if isinstance(value, Logger):  # it knows all other loggers of the process
+        return f"logger {value.name}"
     if isinstance(value, np.ndarray | np.generic):
-        return describe_array(np.asarray(value), depth)
+        return describe_array(np.asarray(value), inside)
     if isinstance(value, CodeType):
         return digest([value.co_code.hex(), value.co_names, describe_value(value.co_consts)])
     named: Any = value if hasattr(value, "__qualname__") else type(value)  # function; or object
@@ -141,7 +153,7 @@ def describe_value(value: Any, depth: int = 0) -> Any:
     name = named.__qualname__ if own else f"{module}.{named.__qualname__}"
     if isinstance(value, type) or depth >= MOST_NESTED:
         return name
-    held = {key: describe_value(part, depth + 1) for key, part in held_by(value, own).items()}
+    held = {key: describe_value(part, inside) for key, part in held_by(value, own).items()}
     if named is not value:
         return {"class": name} | held
     return f"{name} {digest(held)}" if held else name
@@ -152,11 +164,11 @@ def digest(described: Any) -> str:
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def describe_array(array: np.ndarray, depth: int) -> Any:
+def describe_array(array: np.ndarray, above: tuple[int, ...]) -> Any:
     """A NumPy array or scalar as JSON: a hash of its type, its shape and its bytes, or all that it
     holds where these are Python objects."""
     if array.dtype.hasobject:
-        return describe_value(array.tolist(), depth)
+        return describe_value(array.tolist(), above)
     return digest([array.dtype.str, array.shape, array.tobytes().hex()])
 
 

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from unmask.decoding.constraints import check_limits
+from unmask.decoding.constraints import check_limits, longest_choice
 from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions, check_whole
 from unmask.decoding.request import Request, check_request
@@ -20,7 +20,7 @@ from unmask.models.head import CONFIDENCE_RULE
 from unmask.policies import load_policy
 from unmask.policies.base import PolicyLike, is_function
 from unmask.rng import row_keys
-from unmask.tasks import Example, Split, Task, prompt_tokens
+from unmask.tasks import Example, Split, Task, answer_length, prompt_tokens
 from unmask.tasks.base import SPLITS
 
 MOST_PROMPTS = 1_000_000
@@ -224,6 +224,13 @@ def number_list(name: str, values: Any) -> tuple[int, ...]:
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
         raise UnmaskError(f"{name} is {values!r}; give a list of whole numbers")
     return tuple(values)
+
+
+def decode_length(model: Model, task: Task, decode: DecodeOptions) -> int:
+    """L: as given, else that of the longest choice, else `answer_length`."""
+    if decode.choices and decode.max_new_tokens is None:
+        return longest_choice(model, decode.choices)
+    return answer_length(model, task, decode.max_new_tokens)
 
 
 def load_samplers(samplers: Any, device: Any) -> dict[str, PolicyLike]:

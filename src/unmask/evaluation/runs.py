@@ -22,6 +22,7 @@ from unmask.evaluation.plan import (
     Prompts,
     check_requests,
     check_switch,
+    decode_length,
     load_samplers,
     number_list,
 )
@@ -31,7 +32,7 @@ from unmask.files import provenance
 from unmask.models import Model
 from unmask.policies.base import PolicyLike
 from unmask.processes import Processes
-from unmask.tasks import Example, Split, Task, Verdict, answer_length
+from unmask.tasks import Example, Split, Task, Verdict
 
 
 def evaluate(
@@ -78,7 +79,8 @@ def evaluate(
         progress: print a line for each sampler.
         processes: the group that this process has joined; None joins the one that the launcher
             started, if any.
-        options: how prompts are answered; without `max_new_tokens` L is the task's own.
+        options: how prompts are answered; without `max_new_tokens` L is that of the longest choice,
+            or without choices the task's own.
         settings: fields of `DecodeOptions`, which go before those of `options`.
 
     Returns:
@@ -99,7 +101,7 @@ def evaluate(
     if out is not None and not isinstance(out, str | Path):
         raise UnmaskError(f"out is {out!r}; name a directory, or leave it out")
     decode = decode_options(options, settings)
-    decode = replace(decode, max_new_tokens=answer_length(model, task, decode.max_new_tokens))
+    decode = replace(decode, max_new_tokens=decode_length(model, task, decode))
     plan = EvalPlan(
         samplers=load_samplers(samplers, model.device),
         block_lengths=choose_block_lengths(model, block_lengths, decode),

@@ -9,11 +9,17 @@ from itertools import count, islice
 from typing import cast
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from unmask.errors import UnmaskError, refuse_errors
-from unmask.models.tokenizer import learned_tokenizer, word_tokenizer
+from unmask.models.tokenizer import (
+    LEARNED_CHAT,
+    finished,
+    learned_tokenizer,
+    word_tokenizer,
+)
 from unmask.pretraining.config import PretrainConfig
 from unmask.pretraining.objective import draw_masks, draw_masks_within
 from unmask.tasks import Example, Task
@@ -55,11 +61,10 @@ def find_vocabulary(task: Task, config: PretrainConfig) -> Vocabulary:
         length = task.max_new_tokens
         return Vocabulary(word_tokenizer(task.words), task.max_prompt_tokens, length, length)
     sample = task.examples("train", SAMPLE)
-    if config.resume and (config.out / "tokenizer.json").is_file():
-        with refuse_errors(
-            f"the tokenizer in {config.out} cannot be loaded", "start the run again without it"
-        ):
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(config.out)
+    saved = config.out / "tokenizer.json"
+    if config.resume and saved.is_file():
+        with refuse_errors(f"{saved} cannot be loaded", "start the run again without it"):
+            tokenizer = finished(Tokenizer.from_file(str(saved)), LEARNED_CHAT)
     else:
         tokenizer = learned_tokenizer(
             (text for e in sample for text in (e.prompt, e.prefill, e.answer)),

@@ -4,6 +4,7 @@ et al. 2025)."""
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -75,8 +76,8 @@ def pretrain(config: PretrainConfig) -> Path:
             `loss.jsonl`.
 
     Raises:
-        UnmaskError: for an output directory in use, a checkpoint of another configuration, or a
-            task with too few examples.
+        UnmaskError: for an output directory in use, a checkpoint of another configuration, a task
+            with too few examples, or a run whose loss or weights are no longer finite.
     """
     # Weights, gradients and what the optimisers keep, in fp32.
     weights = config.layers * 13 * config.width**2 + config.vocabulary * config.width
@@ -257,7 +258,14 @@ def save_run(
     progress: Progress,
 ) -> None:
     """Writes loss curve, model and, last, the checkpoint: a run that is killed before that does
-    the steps again, and with them the other files."""
+    the steps again, and with them the other files.
+
+    Raises:
+        UnmaskError: if losses or weights are not finite; nothing is written then.
+    """
+    values = [torch.as_tensor(progress.total), *learner.model.parameters()]
+    if not all(bool(value.isfinite().all()) for value in values):
+        raise diverged(step)
     lines = "".join(json.dumps(entry) + "\n" for entry in progress.curve)
     write_text(config.out / "loss.jsonl", lines)
     save_model(learner.model, vocabulary.tokenizer, config.out)
@@ -267,6 +275,14 @@ def save_run(
     }
     tensors = learner_tensors(learner, step) | losses
     write_tensors(config.out / "checkpoint.safetensors", tensors)
+
+
+def diverged(step: int) -> UnmaskError:
+    """The error for a run whose loss or weights are not finite."""
+    return UnmaskError(
+        f"the loss or the weights are not finite at step {step}, so this run cannot go on; start a "
+        "new run with a smaller matrix_lr and other_lr, or with a longer warmup"
+    )
 
 
 class RecipeFile(TypedDict):
@@ -311,16 +327,25 @@ class Progress:
 
 def record_loss(progress: Progress, step: int, loss: Tensor) -> None:
     """Takes the loss of step number `step`, counted from 1; prints a line for the first step and
-    then every `PROGRESS_EVERY` seconds, and writes the curve."""
+    then every `PROGRESS_EVERY` seconds, and writes the curve.
+
+    Raises:
+        UnmaskError: if the losses that are printed or written are not finite.
+    """
     progress.total, progress.count = progress.total + loss.detach(), progress.count + 1
     now, last = time.perf_counter(), step == progress.last
     seconds = now - progress.began
-    if now - progress.printed >= PROGRESS_EVERY or last:
-        mean = float(progress.total) / progress.count
+    shown = now - progress.printed >= PROGRESS_EVERY or last
+    kept = step % LOG_EVERY == 0 or last
+    if not (shown or kept):
+        return
+    mean = float(progress.total) / progress.count
+    if not math.isfinite(mean):
+        raise diverged(step)
+    if shown:
         print(f"step {step}/{progress.steps}  loss {mean:.4f}  {seconds:.0f} s", flush=True)
         progress.printed = now
-    if step % LOG_EVERY == 0 or last:
-        mean = float(progress.total) / progress.count
+    if kept:
         entry = {"step": step, "loss": round(mean, 5), "seconds": round(seconds, 1)}
         progress.curve.append(entry)
         progress.total, progress.count = 0.0, 0

@@ -94,7 +94,8 @@ def infill_lengths(
             f"{given[0]} was given for a gap of unknown length; leave it out, as each length is "
             "filled whole"
         )
-    chosen = replace(chosen, eos="never" if chosen.eos == "free" else chosen.eos)
+    eos = "never" if chosen.eos == "free" else chosen.eos
+    chosen = replace(chosen, eos=eos, max_new_tokens=None)
     if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
         raise UnmaskError(f"prompts is {prompts!r}; give a list of at least one prompt")
     loaded: Any = policy

@@ -8,13 +8,13 @@ proposes have no probability. A block-causal model is scored block after block.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.decoding.options import check_whole
@@ -24,7 +24,7 @@ from unmask.models.base import Model
 from unmask.policies.base import Observation, PolicyLike, current_block, decide, needs_of
 from unmask.policies.load import load_policy
 from unmask.rng import RowGenerator, row_keys
-from unmask.scoring.texts import Question, Text, ask_model, hide_places, lay_out, split_text
+from unmask.scoring.texts import Question, Text, ask_in_turn, hide_places, lay_out, split_text
 from unmask.transfer import to_device
 
 LEFT_TO_RIGHT = "left-to-right"
@@ -92,30 +92,22 @@ def bound_likelihood(
     check_whole("samples", samples, 2)
     if samples % 2:
         raise UnmaskError(f"samples is {samples}; give an even number, as strata hold two each")
-    questions: list[Question] = []
-    plan: list[list[tuple[Bool[Tensor, "m n"], int]]] = []
-    for text in texts:
-        parts = []
-        for part in split_text(model, text):
-            masks = draw_masks(part, samples, seed)
-            parts.append((masks, len(questions)))
-            questions += ask_masks(model, part, masks)
-        plan.append(parts)
-    answers = ask_model(model, questions, batch_size)
-    found = []
-    for text, parts in zip(texts, plan, strict=True):
-        mean = variance = 0.0
-        own: set[Question] = set()
-        for masks, start in parts:
-            end = start + len(masks)
-            sums = torch.tensor([sum(logs) for logs, _ in answers[start:end]], dtype=torch.float64)
-            part_mean, part_variance = estimate_bound(masks, sums, samples)
-            mean, variance = mean + part_mean, variance + part_variance
-            own |= set(questions[start:end])
-        found.append(
-            check_finite(Likelihood(mean, math.sqrt(variance), len(text.places), len(own)))
-        )
-    return found
+    parts = [(i, part) for i, text in enumerate(texts) for part in split_text(model, text)]
+    parts.sort(key=lambda pair: -len(pair[1].tokens))  # rows of like length share a pass
+    groups = (ask_masks(model, part, draw_masks(part, samples, seed)) for _, part in parts)
+    asked = ask_in_turn(model, groups, batch_size)
+    mean, variance, passes = [0.0] * len(texts), [0.0] * len(texts), [0] * len(texts)
+    for (i, part), (questions, answers) in zip(parts, asked, strict=True):
+        masked = torch.tensor([len(question.places) for question in questions])
+        sums = torch.tensor([sum(logs) for logs in answers], dtype=torch.float64)
+        part_mean, part_variance = estimate_bound(len(part.places), masked, sums, samples)
+        mean[i], variance[i] = mean[i] + part_mean, variance[i] + part_variance
+        passes[i] += len(set(questions))
+    columns = zip(mean, map(math.sqrt, variance), texts, passes, strict=True)
+    return [
+        check_finite(Likelihood(value, error, len(text.places), count))
+        for value, error, text, count in columns
+    ]
 
 
 def draw_masks(part: Text, samples: int, seed: int) -> Bool[Tensor, "m n"]:
@@ -145,16 +137,16 @@ def ask_masks(model: Model, part: Text, masks: Bool[Tensor, "m n"]) -> list[Ques
 
 
 def estimate_bound(
-    masks: Bool[Tensor, "m n"], sums: Float[Tensor, " m"], samples: int
+    n: int, masked: Int[Tensor, " m"], sums: Float[Tensor, " m"], samples: int
 ) -> tuple[float, float]:
     """The bound of a part and the variance of that estimate.
 
     Args:
-        masks: from `draw_masks`.
-        sums: fp64 [m], Σ log p over the masked tokens of each question.
+        n: scored tokens of the part.
+        masked: int64 [m], how many of them each question of `draw_masks` masks.
+        sums: fp64 [m], Σ log p over these.
         samples: as for `draw_masks`.
     """
-    n, masked = masks.shape[1], masks.sum(1)
     values = n / masked * sums
     if 2 ** min(n, 40) - 1 <= samples:
         subsets = torch.tensor(
@@ -236,13 +228,20 @@ def exact_likelihood(
 
 def score_in_order(model: Model, parts: Sequence[Text], batch_size: int) -> list[float]:
     """Σ log p of parts from left to right; the order is known, so all passes stand side by side."""
-    questions = []
-    for part in parts:
-        for i, place in enumerate(part.places):
-            canvas = hide_places(model, part, part.places[i:])
-            questions.append(Question(canvas, (place,), (part.tokens[place],)))
-    answers = iter(ask_model(model, questions, batch_size))
-    return [sum(next(answers)[0][0] for _ in part.places) for part in parts]
+    order = sorted(range(len(parts)), key=lambda i: -len(parts[i].tokens))
+    groups = ([question] for i in order for question in ask_from_left(model, parts[i]))
+    asked = ask_in_turn(model, groups, batch_size)
+    sums = [0.0] * len(parts)
+    for i in order:
+        sums[i] = sum(logs[0] for _, (logs,) in islice(asked, len(parts[i].places)))
+    return sums
+
+
+def ask_from_left(model: Model, part: Text) -> Iterator[Question]:
+    """A question for each scored token of a part, given all others before it."""
+    for i, place in enumerate(part.places):
+        canvas = hide_places(model, part, part.places[i:])
+        yield Question(canvas, (place,), (part.tokens[place],))
 
 
 def seen_places(model: Model, part: Text) -> Sequence[int]:

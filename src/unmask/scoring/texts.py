@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 
 import torch
 
@@ -202,19 +202,38 @@ def hide_places(model: Model, text: Text, hidden: Iterable[int]) -> tuple[int, .
     return tuple(tokens)
 
 
-@torch.no_grad()
-def ask_model(
-    model: Model, questions: Sequence[Question], batch_size: int
-) -> list[tuple[list[float], list[bool]]]:
-    """What a model says of the tokens of questions; equal questions are forwarded once.
+def ask_in_turn(
+    model: Model, groups: Iterable[Sequence[Question]], batch_size: int
+) -> Iterator[tuple[Sequence[Question], list[list[float]]]]:
+    """Groups of questions in their order, each with what `ask_model` says of them. About four
+    batches are made at a time, so that memory does not grow with how many groups there are."""
+    waiting: list[Sequence[Question]] = []
+    count = 0
+    for group in groups:
+        waiting.append(group)
+        count += len(group)
+        if count >= 4 * batch_size:
+            yield from ask_groups(model, waiting, batch_size)
+            waiting, count = [], 0
+    yield from ask_groups(model, waiting, batch_size)
 
-    Returns:
-        For each question the log-probabilities of its targets (nats, at τ = 1, among the tokens
-        that the model may propose), and whether each is the most probable token.
-    """
+
+def ask_groups(
+    model: Model, groups: Sequence[Sequence[Question]], batch_size: int
+) -> Iterator[tuple[Sequence[Question], list[list[float]]]]:
+    """Groups of questions that are asked together."""
+    questions = [question for group in groups for question in group]
+    answers = iter(ask_model(model, questions, batch_size))
+    return ((group, list(islice(answers, len(group)))) for group in groups)
+
+
+@torch.no_grad()
+def ask_model(model: Model, questions: Sequence[Question], batch_size: int) -> list[list[float]]:
+    """For each question the log-probabilities of its targets: nats, at τ = 1, among the tokens that
+    the model may propose. Equal questions are forwarded once."""
     # Longest first, so that rows of like length share a pass and little is padded.
     distinct = sorted(dict.fromkeys(questions), key=lambda question: -len(question.tokens))
-    found: dict[Question, tuple[list[float], list[bool]]] = {}
+    found: dict[Question, list[float]] = {}
     for start in range(0, len(distinct), batch_size):
         part = distinct[start : start + batch_size]
         tokens, inside = lay_out(model, [question.tokens for question in part])
@@ -224,15 +243,14 @@ def ask_model(
         wanted = pad_rows([[1] * len(question.places) for question in part], longest, 0)
         needed = to_device(wanted, model.device) > 0
         hidden = model.hidden_at(tokens, inside, to_device(places, model.device))
-        log_probs, best = model.token_log_probs(
+        log_probs, _ = model.token_log_probs(
             hidden,
             to_device(targets, model.device),
             needed=needed,
             count=sum(len(question.places) for question in part),
         )
-        for question, values, hits in zip(part, log_probs.tolist(), best.tolist(), strict=True):
-            count = len(question.places)
-            found[question] = values[:count], hits[:count]
+        for question, values in zip(part, log_probs.tolist(), strict=True):
+            found[question] = values[: len(question.places)]
     return [found[question] for question in questions]
 
 

@@ -7,11 +7,12 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 from unmask.errors import UnmaskError, count_of
 from unmask.sandbox import worker_count
 from unmask.tasks.examples import SPLITS, Example, Split
-from unmask.tasks.sources import Source
+from unmask.tasks.sources import Source, rows_before_repeat
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,14 @@ class Task:
         if n < 1:
             raise UnmaskError(f"{n} examples were asked for; ask for at least 1")
         found: dict[str, Example] = {}
-        misses = 0
-        for example in self.stream(split, seed):
-            misses = misses + 1 if example.prompt in found else 0
+        stream, repeats = self.stream(split, seed), 0
+        # As many repeats say that a small space of problems is used up; every row of a data set is
+        # among twice as many.
+        most = max(1000, 2 * rows_before_repeat(self.source, cast(Split, split)))
+        for example in stream:
+            repeats = repeats + 1 if example.prompt in found else 0
             found.setdefault(example.prompt, example)
-            if len(found) == n or misses == 1000:  # a small space of problems is used up
+            if len(found) == n or repeats == most:
                 break
         if not found:
             raise UnmaskError(f"task {self.name} has no {split} examples; use another split")

@@ -3,11 +3,14 @@ offline and checked by the generator's own verifier."""
 
 from __future__ import annotations
 
+import dis
 import random
+import re
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from functools import cache, lru_cache
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from unmask.errors import UnmaskError, short_error
@@ -15,6 +18,7 @@ from unmask.extras import require_package
 from unmask.tasks.answers import tagged
 from unmask.tasks.base import Task
 from unmask.tasks.examples import Example
+from unmask.tasks.formulas import is_antiderivative, read_formula
 from unmask.tasks.sources import GeneratedSource
 
 # A million problems, in parts: some generators take no larger data sets.
@@ -25,6 +29,21 @@ PREPARED = {"acre": 20}
 # Answers that are right in no problem, except where the generator's own answer is the same.
 NONSENSE = ("nan", "inf", "0", "987654321987", "x", "?", "None", "I do not know")
 TRIED = 2  # problems
+GYM = "reasoning_gym"
+# Verifiers that evaluate an answer as Python. Those of `COMPARED` do so for a little credit, which
+# does not count here, so their answers are compared; the others see formulas alone.
+COMPARED = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
+INTEGRALS = ("intermediate_integration", "simple_integration")
+FORMULAS = ("countdown", "polynomial_multiplication", "puzzle24")
+# What other verifiers may see: of those that evaluate their own problem, numbers; of those that
+# repeat a move or shift bits as often as an answer says, no large number.
+NO_LARGE_NUMBER = re.compile(r"(?:\D|\d(?!\d))*")
+PATTERNS = {
+    "bitwise_arithmetic": re.compile(r"[+-]?(?:0[xXoObB])?[0-9A-Fa-f]{1,1000}"),
+    "number_sorting": re.compile(r"""[][0-9\s.,'"+-]{1,5000}"""),
+    "rubiks_cube": NO_LARGE_NUMBER,
+    "rush_hour": NO_LARGE_NUMBER,
+}
 TEMPLATE = "reasoning-gym@1"
 SYSTEM = (
     "Reason step by step if you need to, then give the final answer between <answer> and "
@@ -36,8 +55,8 @@ def task(name: str) -> Task:
     """The task `reasoning_gym:NAME`.
 
     Raises:
-        UnmaskError: if there is no generator of this name, its verifier does not take the
-            answers of its own first problems, or takes nonsense.
+        UnmaskError: if there is no generator of this name, its verifier evaluates answers, does
+            not take those of its own first problems, or takes nonsense.
     """
     gym = require_package("reasoning_gym", f"task reasoning_gym:{name}")
     from reasoning_gym.factory import DATASETS
@@ -46,6 +65,12 @@ def task(name: str) -> Task:
         raise UnmaskError(
             f"reasoning-gym has no generator {name!r}; it has "
             f"{', '.join(sorted(set(DATASETS) - {'composite'}))}"
+        )
+    guarded = (*COMPARED, *INTEGRALS, *FORMULAS, *PATTERNS)
+    if name not in guarded and evaluates_text(DATASETS[name][0]):
+        raise UnmaskError(
+            f"the verifier of reasoning_gym:{name} may run what a model writes as Python, outside "
+            "of any sandbox; use another generator"
         )
 
     size = PREPARED.get(name, SIZE)
@@ -58,7 +83,7 @@ def task(name: str) -> Task:
     def score(completion: str, example: Example) -> float:
         """The verifier's credit in full, or none: some verifiers give a little for any answer, or a
         part for one that holds the right one."""
-        return float(takes_answer(problems(0), find_answer(completion), example.data))
+        return float(takes_answer(name, problems(0), find_answer(completion), example.data))
 
     check_generator(name, problems(0))
     return Task(
@@ -123,7 +148,9 @@ def check_generator(name: str, problems: Any) -> None:
         try:
             entry = problems[place]
             own = entry["answer"]
-            credit = 1.0 if own is None else problems.score_answer(find_answer(str(own)), entry)
+            credit = 1.0
+            if own is not None:
+                credit = give_credit(name, problems, find_answer(str(own)), entry)
             reason = f"it gives {credit} instead of 1"
         except Exception as error:  # generators and verifiers raise anything
             entry, own, credit, reason = {}, None, 0.0, short_error(error)
@@ -133,7 +160,7 @@ def check_generator(name: str, problems: Any) -> None:
                 f"({reason}); use another generator or another version of reasoning-gym"
             )
         for nonsense in NONSENSE:
-            if not same_answer(nonsense, own) and takes_answer(problems, nonsense, entry):
+            if not same_answer(nonsense, own) and takes_answer(name, problems, nonsense, entry):
                 raise UnmaskError(
                     f"the verifier of reasoning_gym:{name} takes {nonsense!r} for a right answer "
                     f"where it is {str(own)[:40]!r}; a policy would be rewarded for nonsense, so "
@@ -141,12 +168,80 @@ def check_generator(name: str, problems: Any) -> None:
                 )
 
 
-def takes_answer(problems: Any, answer: str, entry: dict[str, Any]) -> bool:
+def takes_answer(name: str, problems: Any, answer: str, entry: dict[str, Any]) -> bool:
     """Whether a verifier gives full credit."""
     try:
-        return bool(problems.score_answer(answer, entry) >= 1)
+        return bool(give_credit(name, problems, answer, entry) >= 1)
     except Exception:  # some verifiers parse without care
         return False
+
+
+def give_credit(name: str, problems: Any, answer: str, entry: dict[str, Any]) -> float:
+    """What a verifier gives for an answer; 0 or an error where it must not see it.
+
+    Raises:
+        Exception: of any kind, where verifiers parse without care; ValueError for what should be a
+            formula and is none.
+    """
+    if name in COMPARED:
+        return float(answer in entry["metadata"].get("valid_answers", [entry["answer"]]))
+    if name in PATTERNS and not PATTERNS[name].fullmatch(answer):
+        return 0.0
+    if name in INTEGRALS:
+        slope = read_formula(entry["metadata"]["integrand"])
+        if answer == entry["answer"]:  # some of the library's hold an integral that is not solved
+            return 1.0
+        # For some wrong answers the verifier would take hours to simplify a difference.
+        if not is_antiderivative(read_formula(answer), slope, entry["metadata"]["variable"]):
+            return 0.0
+    elif name in FORMULAS:
+        read_formula(answer)
+    return problems.score_answer(answer, entry)
+
+
+def evaluates_text(dataset: type) -> bool:
+    """Whether a verifier, or what it uses of its library, calls `eval` or `exec`, or anything of
+    sympy, whose functions evaluate the texts that they are given."""
+    pending, seen = [dataset.score_answer], set()
+    while pending:
+        function = pending.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        around = function.__globals__
+        for name, is_attribute in used_names(function.__code__):
+            used = around.get(name)
+            if is_attribute:
+                holders = [dataset, *(each for each in around.values() if library_of(each) == GYM)]
+                used = next((getattr(each, name) for each in holders if hasattr(each, name)), None)
+            if "sympy" in (library_of(used), name) or (used is None and name in ("eval", "exec")):
+                return True
+            if library_of(used) == GYM:
+                methods = vars(used).values() if isinstance(used, type) else (used,)
+                methods = (getattr(each, "__func__", each) for each in methods)
+                pending += [each for each in methods if isinstance(each, FunctionType)]
+    return False
+
+
+def library_of(thing: Any) -> str:
+    """The name of the library that a function, class or module is of; empty for other things."""
+    if isinstance(thing, ModuleType):
+        return thing.__name__.split(".")[0]
+    return str(getattr(thing, "__module__", "")).split(".")[0]
+
+
+def used_names(code: CodeType) -> set[tuple[str, bool]]:
+    """The names that a function looks up or imports, and whether each is an attribute."""
+    found = set()
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME"):
+            found.add((step.argval, False))
+        elif step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            found.add((step.argval, True))
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            found |= used_names(inner)
+    return found
 
 
 def same_answer(one: str, other: Any) -> bool:

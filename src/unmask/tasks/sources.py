@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, islice
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from unmask.errors import UnmaskError
 from unmask.tasks.examples import Example, Split, split_of
+
+DRAWS = 10_000  # problems without one of a split, after which a generator has none
 
 
 @runtime_checkable
@@ -45,10 +47,17 @@ class GeneratedSource:
 
     def stream(self, name: str, split: Split, seed: int) -> Iterator[Example]:
         rng = random.Random(f"{name}/{split}/{seed}")
-        while True:
+        others = 0
+        while others < DRAWS:
             example = self.draw(rng)
+            others += 1
             if split_of(self.key(example)) == split:
+                others = 0
                 yield example
+        raise UnmaskError(
+            f"task {name} has no {split} problem among {DRAWS} drawn; let its generator make more "
+            "different ones, at least a few hundred"
+        )
 
     def batch(self, name: str, start: int, stop: int, seed: int, group: int) -> list[Example]:
         return list(islice(self.stream(name, "train", group), stop - start))
@@ -107,6 +116,15 @@ class DatasetSource:
             first, last = max(start - epoch * size, 0), min(stop - epoch * size, size)
             found += self.shuffle_epoch(name, epoch, seed)[first:last]
         return found
+
+
+def rows_before_repeat(source: Source, split: Split) -> int:
+    """How many rows of a split come before the first of them comes again; of a mixture, those of
+    all its data sets. Generators have none."""
+    if isinstance(source, DatasetSource):
+        return len(source.rows(split))
+    parts: Sequence[Any] = getattr(source, "tasks", ())
+    return sum(rows_before_repeat(task.source, split) for task in parts)
 
 
 def held_out(rows: Sequence[Example]) -> tuple[list[Example], list[Example]]:

@@ -16,10 +16,11 @@ from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
+from unmask.evaluation.plan import decode_length
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, NetworkConfig, Policy, PolicyNetwork, load_policy
 from unmask.processes import Processes
-from unmask.tasks import Example, Task, answer_length, load_task, prompt_tokens
+from unmask.tasks import Example, Task, load_task, prompt_tokens
 from unmask.training.alpha import alpha_grid
 from unmask.training.config import TrainConfig
 from unmask.training.finite import check_finite
@@ -152,7 +153,7 @@ def prepare_session(
     model = load_model(config.data.model, device=str(processes.device))
     if model.attention_block is not None:
         config = config.in_blocks()
-    length = answer_length(model, task, config.decode.max_new_tokens)
+    length = decode_length(model, task, config.decode)
     session = Session(
         config, task, model, length, processes, reward or REWARDS[config.rewards.reward]
     )

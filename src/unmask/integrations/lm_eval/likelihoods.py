@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from unmask.decoding import Engine, Request
 from unmask.decoding.options import check_whole
 from unmask.decoding.prompts import prompt_ids
+from unmask.decoding.request import with_trained_blocks
 from unmask.errors import UnmaskError
 from unmask.models import Model
 from unmask.models.limits import canvas_limit
+from unmask.rng import row_keys
 from unmask.scoring import Likelihood, Text, bound_likelihood, exact_likelihood
 from unmask.scoring.texts import check_size, fill_up, impossible_tokens, join_pair
 
@@ -80,7 +82,8 @@ def score_possible(lm: UnmaskLM, texts: Sequence[Text]) -> list[Likelihood]:
 
 
 def decodes_as(lm: UnmaskLM, texts: Sequence[Text]) -> tuple[list[bool], int]:
-    """Whether the policy, greedily, writes just the scored tokens; and the passes that took."""
+    """Whether the policy, greedily, writes just the scored tokens, in the blocks in which it would
+    answer; and the passes that took."""
     engine = Engine(lm.model, lm.batch_size)
     options = replace(lm.options, temperature=0.0, stop=(), choices=(), max_new_tokens=None)
     same, passes = [False] * len(texts), 0
@@ -91,7 +94,9 @@ def decodes_as(lm: UnmaskLM, texts: Sequence[Text]) -> tuple[list[bool], int]:
         own = options.with_length(len(text.places))
         if lm.model.attention_block is not None:
             own = replace(own, block_length=None)
-        rows[engine.submit(Request(text.given, lm.policy, own))] = i
+        own = with_trained_blocks(lm.model, lm.policy, own)
+        key = row_keys([text.given], options.seed)[0]
+        rows[engine.submit(Request(text.given, lm.policy, own, key))] = i
     while (step := engine.step()) is not None:
         for result in step.results:
             if result.error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from lm_eval.utils import simple_parse_args_string
 from tqdm import tqdm
 
 from unmask.decoding import decode, encode_prompt
+from unmask.decoding.constraints import longest_choice
 from unmask.decoding.generation import answer_of, answer_text, find_stop
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.request import Request, check_request, with_trained_blocks
@@ -59,9 +61,9 @@ class UnmaskLM(LM):
     `loglikelihood`, `loglikelihood_rolling` and `multiple_choice`.
 
     What is given in the options holds for every task; where they are left alone the task decides: L
-    (`max_new_tokens`) is then its `max_gen_toks`, or where it says nothing what the model was
-    trained on, or 256; and temperature, top_p and top_k are the task's. A block length above a
-    task's L is full diffusion.
+    (`max_new_tokens`) is then the length of the longest of the `choices`, or without these its
+    `max_gen_toks`, or where it says nothing what the model was trained on, or 256; and temperature,
+    top_p and top_k are the task's. A block length above a task's L is full diffusion.
 
     Args:
         model: an embedded model, a directory or a Hub repository.
@@ -222,7 +224,6 @@ class UnmaskLM(LM):
                         texts[i] = answer_text(self.model, row, stops[i])
                         self.cache_hook.add_partial("generate_until", requests[i].args, texts[i])
                     bar.update(len(part))
-        self.share_costs()
         return texts
 
     def options_for(self, wishes: Mapping[str, Any]) -> DecodeOptions:
@@ -238,11 +239,17 @@ class UnmaskLM(LM):
         changes = wished if draws else {"temperature": draws}  # greedy answers draw nothing
         if changes.get("top_k", 0) < 0:
             changes["top_k"] = 0  # some tasks write -1 for "all"
-        length = own.max_new_tokens or wishes["max_gen_toks"]
+        length = own.max_new_tokens or self.choice_length or wishes["max_gen_toks"]
         options = replace(own, **changes).with_length(length)
         options = with_trained_blocks(self.model, self.policy, options)
         own_blocks = min(self.model.attention_block or length, length)
         return replace(options, block_length=options.block_length or own_blocks)
+
+    @cached_property
+    def choice_length(self) -> int | None:
+        """How many tokens the longest of the choices has; None without choices."""
+        choices = self.options.choices
+        return longest_choice(self.model, choices) if choices else None
 
     def answers(
         self,
@@ -286,7 +293,9 @@ class UnmaskLM(LM):
             yield part, rows
 
     def share_costs(self) -> None:
-        """Adds up what all processes spent; every process calls this as often."""
+        """Adds up what all processes spent; every process calls this as often. The methods that
+        answer do not: the harness leaves them out where a process has all its answers in a
+        cache."""
         totals: dict[str, TaskCost] = {}
         for costs in self.processes.gather(self.costs):
             for task, cost in costs.items():
@@ -329,7 +338,6 @@ class UnmaskLM(LM):
                 values[i], greedy[i] = value, hit
                 answer = (value, hit)
                 self.cache_hook.add_partial("loglikelihood", requests[i].args, answer)
-        self.share_costs()
         return list(zip(values, greedy, strict=True))
 
     def loglikelihood_rolling(
@@ -349,7 +357,6 @@ class UnmaskLM(LM):
                 self.costs[str(requests[owner].task_name)] += TaskCost(prompts=-1)
         for request, value in zip(requests, values, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, value)
-        self.share_costs()
         return values
 
     def likelihoods(
@@ -387,6 +394,8 @@ class UnmaskLM(LM):
         return found if self.rank == dst else None
 
     def barrier(self) -> None:
+        """What the harness calls in every process, once for each type of request."""
+        self.share_costs()
         self.processes.barrier()
 
 
