@@ -40,9 +40,11 @@ case $parts in *model*) train+=("second_model") ;; esac
 printf '%s\n' "${train[@]}" | abreast
 
 case $parts in *model*)
-  evaluate on-second $second --task word-problems --prompts 500 --block-lengths 32 --samplers confidence:4 $heuristics $from_words
-  evaluate at-home $words --task word-problems --prompts 500 --block-lengths 32 --samplers $heuristics $from_words
-  report "$out/on-second" "$out/at-home" "$out/words-s0"
+  evaluate heuristics-second $second --task word-problems --prompts 500 --block-lengths 32 --samplers $heuristics
+  evaluate policy-second $second --task word-problems --prompts 500 --block-lengths 32 --samplers $from_words
+  evaluate policy-home $words --task word-problems --prompts 500 --block-lengths 32 --samplers $from_words
+  unmask compare-fronts "$out/policy-second" "$out/heuristics-second" --out "$out/report/second-against-heuristics.json"
+  report "$out/heuristics-second" "$out/policy-second" "$out/policy-home" "$out/words-s0"
   cp "$out/second/recipe.json" "$out/second/loss.jsonl" "$out/report"
   ;;
 esac

@@ -63,6 +63,15 @@ def test_choices_say_how_long_answers_are(tiny_model, tiny_dir, tmp_path):
             max_new_tokens=given,
         )
         assert point.block_length == length and point.nfe <= length
+    points = evaluate(
+        tiny_model,
+        load_task("chain"),
+        ["confidence:1"],
+        prompts=2,
+        choices=choices,
+        block_lengths=[2, 16, 48],
+    )
+    assert [point.block_length for point in points] == [2, 3]
     words = ["record", "--model", str(tiny_dir), "--samplers", "confidence:1", "--prompts", "2"]
     words += ["--choices", *choices, "--out", str(tmp_path / "traces")]
     assert unmask.cli.main(words) == 0

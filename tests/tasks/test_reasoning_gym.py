@@ -1,5 +1,5 @@
 """Generators of reasoning-gym whose verifiers evaluate what they are given: a model's text is never
-run, right answers count as before."""
+run, and right answers count."""
 
 import pytest
 
@@ -35,6 +35,7 @@ def attacks(file):
         "9**9**9**9",
         "x + (9**9)**(9**9)**9 + C",
         "exp(exp(exp(exp(exp(9)))))",
+        "exp(9999999)",
     ]
 
 
@@ -55,7 +56,7 @@ def test_what_a_model_writes_is_never_evaluated(name, tmp_path, monkeypatch):
             assert task.score(f"<answer>{text}</answer>", example) == 0.0, text
             assert task.score(text, example) == 0.0, text
     assert not seen
-    for text in attacks(tmp_path / "made")[:-3]:
+    for text in attacks(tmp_path / "made")[:-4]:
         task.score(f"<answer>{text}</answer>", example)
     assert not list(tmp_path.iterdir())
 
@@ -99,12 +100,13 @@ def test_answers_in_another_form_are_right():
 
 
 def test_a_wrong_integral_is_told_without_the_verifier(monkeypatch):
-    """To simplify this takes the verifier more than a minute."""
+    """To simplify these takes the verifier more than a minute."""
     task = load_task("reasoning_gym:intermediate_integration")
-    example = task.examples("train", 1)[0]
+    example = next(e for e in task.stream("train") if "Integral" not in e.answer)
     monkeypatch.setattr(dataset_of("intermediate_integration"), "score_answer", lambda *_: 1.0)
-    wrong = "atan(12*x**5 - 5*x**3 + x)**5 + atan(13*x**5 - 91)**(3/2) + tan(x**8 - x)**8 + C"
-    assert task.score(f"<answer>{wrong}</answer>", example) == 0.0
+    hard = "atan(12*x**5 - 5*x**3 + x)**5 + atan(13*x**5 - 91)**(3/2)"
+    for wrong in (hard, f"{example.answer} + ({hard})/1000000"):
+        assert task.score(f"<answer>{wrong}</answer>", example) == 0.0
 
 
 def test_verifiers_that_evaluate_are_found():
@@ -125,7 +127,13 @@ def score_by_sympy(self, answer, entry):
     return float(sympy.simplify(answer) == int(entry["answer"]))
 
 
-@pytest.mark.parametrize("score", [score_by_eval, score_by_sympy])
+def score_by_parser(self, answer, entry):
+    from sympy.parsing.sympy_parser import parse_expr
+
+    return float(parse_expr(answer) == int(entry["answer"]))
+
+
+@pytest.mark.parametrize("score", [score_by_eval, score_by_sympy, score_by_parser])
 def test_another_generator_that_evaluates_is_refused(score, monkeypatch):
     """As a newer version of the library may bring."""
     monkeypatch.setattr(dataset_of("lcm"), "score_answer", score)

@@ -62,7 +62,7 @@ def run(config: Config) -> None:
 
     import torch
 
-    from unmask.evaluation.plan import EvalPlan, decode_length, load_samplers
+    from unmask.evaluation.plan import EvalPlan, load_samplers, with_own_length
     from unmask.evaluation.runs import choose_block_lengths, choose_seeds
     from unmask.models import load_model
     from unmask.processes import Processes
@@ -74,8 +74,7 @@ def run(config: Config) -> None:
         config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution
     )
     model = load_model(config.model, device=processes.device, dtype=getattr(torch, config.dtype))
-    length = decode_length(model, task, config.decode)
-    decode = replace(config.decode, max_new_tokens=length)
+    decode = with_own_length(model, task, config.decode)
     plan = EvalPlan(
         samplers=load_samplers(config.samplers, model.device),
         block_lengths=choose_block_lengths(model, None, decode),

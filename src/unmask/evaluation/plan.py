@@ -226,11 +226,12 @@ def number_list(name: str, values: Any) -> tuple[int, ...]:
     return tuple(values)
 
 
-def decode_length(model: Model, task: Task, decode: DecodeOptions) -> int:
-    """L: as given, else that of the longest choice, else `answer_length`."""
+def with_own_length(model: Model, task: Task, decode: DecodeOptions) -> DecodeOptions:
+    """Options with their L: as given, else that of the longest choice, to which block lengths are
+    cut, else `answer_length`."""
     if decode.choices and decode.max_new_tokens is None:
-        return longest_choice(model, decode.choices)
-    return answer_length(model, task, decode.max_new_tokens)
+        return decode.with_length(longest_choice(model, decode.choices))
+    return replace(decode, max_new_tokens=answer_length(model, task, decode.max_new_tokens))
 
 
 def load_samplers(samplers: Any, device: Any) -> dict[str, PolicyLike]:

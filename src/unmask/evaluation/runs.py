@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.decoding import Cost, Generation, decode
+from unmask.decoding.constraints import longest_choice
 from unmask.decoding.options import DecodeOptions, decode_options
 from unmask.decoding.text import token_labels
 from unmask.errors import UnmaskError
@@ -22,9 +23,9 @@ from unmask.evaluation.plan import (
     Prompts,
     check_requests,
     check_switch,
-    decode_length,
     load_samplers,
     number_list,
+    with_own_length,
 )
 from unmask.evaluation.points import Point, describe, summarise
 from unmask.evaluation.stores import Ledger, MemoryStore, Store
@@ -101,7 +102,11 @@ def evaluate(
     if out is not None and not isinstance(out, str | Path):
         raise UnmaskError(f"out is {out!r}; name a directory, or leave it out")
     decode = decode_options(options, settings)
-    decode = replace(decode, max_new_tokens=decode_length(model, task, decode))
+    if decode.choices and decode.max_new_tokens is None and block_lengths is not None:
+        longest = longest_choice(model, decode.choices)
+        whole = number_list("block_lengths", block_lengths)
+        block_lengths = tuple(dict.fromkeys(min(each, longest) for each in whole))
+    decode = with_own_length(model, task, decode)
     plan = EvalPlan(
         samplers=load_samplers(samplers, model.device),
         block_lengths=choose_block_lengths(model, block_lengths, decode),

@@ -1,8 +1,7 @@
 """Formulas that a model wrote, read without evaluating them as Python.
 
 A formula is a sum, product, quotient or power of numbers, a few letters and a few functions. Its
-length, its numbers and its powers are bounded, so it can be given to a verifier that evaluates what
-it is given: such a text can call nothing else and takes little time.
+length, its numbers and its powers are bounded, and it can call nothing else.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ LARGEST = 10**15  # number
 HIGHEST = 40  # power, those of factors and of powers of powers together
 # No quotes, brackets, underscores, commas or comments; no letter right behind a number, as in 1e9.
 PLAIN = re.compile(r"(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?![0-9A-Za-z.])|[A-Za-z]|[ \t+*/()-])*")
-LETTERS = ("x", "X", "y", "z", "C", "E")
+LETTERS = ("x", "X", "y", "z", "c", "C", "k", "K", "E")
 FUNCTIONS: dict[str, Callable[[complex], complex]] = {
     "sin": cmath.sin,
     "cos": cmath.cos,
@@ -44,8 +43,8 @@ OPERATORS: dict[type, Callable[[complex, complex], complex]] = {
 }
 # Where slopes are compared: not on the real line, where roots and logarithms have their ends.
 POINTS = (0.61 + 0.37j, -0.43 + 0.29j, 1.27 - 0.53j)
-STEP = 1e-4
-NEAR = 1e-3  # of two slopes, a share of their size
+STEPS = tuple(0.02 * cmath.exp(2j * cmath.pi * n / 16) for n in range(16))
+NEAR = 1e-9  # of two slopes, a share of the size of what they were computed from
 
 
 def read_formula(text: str) -> ast.expr:
@@ -106,9 +105,9 @@ def read_power(tree: ast.expr) -> Fraction:
     match tree:
         case ast.Constant(value=int() | float() as value):
             power = Fraction(str(value))
-        case ast.UnaryOp(op=ast.USub(), operand=inner):
-            power = -read_power(inner)
-        case ast.BinOp(left=ast.Constant() as over, op=ast.Div(), right=ast.Constant() as under):
+        case ast.UnaryOp(op=ast.UAdd() | ast.USub() as sign, operand=inner):
+            power = -read_power(inner) if isinstance(sign, ast.USub) else read_power(inner)
+        case ast.BinOp(left=over, op=ast.Div(), right=under):
             power = read_power(over) / read_power(under)
         case _:
             raise ValueError("not a number")
@@ -118,19 +117,21 @@ def read_power(tree: ast.expr) -> Fraction:
 
 
 def is_antiderivative(tree: ast.expr, slope: ast.expr, letter: str) -> bool:
-    """Whether the slope of a formula is about another formula at a few points. What fails this is
-    no antiderivative; what passes it may still differ a little."""
+    """Whether the slope of a formula is another formula at a few points, to nine places: the mean
+    over a circle around each (Cauchy's integral), which is exact where the formula is smooth."""
     for point in POINTS:
-        after, before = (find_value(tree, letter, point + step) for step in (STEP, -STEP))
+        middle = find_value(tree, letter, point)
+        parts = [(find_value(tree, letter, point + step) - middle) / step for step in STEPS]
         wanted = find_value(slope, letter, point)
-        if not abs((after - before) / (2 * STEP) - wanted) <= NEAR * (1 + abs(wanted)):
+        size = 1 + abs(wanted) + max(map(abs, parts))
+        if not abs(sum(parts) / len(parts) - wanted) <= NEAR * size:
             return False
     return True
 
 
 def find_value(tree: ast.expr, letter: str, point: complex) -> complex:
     """The value of a formula where `letter` stands for `point`, E for Euler's number, and every
-    other letter for a constant.
+    other letter for a constant of its own.
 
     Raises:
         ArithmeticError, ValueError: if there is none, or it is too large.
@@ -139,7 +140,7 @@ def find_value(tree: ast.expr, letter: str, point: complex) -> complex:
         case ast.Constant(value=int() | float() as value):
             return complex(value)
         case ast.Name(id=name):
-            return point if name == letter else complex(cmath.e) if name == "E" else 0.5 + 0j
+            return point if name == letter else complex(cmath.e if name == "E" else ord(name) / 97)
         case ast.UnaryOp(op=sign, operand=inner):
             value = find_value(inner, letter, point)
             return -value if isinstance(sign, ast.USub) else value

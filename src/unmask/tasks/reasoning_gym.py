@@ -34,7 +34,13 @@ GYM = "reasoning_gym"
 # does not count here, so their answers are compared; the others see formulas alone.
 COMPARED = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
 INTEGRALS = ("intermediate_integration", "simple_integration")
-FORMULAS = ("countdown", "polynomial_multiplication", "puzzle24")
+# Formulas of these characters alone: without functions, and in the games without powers, which may
+# take a verifier hours.
+FORMULAS = {
+    "countdown": re.compile(r"(?:[0-9.\s+/()-]|\*(?!\*))*"),
+    "polynomial_multiplication": re.compile(r"(?:[0-9.\s+*/()-]|[A-Za-z](?![A-Za-z]))*"),
+    "puzzle24": re.compile(r"(?:[0-9.\s+/()-]|\*(?!\*))*"),
+}
 # What other verifiers may see: of those that evaluate their own problem, numbers; of those that
 # repeat a move or shift bits as often as an answer says, no large number.
 NO_LARGE_NUMBER = re.compile(r"(?:\D|\d(?!\d))*")
@@ -191,10 +197,12 @@ def give_credit(name: str, problems: Any, answer: str, entry: dict[str, Any]) ->
         slope = read_formula(entry["metadata"]["integrand"])
         if answer == entry["answer"]:  # some of the library's hold an integral that is not solved
             return 1.0
-        # For some wrong answers the verifier would take hours to simplify a difference.
-        if not is_antiderivative(read_formula(answer), slope, entry["metadata"]["variable"]):
+        # Numbers decide: for some texts the verifier would take hours to simplify a difference.
+        letter = entry["metadata"]["variable"]
+        return float(is_antiderivative(read_formula(answer), slope, letter))
+    if name in FORMULAS:
+        if not FORMULAS[name].fullmatch(answer):
             return 0.0
-    elif name in FORMULAS:
         read_formula(answer)
     return problems.score_answer(answer, entry)
 
@@ -214,7 +222,9 @@ def evaluates_text(dataset: type) -> bool:
             if is_attribute:
                 holders = [dataset, *(each for each in around.values() if library_of(each) == GYM)]
                 used = next((getattr(each, name) for each in holders if hasattr(each, name)), None)
-            if "sympy" in (library_of(used), name) or (used is None and name in ("eval", "exec")):
+            if "sympy" in (library_of(used), name.split(".")[0]) or (
+                used is None and name in ("eval", "exec")
+            ):
                 return True
             if library_of(used) == GYM:
                 methods = vars(used).values() if isinstance(used, type) else (used,)

@@ -16,7 +16,7 @@ from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
-from unmask.evaluation.plan import decode_length
+from unmask.evaluation.plan import with_own_length
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, NetworkConfig, Policy, PolicyNetwork, load_policy
 from unmask.processes import Processes
@@ -153,9 +153,16 @@ def prepare_session(
     model = load_model(config.data.model, device=str(processes.device))
     if model.attention_block is not None:
         config = config.in_blocks()
-    length = decode_length(model, task, config.decode)
+    decode = with_own_length(model, task, config.decode)
+    if decode.block_length != config.decode.block_length:  # cut to the choices
+        config = replace(config, decode=replace(config.decode, block_length=decode.block_length))
     session = Session(
-        config, task, model, length, processes, reward or REWARDS[config.rewards.reward]
+        config,
+        task,
+        model,
+        decode.max_new_tokens or 0,
+        processes,
+        reward or REWARDS[config.rewards.reward],
     )
     _ = session.options  # checks the block length against L
     if model.attention_block is not None and config.rewards.dense:
