@@ -24,7 +24,7 @@ export -f second_model
 along() { # policy, αs
   printf " $1@alpha=%s" "${@:2}"
 }
-from_words=$(along "$out/words-s0/last" 0.1 1.5 10 40)
+from_words=$(along "$out/words-s0/last" 0.1 0.3 0.6 1.5 10 40)
 heuristics="threshold:0.95 threshold:0.9 threshold:0.7 threshold:0.5 entropy:0.1 entropy:0.3 entropy:0.5 entropy:0.7 entropy:1 entropy:1.5 entropy:2"
 
 case $parts in *model* | *domain*)
