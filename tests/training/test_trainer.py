@@ -19,7 +19,7 @@ from tests.training.runs import (
     tiny_run,
 )
 from tests.typechecks import check_types
-from unmask import TrainConfig, UnmaskError, load_policy, train
+from unmask import TrainConfig, UnmaskError, evaluate, load_model, load_policy, load_task, train
 from unmask.cli import main
 from unmask.files import read_json, read_tensors
 from unmask.processes import Processes
@@ -82,6 +82,24 @@ def test_equal_weights_are_measured_once(tmp_path, tiny_dir, any_digit, monkeypa
     assert len(measured) == 1, "after one round `best` is `last`"
     best, last = (read_json(run / name / "config.json")["metadata"] for name in ("best", "last"))
     assert best["pareto"] == last["pareto"]
+
+
+def test_passes_of_a_range_are_those_of_more_prompts(tmp_path, tiny_dir, any_digit, monkeypatch):
+    """At the middle α they are the mean over four times as many; elsewhere the same factor holds."""
+    monkeypatch.setattr(front, "RANGE_PROMPTS", 4)
+    changes = {"rounds": 1, "alpha_range": (0.1, 10.0), "eval_prompts": 4}
+    last = train(tiny_run(tmp_path / "run", tiny_dir, **changes)) / "last"
+    entries = read_json(last / "config.json")["metadata"]["pareto"]
+
+    def passes(entry, prompts):
+        samplers, settings = [f"{last}{entry['sampler']}"], {"split": "validation"}
+        settings |= {"prompts": prompts, "block_lengths": [3], "max_new_tokens": 6}
+        return evaluate(load_model(tiny_dir), load_task("chain"), samplers, **settings)[0].nfe
+
+    assert passes(entries[4], 16) == pytest.approx(entries[4]["nfe"])
+    level = entries[4]["nfe"] / passes(entries[4], 4)
+    assert level != 1
+    assert passes(entries[0], 4) * level == pytest.approx(entries[0]["nfe"])
 
 
 def test_imitation_learns_the_experts_decisions(tmp_path, tiny_dir, any_digit):
