@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 import unmask.files
 from unmask import UnmaskError
@@ -27,9 +28,15 @@ from unmask.files import (
     read_tensors,
     running_command,
     write_json,
+    write_tensors,
     write_text,
 )
 from unmask.memory import check_memory
+
+
+def write_numbers(path, text):
+    """`write_text` for a file of tensors."""
+    write_tensors(path, {"number": torch.tensor(int(text))})
 
 
 def test_text_is_utf8_whatever_the_locale_says(tmp_path):
@@ -49,6 +56,23 @@ def test_text_is_utf8_whatever_the_locale_says(tmp_path):
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "a.txt").read_bytes() == "α ≥ β".encode()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "a.txt", "b.json"]
+
+
+@pytest.mark.parametrize("write", [write_text, write_numbers])
+def test_two_processes_may_write_one_file_at_once(tmp_path, monkeypatch, write):
+    """The second writes all of it while the first is about to move its own into place."""
+    move, path = os.replace, tmp_path / "file"
+
+    def replace(part, target):
+        monkeypatch.undo()
+        write(path, "2")
+        move(part, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    write(path, "1")
+    first = path.read_bytes()
+    write(path, "1")
+    assert path.read_bytes() == first and os.listdir(tmp_path) == ["file"]
 
 
 def test_every_file_of_the_module_names_its_encoding():

@@ -59,9 +59,15 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """`write_text` of bytes."""
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     part.write_bytes(data)
     os.replace(part, path)
+
+
+def part_of(path: Path) -> Path:
+    """Where a file is written before it is moved into its place: a new name at each call, since
+    several processes of a run may write the same file at once."""
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
 
 
 def is_part(path: Path) -> bool:
@@ -99,7 +105,7 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """`write_text` for a safetensors file."""
     from safetensors.torch import save_file
 
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     save_file(
         {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
         part,

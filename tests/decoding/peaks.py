@@ -21,6 +21,7 @@ from benchmarks.models import random_llada
 
 import unmask
 from unmask.decoding import DecodeOptions, Recorder
+from unmask.decoding.canvas import padded_width
 from unmask.decoding.footprint import answer_bytes, decision_bytes, decode_bytes, footprint_of
 from unmask.decoding.request import Request
 from unmask.evaluation.plan import EvalPlan
@@ -68,12 +69,14 @@ def compare_decode(
         model: the name of an embedded one, or another.
         shape: rows, tokens of each prompt (all different), L.
         policy: or its spec.
-        settings: `record`, and options.
+        settings: `record`, `longest` (tokens of the first prompt, where it is longer than the
+            others), and options.
     """
     loaded = unmask.load_model(model) if isinstance(model, str) else model
     record = settings.pop("record", False)
     rows, size, length = shape
     prompts = [[4 + i // 7**place % 7 for place in range(size)] for i in range(rows)]
+    prompts[0] += [4] * (settings.pop("longest", size) - size)
     policy = unmask.load_policy(policy) if isinstance(policy, str) else policy
     options = DecodeOptions(max_new_tokens=length, **settings)
     least = Recorder().needs if record else Needs(everywhere=False)
@@ -87,7 +90,8 @@ def compare_decode(
         found["transitions"] = run.transitions
 
     peak = measure_peak(go)
-    computed = decode_bytes(loaded, footprint, rows) + rows * answer_bytes(length)
+    widths = [padded_width(loaded, len(prompt) + length) for prompt in prompts]
+    computed = decode_bytes(loaded, footprint, rows, widths) + rows * answer_bytes(length)
     if record:  # they are kept, and put together
         computed += 2 * found["passes"] * decision_bytes(footprint)
     print(json.dumps([name, computed, peak]), flush=True)
@@ -142,6 +146,10 @@ def main() -> None:
     shown = eager_policy(width=64, mlp=256, inputs=20, hidden=128)
     compare_decode("many rows", chain, (512, 8, 48), "threshold:0")
     compare_decode("a long canvas", chain, (1, 16, 4000), "threshold:0")
+    at_once = unmask.load_model(chain)
+    vars(at_once)["positions_at_once"] = 2**62  # as on a GPU
+    compare_decode("a long row", at_once, (256, 8, 48), "threshold:0", longest=2000)
+    compare_decode("a longer row", at_once, (32, 8, 48), "threshold:0", longest=430)
     compare_decode("a long answer", chain, (96, 8, 500), "threshold:0")
     compare_decode("a draw", chain, (256, 8, 48), "threshold:0", temperature=1.0, top_p=0.9)
     compare_decode("guidance", chain, (256, 8, 48), "threshold:0", cfg_scale=1.0)

@@ -8,16 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import unmask
-from tests.training.runs import tiny_run
+from tests.training.runs import Killed, kill_before_round, tiny_run
 from unmask import UnmaskError
 from unmask.cli import main
 from unmask.decoding import DecodeOptions, Engine, Recorder, decode
-from unmask.decoding.footprint import decode_bytes, footprint_of
+from unmask.decoding.canvas import padded_width
+from unmask.decoding.footprint import decode_bytes, footprint_of, group_shapes
+from unmask.decoding.proposer import group_by_width
 from unmask.decoding.request import Request
+from unmask.evaluation.plan import EvalPlan, Prompts, check_requests
 from unmask.memory import GIB, free_memory
 from unmask.policies import load_policy
+from unmask.tasks.mixture import mixture
+from unmask.tasks.sources import DatasetSource
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are Linux's")
@@ -27,7 +34,7 @@ def test_what_is_computed_is_at_least_what_is_taken_and_at_most_four_times_what_
     everything back at once."""
     taken = run_peaks({})
     held = run_peaks({"MALLOC_MMAP_THRESHOLD_": "65536"})
-    assert len(taken) == len(held) == 13
+    assert len(taken) == len(held) == 15
     too_little = {n: sizes for n, sizes in taken.items() if sizes["computed"] < sizes["peak"]}
     too_much = {n: sizes for n, sizes in held.items() if sizes["computed"] > 4 * sizes["peak"]}
     assert (too_little, too_much) == ({}, {})
@@ -67,6 +74,74 @@ def test_what_restricts_answers_is_counted(tiny_model):
         tiny_model, replace(ask(tiny_model), allowed=sets[2:6])
     )
     assert both.sets == {(i,) for i in range(5, 11)}
+
+
+WIDTHS = st.lists(st.integers(1, 80).map(lambda n: 16 * n), min_size=1, max_size=40)
+
+
+@given(WIDTHS | st.lists(st.integers(380, 660), min_size=1, max_size=40), st.data())
+def test_no_group_is_larger_than_what_is_computed_for(widths, data):
+    """Whichever rows are in flight."""
+    flying = data.draw(st.lists(st.sampled_from(range(len(widths))), min_size=1, unique=True))
+    shapes = group_shapes(widths, len(flying))
+    for group in group_by_width(sorted(flying, key=lambda row: -widths[row]), widths):
+        count, widest = len(group), widths[group[0]]
+        assert any(count <= rows and widest <= width for rows, width in shapes)
+
+
+def all_at_once(model):
+    """The model as it is on a GPU, which forwards all rows of a group at once."""
+    model = replace(model)
+    vars(model)["positions_at_once"] = 2**62
+    return model
+
+
+def test_a_long_prompt_is_charged_for_itself(tiny_model, monkeypatch):
+    """And not for each row beside it, which are forwarded apart."""
+    model, rows = all_at_once(tiny_model), 64
+    prompts = [[5] * 1000] + [[5] * 8] * (rows - 1)
+    widths = [padded_width(model, len(prompt) + 16) for prompt in prompts]
+    footprint = footprint_of(model, ask(model, 1000))
+    long = decode_bytes(model, footprint, rows)
+    assert decode_bytes(model, footprint, rows, widths) < long / 3
+    cached = footprint_of(model, ask(model, 1000, cache="dual", block_length=8))
+    assert decode_bytes(model, cached, rows, widths) == decode_bytes(model, cached, rows)
+    monkeypatch.setattr("unmask.memory.free_memory", lambda device: long // 2)
+    unmask.generate(model, prompts, "threshold:0", max_new_tokens=16)
+    policy, options = load_policy("threshold:0"), DecodeOptions(max_new_tokens=16)
+    plan = EvalPlan({"one": policy}, (16,), decode=options)
+    check_requests(model, plan, Prompts([], prompts, {}))
+    engine = Engine(model, slots=rows)
+    for tokens in [8] * (rows - 1) + [1000]:
+        engine.submit(ask(model, tokens))
+    with pytest.raises(UnmaskError, match="canvases of 1016 tokens"):
+        unmask.generate(model, [prompts[0]] * rows, policy, options)
+    with pytest.raises(UnmaskError, match="canvases of 1016 tokens"):
+        check_requests(model, plan, Prompts([], [prompts[0]] * rows, {}))
+    with pytest.raises(UnmaskError, match="canvases of up to 1016 tokens"):
+        for _ in range(rows):
+            engine.submit(ask(model, 1000))
+
+
+def test_rows_that_come_later_are_looked_at_where_not_all_may_be_long(tiny_model, monkeypatch):
+    """A row that leaves makes room for one of another length."""
+    model, looks = all_at_once(tiny_model), []
+    long = decode_bytes(model, footprint_of(model, ask(model, 1000)), 16)
+    monkeypatch.setattr("unmask.memory.free_memory", lambda device: looks.append(1) or long // 2)
+    engine = Engine(model, slots=16)
+    tickets = [engine.submit(ask(model, tokens)) for tokens in (1000, *[8] * 15)]
+    before = len(looks)
+    engine.step()
+    for ticket in tickets[1:5]:
+        engine.cancel(ticket)
+    for _ in range(4):
+        engine.submit(ask(model))
+    assert len(looks) == before, "it is known that they fit"
+    for ticket in tickets[5:]:
+        engine.cancel(ticket)
+    with pytest.raises(UnmaskError, match="side by side, with canvases of up to 1016 tokens"):
+        for _ in range(11):
+            engine.submit(ask(model, 1000))
 
 
 def test_a_call_that_cannot_fit_is_refused_at_the_call(tiny_model, monkeypatch):
@@ -144,6 +219,43 @@ def test_training_and_evaluations_that_cannot_fit_leave_nothing(tiny_dir, tmp_pa
     with pytest.raises(UnmaskError, match="decoding 3 prompts, 3 at a time"):
         unmask.evaluate(model, chain, ["random:1"], prompts=3, out=tmp_path / "c")
     assert list(tmp_path.iterdir()) == []
+
+
+def long_task(split, tokens=3000):
+    """Problems of a data set, of which the last one in a split is long."""
+    chain = unmask.load_task("chain")
+    parts = {name: chain.examples(name, 20) for name in ("train", "validation")}
+    last = parts[split][-1]
+    parts[split][-1] = replace(last, prompt=" ".join(last.prompt.split()[:1] * tokens))
+    return replace(chain, source=DatasetSource(parts.__getitem__))
+
+
+def mixed_task():
+    """A mixture of a data set whose last training problem is long and a generator."""
+    long = replace(long_task("train"), name="long")
+    return mixture("both", [unmask.load_task("chain"), long], [3, 1])
+
+
+@pytest.mark.parametrize(
+    ("make_task", "fewer"),
+    [
+        (lambda: long_task("train"), "rollouts"),
+        (lambda: long_task("validation"), "eval_prompts"),
+        (mixed_task, "rollouts"),
+    ],
+)
+def test_the_longest_problem_of_a_data_set_is_looked_at_before_the_first_round(
+    tiny_dir, tmp_path, monkeypatch, make_task, fewer
+):
+    """In the round that it is in it would end the run."""
+    task, settings = make_task(), {"eval_prompts": 20, "rollouts": 8}
+    kill_before_round(monkeypatch, 0)
+    with pytest.raises(Killed):
+        unmask.train(tiny_run(tmp_path / "a", tiny_dir, **settings), task=task)
+    monkeypatch.setattr("unmask.memory.free_memory", lambda device: 2**26)
+    with pytest.raises(UnmaskError, match=rf"canvases of up to 3006 tokens .* {fewer}$"):
+        unmask.train(tiny_run(tmp_path / "b", tiny_dir, **settings), task=task)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_an_update_that_cannot_fit_is_refused(tiny_dir, tmp_path, monkeypatch, any_digit):

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tests.forks import kill_fork, start_fork
 from tests.training.runs import (
@@ -21,6 +22,7 @@ from unmask import LearnedPolicy, TrainConfig, UnmaskError, load_task, train
 from unmask.cli import main
 from unmask.files import read_tensors
 from unmask.policies import NetworkConfig, PolicyNetwork
+from unmask.processes import Processes
 from unmask.training.checkpoint import resume_config
 from unmask.training.config import RewardConfig
 
@@ -134,6 +136,20 @@ def test_the_rounds_before_one_that_fails_are_kept(tmp_path, tiny_dir, any_digit
     assert int(kept["round"]) == 3 == len(read_metrics(tmp_path / "cut"))
     train(TrainConfig(resume=tmp_path / "cut"), reward=Fragile())
     assert_equal_weights(tmp_path / "whole", tmp_path / "cut", WEIGHTS)
+
+
+def test_whichever_process_fails_keeps_the_rounds_before(
+    tmp_path, tiny_dir, any_digit, monkeypatch
+):
+    """The first one waits for it in a collective then, and is ended there."""
+    second = Processes(1, 1, torch.device("cpu"))
+    monkeypatch.setattr(Processes, "join", staticmethod(lambda device: second))
+    (tmp_path / "run").mkdir()  # by the first process
+    config = tiny_run(tmp_path / "run", tiny_dir, save_every=100, eval_every=100)
+    with pytest.raises(RuntimeError, match="a service is down"):
+        train(config, reward=Fragile(fails=4))
+    kept = read_tensors(tmp_path / "run" / "checkpoint.safetensors")
+    assert int(kept["round"]) == 3
 
 
 def first_reward(correctness, nfe, length, alpha):

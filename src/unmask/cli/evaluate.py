@@ -49,7 +49,8 @@ class Config:
     traces: bool = False
     """Keep each position's reveal step and token, for `unmask analyze`."""
     batch_size: int = 128
-    """Rows decoded side by side; changes the speed only."""
+    """Rows decoded side by side; changes the speed only. Pieces of four batches are shared among
+    processes, so it stays the same with --resume."""
     device: str = "cpu"
     """Device of the model; under `accelerate launch`, cuda gives each process a GPU of its own."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

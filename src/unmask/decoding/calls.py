@@ -326,7 +326,8 @@ def decode_steps(
     order = sorted(range(n), key=lambda row: -sizes[row][0])
     longest = max(length for _, length, _ in sizes)
     footprint = join_footprints(list(footprints.values()))
-    check_decode(model, footprint, batch_size, n, recorder is not None)
+    widths = [width for width, _, _ in sizes]
+    check_decode(model, footprint, batch_size, n, recorder is not None, widths=widths)
     warn_of_length(model, max(size for _, _, size in sizes))
     return run_requests(engine, request, order, longest)
 

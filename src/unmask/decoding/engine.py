@@ -3,6 +3,7 @@ requests side by side, until nothing is masked."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -10,11 +11,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint
+from unmask.decoding.canvas import OUTSIDE, Canvas, Revealed, fingerprint, padded_width
 from unmask.decoding.constraints import check_limits
 from unmask.decoding.footprint import (
     ADVICE,
     decode_bytes,
+    describe_sizes,
     footprint_of,
     held_bytes,
     join_footprints,
@@ -86,7 +88,7 @@ class Engine:
         self.schedule = Schedule(slots)
         self.least = recorder.needs if recorder else Needs(everywhere=False)
         self.waiting: dict[int, Request] = {}
-        self.fitting = 0  # rows that there was room for when somebody looked
+        self.fitting = 0.0  # bytes that there was room for when somebody looked
         self._start_afresh(Cost())
         self.submitted = 0
         self._members: tuple[Tensor, list[Actors]] | None = None  # of the rows in flight
@@ -145,17 +147,21 @@ class Engine:
         """
         idle, slots = self.idle, self.schedule.slots
         footprint = self.footprint | footprint_of(self.model, request, self.least)
-        others = len(self.schedule.active) + len(self.schedule.waiting)
-        rows = min(others + 1, slots)
-        if not idle and footprint == self.footprint and rows <= self.fitting:
+        known = 0.0 if idle or footprint != self.footprint else self.fitting
+        if known == math.inf:
             return
-        canvases = f"canvases of {count_of(footprint.size, 'token')}"
+        others = (*self.canvas.requests.values(), *self.waiting.values())
+        widths = [padded_width(self.model, each.size) for each in (*others, request)]
+        rows = min(len(widths), slots)
+        wanted = decode_bytes(self.model, footprint, rows, widths)
+        if wanted <= known:
+            return
+        canvases = f"canvases of {describe_sizes(footprint, widths)}"
         what = f"decoding {count_of(rows, 'row')} side by side, with {canvases},"
-        wanted = decode_bytes(self.model, footprint, rows)
         held = held_bytes(self.canvas, self.proposer)
         free = check_memory(max(0, wanted - held), what, ADVICE, self.model.device)
-        every = decode_bytes(self.model, footprint, slots) - held
-        self.fitting = slots if free is None or every <= free else rows
+        every = decode_bytes(self.model, footprint, slots) - held  # as long as the longest
+        self.fitting = math.inf if free is None or every <= free else wanted
         self.footprint = footprint
 
     def cancel(self, ticket: int) -> None:

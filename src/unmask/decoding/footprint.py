@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from unmask.decoding.caching import PREFILL, padded_keys
 from unmask.decoding.canvas import KINDS, Canvas, padded_width
-from unmask.decoding.proposer import Proposer
+from unmask.decoding.proposer import ENOUGH, SPARED, Proposer
 from unmask.decoding.request import Request, extent_of
 from unmask.errors import count_of
 from unmask.memory import check_memory
@@ -114,7 +115,27 @@ def policy_bytes(policy: PolicyLike) -> int:
     return OF_RULES
 
 
-def decode_bytes(model: Model, footprint: Footprint, rows: int) -> int:
+def group_shapes(widths: Sequence[int], rows: int) -> list[tuple[int, int]]:
+    """The largest groups in which rows may be forwarded together: how many rows, and their width.
+
+    `group_by_width` begins a new group where that saves `SPARED` padded positions and the group
+    holds at least `ENOUGH`. So beside a row of that many positions there are only rows that are
+    less than `SPARED` narrower; beside a shorter one there may be all that are narrower.
+
+    Args:
+        widths: of the canvases of all rows that may be in flight.
+        rows: how many of them are in flight at most.
+    """
+    counts = Counter(widths)
+    found = []
+    for widest in counts:
+        least = widest - SPARED + 1 if widest >= ENOUGH else 0
+        beside = sum(count for width, count in counts.items() if least <= width <= widest)
+        found.append((min(rows, beside), widest))
+    return found
+
+
+def decode_bytes(model: Model, footprint: Footprint, rows: int, widths: Sequence[int] = ()) -> int:
     """The most that rows side by side take at one moment, in bytes: what stays from pass to pass,
     and the largest of what comes and goes.
 
@@ -125,7 +146,8 @@ def decode_bytes(model: Model, footprint: Footprint, rows: int) -> int:
       at each position of each choice, which is twice the tokens and what compares them.
     * A row is opened: its canvas as lists of numbers and as tensors, 32 S + 112 L.
     * A pass: `forward_bytes` or, after it, `head_bytes`; beside them hidden states in parts and put
-      together, and a new proposal.
+      together, and a new proposal. Rows of full attention are forwarded in groups of like width
+      (`group_shapes`), one after the other; cached ones all at once, as wide as the longest.
     * A decision: what the policy is shown and computes, and some twenty numbers at each of the L
       positions; 48 more where a string may stop the row, as the host looks for it.
 
@@ -135,6 +157,8 @@ def decode_bytes(model: Model, footprint: Footprint, rows: int) -> int:
         model: the frozen model.
         footprint: of the requests.
         rows: how many are in flight at most.
+        widths: of the canvases of all rows that may be in flight, with padding; none given means
+            that all are as wide as the longest.
     """
     f, block = footprint, model.attention_block
     seen, k, passes = rows * f.seen, 4 * f.top_k, rows * (1 + f.guided)
@@ -144,8 +168,13 @@ def decode_bytes(model: Model, footprint: Footprint, rows: int) -> int:
     if block is not None or f.cached:
         layers = model.network.config.num_hidden_layers
         stays += rows * keys * position_bytes(model) * (layers + 1) // layers
-    queries = f.width if block is None else min(keys, max(PREFILL, 2 * block))
-    forward = forward_bytes(model, passes, queries, keys, bool(f.cached))
+    if block is not None:
+        forward = forward_bytes(model, passes, min(keys, max(PREFILL, 2 * block)), keys)
+    elif f.cached or not widths:
+        forward = forward_bytes(model, passes, keys, keys, bool(f.cached))
+    else:
+        groups = group_shapes(widths, rows)
+        forward = max(forward_bytes(model, n * (1 + f.guided), w, w) for n, w in groups)
     head = max((head_bytes(model, s, seen, f.top_k) for s in f.samplings), default=0)
     hidden = 2 * passes * f.seen * model.hidden_size * model.dtype.itemsize
     opening = rows * (32 * f.width + 112 * f.length)
@@ -182,6 +211,7 @@ def check_decode(
     answers: int,
     recorded: bool = False,
     advice: str = ADVICE,
+    widths: Sequence[int] = (),
 ) -> None:
     """Refuses a call that cannot fit: its rows in flight, its answers and, where decisions are
     recorded, one for each answer, which is the least there can be.
@@ -193,6 +223,7 @@ def check_decode(
         answers: N.
         recorded: whether decisions are recorded.
         advice: what to do.
+        widths: of the canvases of all requests, as for `decode_bytes`.
 
     Raises:
         UnmaskError: if it takes more memory than is free.
@@ -200,12 +231,17 @@ def check_decode(
     rows = min(batch_size, answers)
     each = answer_bytes(footprint.length) + recorded * decision_bytes(footprint)
     check_memory(
-        decode_bytes(model, footprint, rows) + answers * each,
+        decode_bytes(model, footprint, rows, widths) + answers * each,
         f"decoding {count_of(answers, 'prompt')}, {rows} at a time, with canvases of "
-        f"{count_of(footprint.size, 'token')}",
+        f"{describe_sizes(footprint, widths)}",
         advice,
         model.device,
     )
+
+
+def describe_sizes(footprint: Footprint, widths: Sequence[int]) -> str:
+    """How long canvases are, in words."""
+    return "up to " * (len(set(widths)) > 1) + count_of(footprint.size, "token")
 
 
 def join_footprints(found: Sequence[Footprint]) -> Footprint:

@@ -396,11 +396,14 @@ def kind_of(request: Request, needs: Needs) -> tuple[Any, ...]:
     return (request.prompt, request.holes, request.length, request.block_length, *limits, *head)
 
 
+SPARED, ENOUGH = 128, 512  # positions
+
+
 def group_by_width(rows: Sequence[int], widths: Any) -> list[list[int]]:
     """Rows, by falling width, in parts to forward apart.
 
-    A new part begins where that saves at least 128 padded positions and the current part already
-    holds at least 512; below that, an extra forward pass costs more than the padding.
+    A new part begins where that saves at least `SPARED` padded positions and the current part
+    already holds at least `ENOUGH`; below that, an extra forward pass costs more than the padding.
 
     Args:
         rows: slots, by falling width.
@@ -411,7 +414,7 @@ def group_by_width(rows: Sequence[int], widths: Any) -> list[list[int]]:
         widest = widths[parts[-1][0]] if parts else 0
         spared = (widest - widths[row]) * (len(rows) - i)
         narrower = i > 0 and widths[row] < widths[rows[i - 1]]  # equal rows stay together
-        if i == 0 or (narrower and spared >= 128 and widest * len(parts[-1]) >= 512):
+        if i == 0 or (narrower and spared >= SPARED and widest * len(parts[-1]) >= ENOUGH):
             parts.append([])
         parts[-1].append(row)
     return parts

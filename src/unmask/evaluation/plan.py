@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from unmask.decoding.canvas import padded_width
 from unmask.decoding.constraints import check_limits, longest_choice
 from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions, check_whole
@@ -79,7 +80,8 @@ class EvalPlan:
         prompts: how many of the split's prompts.
         split: which prompts.
         decode: all other settings; `max_new_tokens` (L) must be set.
-        batch_size: rows decoded side by side; four batches make a piece.
+        batch_size: rows decoded side by side; four batches make a piece, so it decides which
+            pieces there are.
         traces: keep the step that revealed each position, and the tokens.
 
     Raises:
@@ -208,11 +210,18 @@ def check_requests(model: Model, plan: EvalPlan, prompts: Prompts) -> None:
     """
     longest = tuple(max(prompts.ids, key=len))
     answers = min(4 * plan.batch_size, len(prompts.ids))
+    widths = canvas_widths(model, plan, prompts)
     for policy, size in product(plan.samplers.values(), plan.block_lengths):
         request = Request(longest, policy, replace(plan.decode, block_length=size))
         check_request(model, request)
         check_limits(model, request)
-        check_decode(model, footprint_of(model, request), plan.batch_size, answers)
+        footprint = footprint_of(model, request)
+        check_decode(model, footprint, plan.batch_size, answers, widths=widths)
+
+
+def canvas_widths(model: Model, plan: EvalPlan, prompts: Prompts) -> list[int]:
+    """The widths of the prompts' canvases, with padding."""
+    return [padded_width(model, len(row) + plan.length) for row in prompts.ids]
 
 
 def number_list(name: str, values: Any) -> tuple[int, ...]:

@@ -71,7 +71,8 @@ def evaluate(
         seeds: each sampler is run with each; above temperature 0 each seed is a sample
             (`unmask.evaluation.sampling` gives pass@k). None is the `seed` of the options.
         split: which prompts: train, validation or test.
-        batch_size: rows side by side. Results are written after every four batches or so.
+        batch_size: rows side by side. Results are written after every four batches or so, which are
+            also what processes share; a resumed evaluation needs the same one.
         traces: keep in each line of results.jsonl which step revealed each position, and the tokens
             (for `unmask analyze`).
         out: a new directory for `results.jsonl` (a line for each prompt) and `summary.json`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unmask.decoding import Generation, Recorder, decode
+from unmask.decoding.canvas import padded_width
 from unmask.decoding.constraints import check_limits
 from unmask.decoding.footprint import check_decode, footprint_of
 from unmask.decoding.options import DecodeOptions
@@ -20,11 +22,14 @@ from unmask.evaluation.plan import with_own_length
 from unmask.models import Model, load_model
 from unmask.policies import LearnedPolicy, NetworkConfig, Policy, PolicyNetwork, load_policy
 from unmask.processes import Processes
-from unmask.tasks import Example, Task, load_task, prompt_tokens
+from unmask.tasks import Example, Split, Task, load_task, prompt_tokens
+from unmask.tasks.sources import DatasetSource, Source
 from unmask.training.alpha import alpha_grid
 from unmask.training.config import TrainConfig
 from unmask.training.finite import check_finite
 from unmask.training.rewards import REWARDS, Reward
+
+LENGTHS = 64  # prompts that stand for a round or an evaluation, before the first round
 
 
 @dataclass(frozen=True)
@@ -234,22 +239,78 @@ def check_room(session: Session, network: PolicyNetwork) -> None:
     """Refuses rollouts and evaluations that cannot work with this model, or cannot fit into memory,
     before the first round.
 
-    How many passes a rollout takes is not known yet: it is counted with the one decision that it
-    has at least, and the recorder looks again while they are recorded.
-
     Raises:
         UnmaskError: as `check_request`, or naming how many answers of which length take how much.
     """
+    config = session.config
+    rollout, measured = config.rollout, config.evaluation.eval_prompts
+    answers = rollout.prompts * (rollout.rollouts + len(rollout.experts))
+    prompts = sample_prompts(session, "train", rollout.prompts)
+    check_answers(session, network, prompts, answers, recorded=True)
+    answers = -(-measured // session.processes.world) * len(alpha_grid(config.rewards, 3))
+    prompts = sample_prompts(session, "validation", measured)
+    check_answers(session, network, prompts, answers, recorded=False)
+
+
+def check_answers(
+    session: Session,
+    network: PolicyNetwork,
+    prompts: Sequence[list[int]],
+    answers: int,
+    *,
+    recorded: bool,
+) -> None:
+    """`check_room` for the answers of a round or an evaluation.
+
+    How many passes a rollout takes is not known yet: it is counted with the one decision that it
+    has at least, and the recorder looks again while they are recorded.
+
+    Args:
+        session: the run.
+        network: of the policy.
+        prompts: tokens of those that stand for all, the longest first.
+        answers: N.
+        recorded: whether it is a round, whose decisions are recorded.
+    """
     config, model = session.config, session.model
-    policy, rollout = LearnedPolicy(network, config.policy.action), config.rollout
-    example = session.task.examples("train", 1)[0]
-    request = Request(tuple(prompt_tokens(model, example)), policy, session.options, alpha=1.0)
+    policy = LearnedPolicy(network, config.policy.action)
+    request = Request(tuple(prompts[0]), policy, session.options, alpha=1.0)
     check_request(model, request)
     check_limits(model, request)
     footprint = footprint_of(model, request, Recorder(policy).needs)
-    answers = rollout.prompts * (rollout.rollouts + len(rollout.experts))
-    batch, advice = config.run.batch_size, "give a smaller batch_size or max_new_tokens, or fewer "
-    check_decode(model, footprint, batch, answers, True, f"{advice}prompts or rollouts")
-    share = -(-config.evaluation.eval_prompts // session.processes.world)
-    measured = share * len(alpha_grid(config.rewards, 3))
-    check_decode(model, footprint, batch, measured, advice=f"{advice}eval_prompts")
+    fewer = "prompts or rollouts" if recorded else "eval_prompts"
+    own = [padded_width(model, len(prompt) + session.length) for prompt in prompts]
+    check_decode(
+        model,
+        footprint,
+        config.run.batch_size,
+        answers,
+        recorded,
+        f"give a smaller batch_size or max_new_tokens, or fewer {fewer}",
+        own * -(-answers // len(own)),
+    )
+
+
+def sample_prompts(session: Session, split: Split, count: int) -> list[list[int]]:
+    """The tokens of prompts that stand for `count` ones of a split, the longest first.
+
+    They are evenly spaced among those that can be had at once, ranked by their characters: all
+    training rows of data sets, the first `count` rows of another split, a few problems of
+    generators. So the longest row, which is in some round of an epoch, counts once, and the others
+    of its round are of usual lengths.
+    """
+    task, few = session.task, min(count, LENGTHS)
+    rows, trains = stored_rows(task.source, split), split == "train"
+    with warnings.catch_warnings():  # where there are fewer, the evaluation says it
+        warnings.simplefilter("ignore")
+        examples = task.examples(split, count if rows and not trains else few)
+    ranked = sorted([*examples, *rows * trains], key=lambda each: -len(each.prompt))
+    chosen = [ranked[i * len(ranked) // few] for i in range(few)]
+    return sorted((prompt_tokens(session.model, each) for each in chosen), key=len, reverse=True)
+
+
+def stored_rows(source: Source, split: Split) -> list[Example]:
+    """The rows of a split in a task's data sets; generators have none."""
+    if isinstance(source, DatasetSource):
+        return list(source.rows(split))
+    return [row for task in getattr(source, "tasks", ()) for row in stored_rows(task.source, split)]

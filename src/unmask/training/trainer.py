@@ -13,9 +13,14 @@ Where our defaults differ from the paper (experiments/llada-8b.yaml sets the pap
   paper's is 0.5, or 0.2 with expert steering (`epsilon`).
 * One optimiser step sees the prompts of all processes; the paper counts 16 prompts an update, we
   count `prompts` on each process.
-* A group all of whose rewards are equal is left out of the batch. In the paper it has advantage 0,
-  which gives the same gradient.
-* A round in which no group has signal takes no optimiser step, so weight decay does not act either.
+* Prompts are whole; the paper cuts them to their last 200 tokens in training.
+* 1/16 of the training problems of GSM8K and MATH is held out for validation, and `gsm8k+math`
+  draws from both with equal probability. So 936 rounds of 16 prompts are about 1.07 epochs; the
+  paper's are one.
+* A group all of whose rewards are equal is left out of the batch, unless there is a dense reward or
+  an entropy bonus. In the paper it has advantage 0, which gives the same gradient without these.
+* A round in which no group has signal then takes no optimiser step, so weight decay does not act
+  either.
 
 Where we follow the paper and the option could do otherwise: a draw that reveals nothing costs a
 pass in rollouts and reveals the best position when the policy is used (`fallback`); advantages are
@@ -218,11 +223,15 @@ def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, 
 @contextmanager
 def state_kept(session: Session, state: TrainState) -> Iterator[None]:
     """Writes the checkpoint if the body fails: rollouts and rewards come from the model, the task
-    and the user's own functions, and the rounds before are not to be lost with them."""
+    and the user's own functions, and the rounds before are not to be lost with them.
+
+    Whichever process fails writes it, since all have the same state: the others wait for it in a
+    collective until the launcher ends them.
+    """
     try:
         yield
     except BaseException:
-        if session.processes.main and state.round:
+        if state.round:
             save_state(state, session.config.run.out)
         raise
 
