@@ -98,6 +98,14 @@ def test_passes_behind_the_text_are_told_apart():
     assert text_nfe(a, np.array([0, 0, 0])) == 1.0  # an empty text takes the pass that says so
 
 
+def test_what_a_limit_of_passes_left_masked_counts_nothing_in_the_text():
+    """The end is at position 3; before it one position was never revealed, so that the text has two
+    tokens, the second of them from the last pass."""
+    a = np.array([[0, -1, 4, 1, 2, -1]])
+    assert text_nfe(a, np.array([2])) == 5.0
+    assert text_nfe(a, np.array([6])) == 5.0
+
+
 def strict_json(path):
     """A file's contents; nan, which JSON has not, is an error."""
 

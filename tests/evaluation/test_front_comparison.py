@@ -32,10 +32,10 @@ def records(samplers, prompts=200, seed=0, block_length=8):
 
 
 def naive_afford(found, budget):
-    """Prompt by prompt: the sampler that is best on all prompts but a tenth answers that tenth."""
-    names = sorted(
-        {r["sampler"]: None for r in found if r["nfe"] <= budget}, key=lambda n: int(n[1:])
-    )
+    """Prompt by prompt: the sampler that is best on all prompts but a tenth answers that tenth; of
+    equally good ones the one with the fewest passes, then the first by name."""
+    passes = {r["sampler"]: r["nfe"] for r in found if r["nfe"] <= budget}
+    names = sorted(passes, key=lambda name: (passes[name], name))
     correct = {n: [r["correct"] for r in found if r["sampler"] == n] for n in names}
     count = len(next(iter(correct.values())))
     total = 0.0
@@ -72,6 +72,20 @@ def test_differences_are_those_of_the_best_sampler_within_the_budget(one, other)
         for budget in (gap.low, min(gap.high, 50) - 1e-6):
             expected = naive_afford(sides[0], budget) - naive_afford(sides[1], budget)
             assert gap.difference == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("passes", [{"b": 3, "a": 3, "c": 2}, {"b": 2, "a": 2}])
+def test_the_order_of_samplers_changes_nothing(passes):
+    """Only b is right on the first prompt. On the nine tenths without it all samplers are equal, so
+    the fewest passes decide, and then the name."""
+    side = records({name: (nfe, 1.0) for name, nfe in passes.items()}, prompts=24)
+    for i, record in enumerate(side):
+        record["correct"] = float(i % 3 > 0 or i == 0)
+    never = records({"never": (2, 0.0)}, prompts=24)
+    turned = sorted(side, key=lambda record: record["sampler"])
+    gaps, again = (compare_fronts([each], [never], resamples=50) for each in (side, turned))
+    assert gaps == again
+    assert [gap.difference for gap in gaps] == pytest.approx([16 / 24] * len(gaps))
 
 
 def test_seeds_are_part_of_the_uncertainty():

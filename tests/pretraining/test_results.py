@@ -9,7 +9,12 @@ import torch
 from unmask import UnmaskError, load_task
 from unmask.models.tokenizer import learned_tokenizer
 from unmask.pretraining import PretrainConfig
-from unmask.pretraining.data import BATCHES_AT_ONCE, Vocabulary, find_vocabulary
+from unmask.pretraining.data import (
+    BATCHES_AT_ONCE,
+    Vocabulary,
+    find_vocabulary,
+    varied_batches,
+)
 from unmask.pretraining.results import find_kinds, line_batches, pad_lines, split_lines
 
 STEPS = range(100)
@@ -75,6 +80,15 @@ def test_a_step_has_the_same_lines_wherever_a_run_starts(vocabulary):
     whole = list(islice(line_batches(TASK, vocabulary, CONFIG, STEPS), 20))
     late = next(line_batches(TASK, vocabulary, CONFIG, STEPS[19:]))
     assert torch.equal(whole[19].tokens, late.tokens)
+
+
+def test_long_lines_do_not_stand_beside_long_examples(vocabulary):
+    """Each is shuffled on its own: how long its batches are says nothing of the other's."""
+    lines = islice(line_batches(TASK, vocabulary, CONFIG, STEPS), BATCHES_AT_ONCE)
+    whole = varied_batches(TASK, vocabulary, CONFIG, STEPS, CONFIG.buffer_lengths)
+    pairs = zip(lines, whole, strict=False)
+    lengths = torch.tensor([[float(x.ends.float().mean()) for x in pair] for pair in pairs])
+    assert lengths.T.corrcoef()[0, 1].abs() < 0.5
 
 
 def test_a_task_without_such_lines_is_refused(vocabulary):

@@ -67,6 +67,21 @@ def test_a_confidence_of_0_counts_nothing_in_the_dense_reward(tiny_model):
     assert math.isclose(float(likelihood_to_go(generation)[0]), float(whole) - gone, abs_tol=1e-5)
 
 
+def test_with_choices_only_what_was_revealed_counts_in_the_dense_reward(tiny_model):
+    """A decision may name positions of another choice, which stay masked."""
+    policy = LearnedPolicy(perturbed(), fallback=False)
+    choices = ("7 then 3", "3 a 7", "a b", "b 7 7")
+    found = decode(
+        tiny_model, [[5]] * 8, policy, max_new_tokens=4, choices=choices, recorder=Recorder()
+    )
+    t = found.transitions
+    shown = found.reveal_step[t.row] == t.passes[:, None]
+    assert ((t.action > 0) & ~shown).any(), "the test sees no difference"
+    gain = torch.where(shown, t.observation.confidence[..., 0], 1).log().sum(1) / 4
+    expected = torch.stack([gain[t.row == row].sum() for row in range(8)])
+    assert torch.allclose(likelihood_to_go(found)[0], expected, atol=1e-5)
+
+
 def test_advantages_are_taken_over_policy_and_experts_together(tiny_model):
     policy = LearnedPolicy(perturbed(), fallback=False)
     rollouts = decode(
@@ -225,6 +240,20 @@ def test_decisions_of_groups_without_signal_are_never_put_together(tiny_model):
     assert few.prompt.unique().tolist() == [1]
     for name in ("action", "advantage", "weight", "prompt"):
         assert torch.equal(getattr(few, name), getattr(all_of_them, name)), name
+
+
+def test_groups_without_signal_may_be_kept_for_their_entropy(tiny_model):
+    policy = LearnedPolicy(perturbed(), fallback=False)
+    rewards = torch.tensor([1.0, 1.0, 0.0, 1.0, 0.1, 0.1 + 1e-7])
+    few, every = (
+        signal_batch(policy, done, rewards, [], 2, 0.0, every=kept)
+        for kept in (False, True)
+        for done in [seeded_rollouts(tiny_model, policy, 6, Recorder())]
+    )
+    assert every.prompt.unique().tolist() == [0, 1, 2] and math.isclose(every.weight.sum(), 1)
+    loud = every[(every.prompt == 1).nonzero()[:, 0]]
+    assert torch.equal(loud.advantage, few.advantage) and torch.equal(loud.weight, few.weight)
+    assert not every.advantage[every.prompt != 1].any()
 
 
 def test_a_round_without_signal_has_no_decisions(tiny_model):

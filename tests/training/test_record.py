@@ -191,10 +191,17 @@ def test_what_does_not_fit_together_is_refused(tiny_model, tmp_path, capsys, mon
         words = ("--judge", "0.5", "--samplers", "threshold:0.9", sampler)
         assert f"with the sampler {sampler}, which is learned or has blocks" in refusal(*words)
     assert "give 1 to" in refusal("--inputs", "0")
-    assert "leave both out" in refusal("--truth", "--temperature", "0.5")
+    for name, *values in (("temperature", "0.5"), ("cfg-scale", "1"), ("choices", "7", "3")):
+        said = refusal("--truth", f"--{name}", *values)
+        assert f"so leave out {name.replace('-', '_')}" in said
+    for rule in ("last", "never"):
+        assert "truth was given with eos;" in refusal("--truth", "--eos", rule)
+    both = refusal("--truth", "--temperature", "0.5", "--eos", "last")
+    assert "with temperature, eos; the worked answer's margins" in both
     assert "no worked answer fits into 4 tokens" in refusal("--truth", "--max-new-tokens", "4")
-    for words in (("--cfg-scale", "1"), ("--stop", "x")):
-        assert "with cfg_scale or stop" in refusal("--judge", "0.5", *words)
+    for name, value in (("cfg-scale", "1"), ("stop", "x"), ("choices", "7"), ("max-passes", "3")):
+        said = refusal("--judge", "0.5", f"--{name}", value)
+        assert f"judge was given with {name.replace('-', '_')};" in said
     assert "block-causal" in refusal("--model", "embedded/chain-blocks")
     monkeypatch.setattr("unmask.memory.free_disk", lambda path: 1000)
     said = refusal("--samplers", "confidence:1")

@@ -14,8 +14,10 @@ from unmask import TrainConfig, UnmaskError, load_policy, train
 from unmask.cli import main
 from unmask.files import read_tensors
 from unmask.policies.base import Observation
+from unmask.processes import Processes
 from unmask.training.labels import LABELS, Labels, check_labels, rejoins, survives, truth_margin
-from unmask.training.supervised import order_loss
+from unmask.training.session import prepare_session
+from unmask.training.supervised import label_parts, order_loss, prepare_lesson
 from unmask.training.traces import Traces, TraceSteps
 
 
@@ -165,6 +167,30 @@ def test_micro_batches_do_not_change_what_is_learnt(
         weights.append(read_tensors(out / "last" / "model.safetensors"))
     for name, value in weights[0].items():
         assert (value - weights[1][name]).abs().max() < 2e-3, name
+
+
+def test_each_step_has_the_same_alpha_however_many_processes_there_are(
+    traces, tiny_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
+    config = run_config(tmp_path / "run", traces, tiny_dir, alpha_range=(0.3, 3.0), micro_batch=3)
+    config = supervised.complete_config(config)
+
+    def told(rank, world):
+        processes = Processes(rank, world, torch.device("cpu"))
+        lesson = prepare_lesson(prepare_session(config, processes, None), None)
+        found = [part.steps for part, _ in label_parts(lesson, lesson.learn[:16], 7)]
+        return [
+            (alpha, step.tolist())
+            for steps in found
+            for alpha, step in zip(
+                steps.observation.alpha.tolist(), steps.observation.confidence, strict=True
+            )
+        ]
+
+    whole = told(0, 1)
+    assert len({alpha for alpha, _ in whole}) == 16
+    assert sorted(told(0, 2) + told(1, 2)) == sorted(whole)
 
 
 def test_a_run_that_is_killed_and_resumed_is_the_same(traces, tiny_dir, tmp_path, monkeypatch):

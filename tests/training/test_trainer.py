@@ -85,7 +85,7 @@ def test_equal_weights_are_measured_once(tmp_path, tiny_dir, any_digit, monkeypa
 
 
 def test_passes_of_a_range_are_those_of_more_prompts(tmp_path, tiny_dir, any_digit, monkeypatch):
-    """At the middle α they are the mean over four times as many; elsewhere the same factor holds."""
+    """At the middle α the mean over four times as many; elsewhere the same factor."""
     monkeypatch.setattr(front, "RANGE_PROMPTS", 4)
     changes = {"rounds": 1, "alpha_range": (0.1, 10.0), "eval_prompts": 4}
     last = train(tiny_run(tmp_path / "run", tiny_dir, **changes)) / "last"

@@ -52,17 +52,22 @@ def test_minibatches_without_decisions_take_no_step(tiny_model):
 
 @pytest.mark.parametrize(("other", "steps"), [(0, 0), (1, 1), (3, 3)])
 def test_no_process_steps_where_none_has_decisions(tiny_model, monkeypatch, other, steps):
-    """This process has none, the other one has `other`."""
+    """This process has none, the other one has `other`, with an entropy of 3 nats each, a quarter
+    of them clipped. Means are over decisions: this process counts nothing in them."""
 
     def all_reduce(tensor):
         if tensor.dtype == torch.long:
             tensor += (torch.arange(len(tensor)) < other).long()
+        if tensor.dtype == torch.double:
+            tensor += 2 * other * torch.tensor([3, 0.25, 1])
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     before = perturbed().state_dict()
     pair = Processes(0, 2, torch.device("cpu"))
-    taken, _, policy, _ = run_update(tiny_model, None, pair, minibatches=4, epochs=2)
+    taken, updated, policy, _ = run_update(tiny_model, None, pair, minibatches=4, epochs=2)
     assert taken == 2 * steps
+    expected = (3, 0.25) if other else (0, 0)
+    assert (updated.metrics["entropy"], updated.metrics["clipped"]) == expected
     if not steps:
         after = policy.network.state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)

@@ -28,8 +28,8 @@ class Trace:
         tokens: N lists of L tokens.
         correct: float [N].
         nfe: float [N], forward passes; a pass that reveals nothing of the L positions counts too.
-        answer_tokens: int [N], tokens before the end of the text; L where results of an older
-            version do not say it.
+        answer_tokens: int [N], revealed tokens before the end of the text; L where results of an
+            older version do not say it.
     """
 
     sampler: str
@@ -109,9 +109,9 @@ def nfe_per_block(reveal_step: np.ndarray, block_length: int) -> np.ndarray:
 def text_nfe(reveal_step: np.ndarray, answer_tokens: np.ndarray) -> float:
     """Passes until the last token before the end of the text is revealed, at least one, on average.
     What NFE is above that went into the end of the text alone: who knew it from the start would
-    save so much."""
+    save so much. Positions that a limit of passes left masked count nothing."""
     ends = zip(reveal_step, answer_tokens, strict=True)
-    return float(np.mean([row[:n].max(initial=0) + 1 for row, n in ends]))
+    return float(np.mean([row[row >= 0][:n].max(initial=0) + 1 for row, n in ends]))
 
 
 def adjacent_share(reveal_step: np.ndarray) -> float:

@@ -23,7 +23,9 @@ class Gap:
         low, high: the budgets, in mean forward passes a prompt. The next gap begins at `high`; the
             last one has no end and `high` is infinite.
         difference: of the accuracies that the fronts afford, first less second, −1 to 1, with its
-            95 % interval (percentiles of the bootstrap). Within a gap it is constant.
+            95 % interval (percentiles of the bootstrap). Within a gap it is constant. The
+            accuracies are cross-validated too, so that of a side may lie slightly below those of
+            all its samplers.
         verdict: "above" if the interval is above 0, "below" if it is below 0.
     """
 
@@ -37,7 +39,8 @@ class Gap:
 
 @dataclass(frozen=True)
 class Runs:
-    """The samplers of one side.
+    """The samplers of one side, run by run. Those of a run begin with the fewest passes, equal ones
+    in the order of their names: of equally good samplers the first is chosen.
 
     Attributes:
         correct: float [S, P], mean correctness of each sampler and prompt over sampling seeds.
@@ -115,7 +118,7 @@ def collect_runs(side: Sequence[Iterable[Mapping[str, Any]]], prompts: list[str]
     Raises:
         UnmaskError: as `compare_fronts`.
     """
-    correct, nfe, runs = [], [], []
+    found: list[tuple[int, float, str, int, np.ndarray]] = []
     for number, records in enumerate(side):
         cells: dict[tuple[str, int], dict[str, list[tuple[float, float]]]] = {}
         for record in records:
@@ -123,21 +126,21 @@ def collect_runs(side: Sequence[Iterable[Mapping[str, Any]]], prompts: list[str]
             cell.setdefault(record["prompt"], []).append((record["correct"], record["nfe"]))
         if not cells:
             raise UnmaskError("a run has no results; give directories that `unmask evaluate` wrote")
-        for (sampler, _), found in cells.items():
+        for (sampler, block_length), cell in cells.items():
             if not prompts:
-                prompts += found
-            if set(found) != set(prompts):
+                prompts += cell
+            if set(cell) != set(prompts):
                 raise UnmaskError(
-                    f"{sampler} was run on {len(found)} prompts and another sampler on "
-                    f"{len(prompts)}, {len(set(found) & set(prompts))} of them in both; evaluate "
+                    f"{sampler} was run on {len(cell)} prompts and another sampler on "
+                    f"{len(prompts)}, {len(set(cell) & set(prompts))} of them in both; evaluate "
                     "all on the same prompts"
                 )
-            means = np.array([np.mean(found[prompt], 0) for prompt in prompts], dtype=float)
-            correct.append(means[:, 0])
-            nfe.append(means[:, 1].mean())
-            runs.append(number)
-    if not runs:
+            means = np.array([np.mean(cell[prompt], 0) for prompt in prompts], dtype=float)
+            nfe = float(means[:, 1].mean())
+            found.append((number, nfe, sampler, block_length, means[:, 0]))
+    if not found:
         raise UnmaskError("a side has no runs; give directories that `unmask evaluate` wrote")
+    runs, nfe, _, _, correct = zip(*sorted(found, key=lambda each: each[:4]), strict=True)
     return Runs(np.array(correct), np.array(nfe), np.array(runs))
 
 

@@ -33,7 +33,8 @@ def draw_masks(n: int, length: int, suffix_share: float, generator: torch.Genera
 def draw_masks_within(
     starts: Tensor, ends: Tensor, length: int, suffix_share: float, generator: torch.Generator
 ) -> Tensor:
-    """`draw_masks` for answers that lie anywhere in a row.
+    """`draw_masks` for answers that lie anywhere in a row, and rows that may be sorted by length:
+    which of them hide a suffix is drawn too.
 
     Mask ratios and suffixes concern the answer proper, from `starts` to `ends`; the padding behind
     it is hidden with it in suffixes, and in the other rows with the same probability.
@@ -52,7 +53,7 @@ def draw_masks_within(
     where = torch.arange(length)
     masks = torch.rand(n, length, generator=generator) < t[:, None]
     first = starts + (t * (ends - starts)).long()
-    suffix = (torch.arange(n) < round(suffix_share * n))[:, None]
+    suffix = (torch.randperm(n, generator=generator) < round(suffix_share * n))[:, None]
     masks = torch.where(suffix, where >= first[:, None], masks & (where >= starts[:, None]))
     inside = masks & (where < ends[:, None])
     forced = starts + (torch.rand(n, generator=generator) * (ends - starts)).long()

@@ -29,6 +29,7 @@ from unmask.pretraining.data import (
 from unmask.tasks import Task
 
 SHORTEST = 5  # tokens of a line with two operands
+LINE_SEED = 500_000_000  # is added to the seeds of the whole examples of the same steps
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,7 @@ def draw_lines(
         UnmaskError: if the task's answers have hardly any such lines.
     """
     size, needed = config.result_lines, config.result_lines * BATCHES_AT_ONCE
-    # Another seed than that of the whole examples of the same steps.
-    stream = draw_examples(task, config, part, needed, 500_000_000)
+    stream = draw_examples(task, config, part, needed, LINE_SEED)
     lines, drawn = [], 0
     while len(lines) < needed:
         for _, answer in tokenize(vocabulary.tokenizer, list(islice(stream, size))):
@@ -152,7 +152,7 @@ def draw_lines(
         pad_lines(lines[i : i + size], cast(int, vocabulary.tokenizer.eos_token_id))
         for i in range(0, needed, size)
     ]
-    random.Random(step_seed(config, part)).shuffle(batches)
+    random.Random(step_seed(config, part) + LINE_SEED).shuffle(batches)
     return batches
 
 

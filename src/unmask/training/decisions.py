@@ -20,7 +20,7 @@ SILENT = 1e-6
 
 @dataclass(frozen=True)
 class Decisions:
-    """Decisions that carry signal; T in all.
+    """Decisions to learn from; T in all.
 
     Attributes:
         observation: T rows.
@@ -60,6 +60,7 @@ class Source:
     Attributes:
         transitions: T decisions of some of the N rollouts.
         nfe: int64 [N].
+        reveal_step: int64 [N, L], the step that revealed each position.
         kept: bool [N], the rows whose decisions are taken.
         advantage: fp32 [T].
         steered: whether an expert decided.
@@ -68,6 +69,7 @@ class Source:
 
     transitions: Transitions
     nfe: Int[Tensor, " N"]
+    reveal_step: Int[Tensor, "N L"]
     kept: Bool[Tensor, " N"]
     advantage: Float[Tensor, " T"]
     steered: bool
@@ -86,7 +88,8 @@ def make_source(
     found = generation.transitions
     if found is None:
         return []
-    return [Source(found, generation.nfe, kept, advantage[found.row], steered, copies)]
+    nfe, reveal_step = generation.nfe, generation.reveal_step
+    return [Source(found, nfe, reveal_step, kept, advantage[found.row], steered, copies)]
 
 
 def collect_decisions(
@@ -185,14 +188,19 @@ def likelihood_to_go(
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " T"]]:
     """`likelihood_of` a generation whose decisions were all recorded."""
     assert generation.transitions is not None, "rollouts are decoded with a recorder"
-    return likelihood_of(generation.transitions, len(generation.nfe))
+    return likelihood_of(generation.transitions, generation.reveal_step)
 
 
 def likelihood_of(
-    transitions: Transitions, n: int
+    transitions: Transitions, reveal_step: Int[Tensor, "N L"]
 ) -> tuple[Float[Tensor, " N"], Float[Tensor, " T"]]:
-    """The frozen model's own log-probability of what is still to be committed, of each of n
+    """The frozen model's own log-probability of what is still to be committed, of each of N
     rollouts and from each decision on.
+
+    Args:
+        transitions: T decisions.
+        reveal_step: the step that revealed each position. With choices a decision may name
+            positions that were not revealed.
 
     Returns:
         fp32 [N] and [T]: Σ log c over the tokens committed in all, and from that decision on,
@@ -202,9 +210,10 @@ def likelihood_of(
     """
     observation, row = transitions.observation, transitions.row
     confidence = observation.confidence[..., 0]
-    without = (transitions.action == 0) | (confidence == 0)
+    committed = reveal_step[row] == transitions.passes[:, None]
+    without = ~committed | (confidence == 0)
     gain = confidence.clamp(min=1e-6).log().masked_fill(without, 0).sum(1) / observation.length
-    whole = torch.zeros(n, device=gain.device).index_add(0, row, gain)
+    whole = torch.zeros(len(reveal_step), device=gain.device).index_add(0, row, gain)
     order = row.argsort(stable=True)  # rollout by rollout, each in the order of its steps
     before = gain[order].cumsum(0) - gain[order]
     start = torch.cat([before.new_zeros(1), whole.cumsum(0)[:-1]])
@@ -221,9 +230,11 @@ def signal_batch(
     rollouts: int,
     dense: float,
     scaled: bool = False,
+    every: bool = False,
 ) -> Decisions | None:
     """Every decision of the groups that carry signal, with advantages and weights; None if there
-    are none. Groups without signal are dropped before anything is copied.
+    are none. Groups without signal are dropped before anything is copied, unless `every` says that
+    they are learned from too.
 
     Args:
         policy: that acted.
@@ -233,19 +244,22 @@ def signal_batch(
         rollouts: G.
         dense: weight of the dense reward; 0 is none.
         scaled: divide terminal advantages by their group's standard deviation.
+        every: keep groups without signal too, with an advantage of 0: the entropy of their
+            decisions has a gradient.
     """
     table = stack_groups(rewards, [gained for _, gained in experts], rollouts)
-    advantages = group_advantages(table, scaled)
     loud = groups_with_signal(table, dense)
+    kept = loud | every
+    advantages = group_advantages(table, scaled).masked_fill(~loud[:, None], 0)
     sources = make_source(
         generation,
-        loud.repeat_interleave(rollouts),
+        kept.repeat_interleave(rollouts),
         advantages[:, :rollouts].flatten(),
         False,
         rollouts,
     )
     for i, (expert, _) in enumerate(experts):
-        sources += make_source(expert, loud, advantages[:, rollouts + i], True)
+        sources += make_source(expert, kept, advantages[:, rollouts + i], True)
     if dense:
         mean = likelihood_to_go(generation)[0].view(-1, rollouts).mean(1)
         sources = [add_dense_reward(source, mean, dense) for source in sources]
@@ -275,6 +289,6 @@ def add_dense_reward(source: Source, mean: Float[Tensor, " P"], dense: float) ->
     """
     masked = source.transitions.observation.masked.float().mean(1)
     of_group = mean.repeat_interleave(source.copies)
-    to_go = likelihood_of(source.transitions, len(source.nfe))[1]
+    to_go = likelihood_of(source.transitions, source.reveal_step)[1]
     dense_part = dense * (to_go - masked * of_group[source.transitions.row])
     return replace(source, advantage=source.advantage + dense_part)

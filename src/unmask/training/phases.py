@@ -37,18 +37,21 @@ from unmask.training.grpo import grpo_loss, steered_log_prob
 from unmask.training.pool import FixedAlpha, Pool, fix_alpha, probe_teachers
 from unmask.training.session import Session
 
+EXPERT_SEED = 500_000_000  # between the seeds of a round's policies
+
 
 @dataclass(frozen=True)
 class Round:
     """What one round of one process brought in.
 
     Attributes:
-        decisions: what to learn from; None if nothing carries signal.
+        decisions: what to learn from; None if there is nothing.
         prompts: the round's prompts, P; `Decisions.prompt` counts them.
         reward: fp32 [R], of the rollouts that count: the policy's own, or the imitated ones.
         correctness: fp32 [R].
         nfe: int64 [R].
-        silent: how many of the R are in groups that nothing is learned from.
+        silent: how many of the R are in groups without signal: from their rewards nothing is
+            learned.
         seconds: that it took.
         late: how many verdicts on the R a limit on time decided.
         experts: mean reward, accuracy and NFE of the experts that steered.
@@ -69,8 +72,8 @@ class Round:
 
         Args:
             processes: the group, every process of which calls this.
-            of_process: what each process measured once, such as the gradient's norm; its mean over
-                the processes is added.
+            of_process: what each process has one of, such as the seconds of its update; their
+                mean over the processes is added.
         """
         sums = {
             "reward": float(self.reward.sum()),
@@ -149,18 +152,22 @@ class Grpo:
         each, alpha_each = [e for e in examples for _ in range(g)], alpha.repeat_interleave(g)
         own = roll_out(session, policy, policy, each, alpha_each, number)
         steering = [
-            roll_out(session, expert, policy, examples, alpha, number) for expert in self.experts
+            roll_out(session, expert, policy, examples, alpha, number, i)
+            for i, expert in enumerate(self.experts, 1)
         ]
         dense, reward = self.config.rewards.dense, own.reward
+        every = self.config.optim.entropy_bonus > 0
         loud = groups_with_signal(stack_groups(reward, [x.reward for x in steering], g), dense)
+        kept = loud | every
         decisions = signal_batch(
             policy,
-            own.release(loud.repeat_interleave(g)),
+            own.release(kept.repeat_interleave(g)),
             reward,
-            [(x.release(loud), x.reward) for x in steering],
+            [(x.release(kept), x.reward) for x in steering],
             g,
             dense,
             self.config.optim.scaled,
+            every,
         )
         silent = (~loud).sum() * g
         return Round(
@@ -344,10 +351,16 @@ def roll_out(
     examples: list[Example],
     alpha: Float[Tensor, " N"],
     number: int,
+    expert: int = 0,
 ) -> Rollouts:
-    """Rollouts of `policy` in round `number`; what `learner` reads is kept with each decision."""
+    """Rollouts of `policy` in round `number`; what `learner` reads is kept with each decision.
+
+    Of the policies that answer the same prompts, each expert is counted from 1, so that it draws
+    random numbers of its own.
+    """
     moment, recorder = f"round {number + 1}", Recorder(learner)
-    generation = session.decode(examples, policy, session.round_seed(number), alpha, recorder)
+    seed = session.round_seed(number) + expert * EXPERT_SEED
+    generation = session.decode(examples, policy, seed, alpha, recorder)
     correctness, late = session.judge(generation, examples, moment)
     reward = session.reward_rows(correctness, generation.nfe, alpha, examples, moment)
     return Rollouts(generation, reward, correctness, late)

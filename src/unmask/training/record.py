@@ -17,9 +17,17 @@ from torch import Tensor
 
 from unmask.decoding import Recorder, decode_steps, finish
 from unmask.decoding.footprint import answer_bytes, decision_bytes, decode_bytes, footprint_of
+from unmask.decoding.options import DecodeOptions
 from unmask.decoding.request import Request
 from unmask.errors import UnmaskError, count_of
-from unmask.evaluation.plan import EvalPlan, Piece, Prompts, check_requests, check_switch
+from unmask.evaluation.plan import (
+    EvalPlan,
+    Piece,
+    Prompts,
+    canvas_widths,
+    check_requests,
+    check_switch,
+)
 from unmask.files import (
     check_plain,
     new_directory,
@@ -98,15 +106,17 @@ class Recording:
             raise UnmaskError(f"answers have {plan.length} tokens; give at most {LONGEST}")
         if self.truth and self.judge:
             raise UnmaskError("truth and judge were both given; record each in a directory")
-        if self.truth and (plan.decode.temperature or plan.decode.cfg_scale):
+        given = given_options(plan.decode, ("temperature", "cfg_scale", "eos", "choices"))
+        if self.truth and given:
             raise UnmaskError(
-                "truth was given with a temperature or guidance; the worked answer's margins are "
-                "those of the model itself, so leave both out"
+                f"truth was given with {given}; the worked answer's margins are those of the model "
+                f"itself, so leave out {given}"
             )
-        if self.judge and (plan.decode.cfg_scale or plan.decode.stop):
+        given = given_options(plan.decode, ("cfg_scale", "stop", "choices", "max_passes"))
+        if self.judge and given:
             raise UnmaskError(
-                "judge was given with cfg_scale or stop; going on from one more reveal fills the "
-                "gaps of an answer, where both mean something else, so leave them out"
+                f"judge was given with {given}; going on from one more reveal fills the gaps of an "
+                f"answer, where such options mean something else, so leave out {given}"
             )
         if self.judge and min(plan.block_lengths[0], plan.length) < plan.length:
             raise UnmaskError(
@@ -146,6 +156,12 @@ class Recording:
         """Bytes that so many answers take at most: every one needs all passes that it may have."""
         row = count_bytes(row_columns(shape)) + LINE_BYTES
         return answers * (row + self.most_passes * count_bytes(step_columns(shape)))
+
+
+def given_options(decode: DecodeOptions, names: Sequence[str]) -> str:
+    """Which of some options are not at their defaults, in words; empty if none is."""
+    default = DecodeOptions()
+    return ", ".join(name for name in names if getattr(decode, name) != getattr(default, name))
 
 
 def record_traces(
@@ -227,12 +243,12 @@ def piece_bytes(model: Model, recording: Recording, prompts: Prompts) -> int:
     kept, put together, and by answer and step) and some numbers at each position."""
     plan, needs = recording.plan, recording.needs
     answers, longest = min(4 * plan.batch_size, len(prompts.ids)), max(prompts.ids, key=len)
-    steps = answers * recording.most_passes
+    steps, widths = answers * recording.most_passes, canvas_widths(model, plan, prompts)
     found = 0
     for policy in plan.samplers.values():
         footprint = footprint_of(model, Request(tuple(longest), policy, plan.decode), needs)
         step = 3 * decision_bytes(footprint) + OF_STEPS * plan.length
-        decoding = decode_bytes(model, footprint, min(plan.batch_size, answers))
+        decoding = decode_bytes(model, footprint, min(plan.batch_size, answers), widths)
         found = max(found, decoding + answers * answer_bytes(plan.length) + steps * step)
     return found
 

@@ -280,9 +280,8 @@ def learn_round(lesson: Lesson, state: TrainState) -> float:
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, number + i / len(batches))
         state.optimizer.zero_grad(set_to_none=False)
-        own = batch[processes.rank :: processes.world]
         loss = torch.zeros((), device=processes.device)
-        for part, counts in label_parts(lesson, own, session.round_seed(number) * 1009 + i):
+        for part, counts in label_parts(lesson, batch, session.round_seed(number) * 1009 + i):
             share = part_loss(lesson, state, part, counts)
             # The mean over processes of `world` times each one's share is the sum.
             (share * processes.world).backward()
@@ -306,8 +305,7 @@ def measure_loss(lesson: Lesson, state: TrainState) -> float:
     batches = lesson.held.split(lesson.session.config.traces.trace_batch)
     total = torch.zeros((), device=processes.device)
     for i, batch in enumerate(batches):
-        own = batch[processes.rank :: processes.world]
-        for part, counts in label_parts(lesson, own, i):
+        for part, counts in label_parts(lesson, batch, i):
             total += part_loss(lesson, state, part, counts) * len(batch) / len(lesson.held)
     return round(float(processes.total(total)), 6)
 
@@ -337,20 +335,23 @@ class Counts:
 
 
 def label_parts(
-    lesson: Lesson, index: Int[Tensor, " t"], seed: int
+    lesson: Lesson, batch: Int[Tensor, " t"], seed: int
 ) -> Iterator[tuple[Part, Counts]]:
-    """This process' steps of a batch, labelled, in parts of like numbers of eligible positions.
+    """This process' share of a batch's steps, labelled, in parts of like numbers of eligible
+    positions.
 
-    Every process of the group calls this for each batch, also for no steps of its own.
+    Every process of the group calls this for each whole batch. α is drawn for all of it, so that
+    each step has the same one however many processes there are.
     """
     session, traces = lesson.session, lesson.traces
-    device = session.processes.device
-    ranked = index[traces.eligible_counts[index].argsort(stable=True)]
+    processes, device = session.processes, session.processes.device
+    ranked = batch[traces.eligible_counts[batch].argsort(stable=True)]
     parts: list[Part] = []
     sums = torch.zeros(2, device=device)
     alpha = draw_alpha(session.config.rewards, len(ranked), 0.0, seed).to(device)
     size = session.config.optim.micro_batch
-    for own, told in zip(ranked.split(size), alpha.split(size), strict=True):
+    shares = (x[processes.rank :: processes.world].contiguous() for x in (ranked, alpha))
+    for own, told in zip(*(x.split(size) for x in shares), strict=True):
         if not len(own):
             continue
         steps = traces.gather(own, device)

@@ -78,8 +78,8 @@ class Updated:
     """What an update says about itself.
 
     Attributes:
-        metrics: entropy (nats a decision), clipped (share of decisions), grad_norm (mean over
-            steps).
+        metrics: entropy (nats a decision) and clipped (share of decisions), means over the
+            decisions of all processes; grad_norm (mean over steps).
         log_prob: fp32 [T], the likelihoods of the decisions when they were first computed.
     """
 
@@ -149,13 +149,15 @@ def update(
             if config.entropy_bonus:
                 loss = loss - config.entropy_bonus * (batch.weight * entropy).sum()
             loss.backward()
-            sums["entropy"] += entropy.detach().sum() / (size * config.epochs)
-            sums["clipped"] += clipped / (size * config.epochs)
+            sums["entropy"] += entropy.detach().sum()
+            sums["clipped"] += clipped
         processes.mean_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         sums["grad_norm"] += norm / len(steps)
         optimizer.step()
-    return Updated({name: float(value) for name, value in sums.items()}, old)
+    norm = float(sums.pop("grad_norm"))
+    means = processes.means({name: float(x) for name, x in sums.items()}, size * config.epochs)
+    return Updated({**means, "grad_norm": norm}, old)
 
 
 def micro_bytes(policy: LearnedPolicy, decisions: Decisions, config: OptimConfig) -> int:
