@@ -95,7 +95,7 @@ def test_bad_options_are_refused_before_anything_is_removed(
     words, says, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    for name in ("demo/demo.json", "demo/full/last/config.json", "mine/notes.txt"):
+    for name in ("demo/demo.json", "demo/full/best/config.json", "mine/notes.txt"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("{}")
     before = sorted(Path().rglob("*"))
@@ -142,9 +142,9 @@ def test_a_whole_small_demo(tmp_path, monkeypatch, capsys):
         assert {"threshold:0.9", "entropy:1"} < set(samplers)
         learned = [sampler for sampler in samplers if "@alpha=" in sampler]
         alphas = [0.05, 0.211, 0.894, 3.78, 16]
-        assert sorted(learned) == sorted(f"{out}/{name}/last@alpha={a:g}" for a in alphas)
+        assert sorted(learned) == sorted(f"{out}/{name}/best@alpha={a:g}" for a in alphas)
     assert "held-out prompts" in printed and "threshold heuristic" in printed
-    assert f"learned policy ({out}/semi/last), block length 16" in printed.replace("\n", "")
+    assert f"learned policy ({out}/semi/best), block length 16" in printed.replace("\n", "")
 
 
 def test_shipped_policy_is_compared_at_its_own_range():

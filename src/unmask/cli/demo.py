@@ -274,7 +274,7 @@ def measure_policies(
     points: list[Point] = []
     for settings in runs.values():
         block_length = settings.get("block_length", length)
-        learned = policy_samplers(str(settings["out"] / "last"), settings["alpha_range"], ALPHAS)
+        learned = policy_samplers(str(settings["out"] / "best"), settings["alpha_range"], ALPHAS)
         if recipe.shipped is not None and block_length == length:
             learned += shipped_samplers(recipe.shipped)
         points += evaluate(
@@ -350,12 +350,12 @@ def run(config: Config) -> None:
     console.print(make_table(points, length))
     title = f"{name}: learned policies and heuristics, {prompts} prompts"
     figure = plot_pareto(points, length, title, config.out / "pareto.png")
-    shown = recipe.shipped or str(runs["semi"]["out"] / "last")
+    shown = recipe.shipped or str(runs["semi"]["out"] / "best")
     block_length = task.block_length if recipe.blocks else length
     show_example(model, task, shown, length, block_length, console)
     seconds = time.perf_counter() - began
     write_json(marker, record | {"seconds": round(seconds)})
-    policies = " and ".join(f"{settings['out']}/last" for settings in runs.values())
+    policies = " and ".join(f"{settings['out']}/best" for settings in runs.values())
     console.print(f"\nfigure {figure}; policies {policies}; {seconds / 60:.1f} minutes")
 
 
