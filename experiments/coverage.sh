@@ -11,7 +11,7 @@ draws="--temperature 0.8 --seeds $(seq -s " " 0 15) --pass-k 1 4 16"
 policies() { # setting, αs
   local setting=$1 seed alpha
   shift
-  for alpha in "$@"; do for seed in 0 1 2; do printf " $one/$setting-s$seed/last@alpha=$alpha"; done; done
+  for alpha in "$@"; do for seed in 0 1 2; do printf " $one/$setting-s$seed/best@alpha=$alpha"; done; done
 }
 {
   chain="--model embedded/chain --task chain --prompts 200 $draws"

@@ -35,10 +35,10 @@ for setting in $settings; do
   at="${problem[${setting%-*}]} --block-lengths ${blocks[$setting]}"
   for seed in 0 1 2; do
     run="$out/$setting-s$seed" samplers=
-    for alpha in ${alphas[${setting%-*}]}; do samplers="$samplers $run/last@alpha=$alpha"; done
-    targets=$(python -c "import json; ns = [e['nfe'] for e in json.load(open('$run/last/config.json'))['metadata']['pareto']]; lo, hi = min(ns), max(ns)
+    for alpha in ${alphas[${setting%-*}]}; do samplers="$samplers $run/best@alpha=$alpha"; done
+    targets=$(python -c "import json; ns = [e['nfe'] for e in json.load(open('$run/best/config.json'))['metadata']['pareto']]; lo, hi = min(ns), max(ns)
 print(*(round(lo + (hi - lo) * i / 4, 2) for i in (1, 2, 3)))")
-    for nfe in $targets; do samplers="$samplers $run/last@nfe=$nfe"; done
+    for nfe in $targets; do samplers="$samplers $run/best@nfe=$nfe"; done
     echo "evaluate policy-$setting-s$seed $at --samplers $samplers"
   done
   echo "evaluate heuristics-$setting $at --samplers $heuristics"

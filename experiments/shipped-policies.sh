@@ -8,7 +8,7 @@ out=${1:-runs/shipped}
 source "$(dirname "$0")/common.sh"
 policies=${POLICIES:-chain chain-dream chain-blocks sudoku sudoku-dream word-problems}
 
-# The recipes are those of the scripts named beside them, with one seed; docs/results.md has three seeds of each.
+# The recipes are those of the scripts named beside them, with one seed; docs/results-recipes.md has three seeds of each.
 warm="--imitation-rounds 8 --imitate"
 range="--rounds 110 --alpha-range 0.3 10 --alpha 3 --no-hidden --no-joint --eval-temperature 1 --prompts 16 --lr 1e-3"
 joint="--alpha 3 --joint --hidden --rounds 160 --lr 3e-4 --entropy-bonus 0.002 --prompts 24 --eval-temperature 0.5 --eval-prompts 512"

@@ -9,7 +9,7 @@ one=${2:-runs/one-policy} # of one-policy.sh
 
 learned() { # setting: the policies at several α
   local seed alpha
-  for seed in 0 1 2; do for alpha in 0.05 1 3 10; do printf " $one/chain-$1-s$seed/last@alpha=$alpha"; done; done
+  for seed in 0 1 2; do for alpha in 0.05 1 3 10; do printf " $one/chain-$1-s$seed/best@alpha=$alpha"; done; done
 }
 for setting in full semi; do
   blocks=$([ "$setting" = semi ] && echo "--block-length 16" || true)
@@ -20,7 +20,7 @@ done | abreast
 for setting in full semi; do
   at="--block-lengths $([ "$setting" = semi ] && echo 16 || echo 48)"
   for seed in 0 1 2; do
-    echo "evaluate policy-$setting-s$seed $at --samplers $(printf " $out/$setting-s$seed/last@alpha=%s" 0.05 0.3 1 1.8 3 5.6 10 16)"
+    echo "evaluate policy-$setting-s$seed $at --samplers $(printf " $out/$setting-s$seed/best@alpha=%s" 0.05 0.3 1 1.8 3 5.6 10 16)"
   done
 done | abreast
 for setting in full semi; do report "$out"/policy-$setting-s?/ "$out/$setting"-s?/; done
