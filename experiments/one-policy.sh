@@ -29,7 +29,7 @@ done | abreast
 
 heuristics="confidence:1 confidence:2 confidence:3 confidence:4 confidence:6 confidence:8 margin:2 margin:4 random:1 random:4"
 for value in 0.3 0.4 0.5 0.6 0.7 0.8 0.9 0.95; do heuristics="$heuristics threshold:$value"; done
-for value in 0.1 0.2 0.3 0.4 0.5 0.6 0.8 1 1.5 2 3; do heuristics="$heuristics entropy:$value"; done
+for value in 0.1 0.2 0.3 0.4 0.45 0.5 0.55 0.6 0.62 0.65 0.68 0.7 0.72 0.75 0.8 1 1.5 2 3; do heuristics="$heuristics entropy:$value"; done
 for value in 0.3 0.5 1 2 4; do heuristics="$heuristics factor:$value"; done
 for setting in $settings; do
   at="${problem[${setting%-*}]} --block-lengths ${blocks[$setting]}"
