@@ -21,6 +21,7 @@ from unmask.files import (
     commit,
     decode_lines,
     hold_directory,
+    part_of,
     provenance,
     read_header,
     read_json,
@@ -65,6 +66,7 @@ def test_two_processes_may_write_one_file_at_once(tmp_path, monkeypatch, write):
 
     def replace(part, target):
         monkeypatch.undo()
+        monkeypatch.setenv("RANK", "3")
         write(path, "2")
         move(part, target)
 
@@ -73,6 +75,10 @@ def test_two_processes_may_write_one_file_at_once(tmp_path, monkeypatch, write):
     first = path.read_bytes()
     write(path, "1")
     assert path.read_bytes() == first and os.listdir(tmp_path) == ["file"]
+    leftover = part_of(path)
+    leftover.write_bytes(b"half")
+    write(path, "1")
+    assert os.listdir(tmp_path) == ["file"], "what a kill has left is written over"
 
 
 def test_every_file_of_the_module_names_its_encoding():

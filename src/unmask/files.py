@@ -65,9 +65,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def part_of(path: Path) -> Path:
-    """Where a file is written before it is moved into its place: a new name at each call, since
-    several processes of a run may write the same file at once."""
-    return path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    """Where a file is written before it is moved into its place. Each process of a run has a name
+    of its own, as several may write the same file at once; it is the same at the next try, which
+    so takes the place of what a kill has left."""
+    rank = os.environ.get("RANK", "0")
+    return path.with_name(f".{path.name}.part" if rank == "0" else f".{path.name}.{rank}.part")
 
 
 def is_part(path: Path) -> bool:
