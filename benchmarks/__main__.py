@@ -17,7 +17,8 @@ import tyro
 from benchmarks import workloads
 from benchmarks.blocks import blocks
 from benchmarks.report import write_report
-from unmask.files import provenance, write_json
+from unmask.files import write_json
+from unmask.provenance import provenance
 
 Section = Literal["decoding", "grpo", "cache", "blocks", "memory", "growth", "processes"]
 SECTIONS: tuple[Section, ...] = (

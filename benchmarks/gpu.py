@@ -23,11 +23,12 @@ from benchmarks.models import random_policy, random_prompts
 from unmask.decoding import DecodeOptions, Engine, Recorder, Request, decode
 from unmask.decoding.canvas import padded_width
 from unmask.errors import UnmaskError
-from unmask.files import provenance, write_json
+from unmask.files import write_json
 from unmask.models import Model
 from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import LearnedPolicy, Policy, load_policy
 from unmask.processes import Processes, usable_device
+from unmask.provenance import provenance
 from unmask.training import TrainConfig
 from unmask.training.decisions import signal_batch
 from unmask.training.phases import Grpo

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from unmask.analysis import Trace, read_traces
-from unmask.files import provenance, write_json
+from unmask.files import write_json
+from unmask.provenance import provenance
 
 
 def closing(tokens: list[str]) -> str:

@@ -19,8 +19,9 @@ from torch import Tensor
 import unmask
 from unmask.decoding import decode, encode_prompt
 from unmask.evaluation import bootstrap
-from unmask.files import provenance, write_json
+from unmask.files import write_json
 from unmask.policies import Needs, Observation
+from unmask.provenance import provenance
 from unmask.rng import RowGenerator
 
 

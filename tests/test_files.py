@@ -1,10 +1,7 @@
-"""Files: UTF-8 everywhere, lines, JSON that cannot be read, and where a result came from."""
+"""Files: UTF-8 everywhere, lines, JSON that cannot be read, directories that are held."""
 
-import json
 import os
 import re
-import shutil
-import struct
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -14,25 +11,22 @@ import pytest
 import torch
 
 import unmask.files
+import unmask.provenance
+import unmask.tensors
 from unmask import UnmaskError
 from unmask.cli import main
 from unmask.errors import count_of, refuse_errors, short_error, short_text
 from unmask.files import (
-    commit,
     decode_lines,
     hold_directory,
     part_of,
-    provenance,
-    read_header,
     read_json,
     read_json_lines,
-    read_tensors,
-    running_command,
     write_json,
-    write_tensors,
     write_text,
 )
 from unmask.memory import check_memory
+from unmask.tensors import write_tensors
 
 
 def write_numbers(path, text):
@@ -81,8 +75,9 @@ def test_two_processes_may_write_one_file_at_once(tmp_path, monkeypatch, write):
     assert os.listdir(tmp_path) == ["file"], "what a kill has left is written over"
 
 
-def test_every_file_of_the_module_names_its_encoding():
-    source = Path(unmask.files.__file__).read_text(encoding="utf-8")
+@pytest.mark.parametrize("module", [unmask.files, unmask.provenance, unmask.tensors])
+def test_every_file_of_the_module_names_its_encoding(module):
+    source = Path(module.__file__).read_text(encoding="utf-8")
     for call in (r"\.read_text\(", r"\.write_text\(", r"(?<!\bos\.)\bopen\("):
         for part in re.split(call, source)[1:]:
             assert "encoding=" in part.split("\n")[0] or part.startswith('"rb")')
@@ -114,13 +109,6 @@ def test_json_may_begin_with_a_byte_order_mark(tmp_path):
     assert read_json(tmp_path / "b.json") == [2]
 
 
-def test_tensors_that_cannot_be_read_are_named_in_one_line(tmp_path):
-    (tmp_path / "a.safetensors").write_bytes(b"\x00" * 20)
-    with pytest.raises(UnmaskError, match="cannot be read as safetensors") as caught:
-        read_tensors(tmp_path / "a.safetensors")
-    assert "\n" not in str(caught.value)
-
-
 def test_errors_become_one_short_line():
     assert short_error(ValueError("a\n  b\n")) == "a b"
     assert short_error(ValueError("")) == "ValueError"
@@ -128,121 +116,6 @@ def test_errors_become_one_short_line():
     for text in ("x" * 1000, "word " * 300):
         assert 100 <= len(short_text(text)) <= 200 and short_text(text).endswith(" …")
     assert short_text("word " * 300).endswith("word …")
-
-
-def git(directory, *arguments):
-    identity = {
-        f"GIT_{who}_{what}": "x@y" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
-    }
-    command = ["git", "-c", "commit.gpgsign=false", *arguments]
-    environment = os.environ | identity
-    subprocess.run(command, cwd=directory, env=environment, check=True, capture_output=True)
-
-
-def commit_seen_in(package):
-    """What a package that lies there says, and how often it asked git for three answers."""
-    code = (
-        "import subprocess\n"
-        "runs, run = [], subprocess.run\n"
-        "subprocess.run = lambda *a, **k: (runs.append(a), run(*a, **k))[1]\n"
-        "from unmask.files import commit\n"
-        "print({commit() for _ in range(3)}.pop(), len(runs))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(package)}
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=package, env=environment, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout.split()
-
-
-def test_the_commit_is_that_of_this_package_or_none(tmp_path):
-    """A package that is installed inside another project's checkout has no commit of its own."""
-    source = Path(unmask.files.__file__).parent
-    (tmp_path / "unmask").mkdir()
-    for name in ("__init__.py", "lazy.py", "errors.py", "extras.py", "files.py"):
-        shutil.copy(source / name, tmp_path / "unmask" / name)
-    git(tmp_path, "init", "-q")
-    (tmp_path / "project.txt").write_text("theirs", encoding="utf-8")
-    git(tmp_path, "add", "project.txt")
-    git(tmp_path, "commit", "-q", "-m", "theirs")
-    assert commit_seen_in(tmp_path) == ["None", "1"]
-
-    git(tmp_path, "add", "unmask")
-    git(tmp_path, "commit", "-q", "-m", "ours")
-    found, runs = commit_seen_in(tmp_path)
-    assert (len(found) >= 7, found.isalnum(), runs) == (True, True, "3")
-    (tmp_path / "project.txt").write_text("changed", encoding="utf-8")
-    assert commit_seen_in(tmp_path) == [found + "+", "3"]
-
-
-def test_provenance_names_the_command_or_the_program_that_used_the_library(tmp_path):
-    made = provenance()
-    assert made["command"] is None and made["argv"]  # of pytest, or of its worker
-    with running_command(["unmask", "generate", "7 a +5 ="]):
-        made = provenance()
-    assert made["command"] == "unmask generate '7 a +5 ='" and "argv" not in made
-    assert provenance()["command"] is None
-    assert json.loads(json.dumps(made)) == made
-
-    script = tmp_path / "script.py"
-    script.write_text("from unmask.files import provenance; print(provenance())", encoding="utf-8")
-    result = subprocess.run(
-        [sys.executable, str(script), "--alpha", "3"], capture_output=True, text=True
-    )
-    assert "'command': None" in result.stdout and "script.py --alpha 3" in result.stdout
-
-
-def test_commands_write_their_own_name_into_results(tmp_path, monkeypatch):
-    from unmask.cli import main
-
-    monkeypatch.setattr("unmask.cli.push.run", lambda config: seen.append(provenance()["command"]))
-    seen = []
-    assert main(["push", "a b", "owner/name"]) == 0
-    assert seen == ["unmask push 'a b' owner/name"]
-    assert commit() == commit()
-
-
-def write_header(path, header, data=b"\0" * 8):
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
-    return path
-
-
-GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        ({"shape": [2**40, 2**40]}, "another size"),
-        ({"shape": [-2]}, "no whole number"),
-        ({"shape": [True, 2]}, "no whole number"),
-        ({"shape": 2}, "cannot be read as safetensors"),
-        ({"dtype": "F99"}, "unknown type"),
-        ({"dtype": []}, "cannot be read as safetensors"),
-        ({"data_offsets": [8, 16]}, "one behind the other"),
-        ({"data_offsets": [0, 800]}, "another size"),
-        ({"data_offsets": None}, "cannot be read as safetensors"),
-    ],
-)
-def test_headers_that_lie_are_refused_before_anything_is_allocated(tmp_path, change, says):
-    assert read_header(write_header(tmp_path / "a", {"a": GOOD}))["a"].shape == (2,)
-    with pytest.raises(UnmaskError, match=says) as caught:
-        read_header(write_header(tmp_path / "b", {"a": GOOD | change}))
-    assert "\n" not in str(caught.value) and str(tmp_path / "b") in str(caught.value)
-
-
-def test_tensors_are_compared_with_what_is_expected(tmp_path):
-    path = write_header(tmp_path / "a.safetensors", {"a": GOOD})
-    assert read_tensors(path, expected={"a": (2,)})["a"].tolist() == [0, 0]
-    for expected, says in (
-        ({}, "unexpected: a"),
-        ({"a": (3,)}, "a has the shape \\[2\\], not \\[3\\]"),
-        ({"a": (2,), "b": (1,)}, "missing: b"),
-    ):
-        with pytest.raises(UnmaskError, match=says):
-            read_tensors(path, expected=expected)
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "nothing", "a long name"])

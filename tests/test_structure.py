@@ -27,6 +27,8 @@ FLOORS = (
         "lazy",
         "rng",
         "files",
+        "tensors",
+        "provenance",
         "transfer",
         "processes",
         "sources",

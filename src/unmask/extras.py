@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -19,6 +20,15 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "lm-eval": ("lm_eval", "evaluate"),
     "serve": ("fastapi", "uvicorn", "prometheus_client"),
 }
+
+
+def installed_version(package: str) -> str:
+    """The version of a package, or "(not installed)"; so is unmask where its source alone is on the
+    path."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def install_sentence(purpose: str, package: str, extras: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from unmask.files import read_tensors
+from unmask.tensors import read_tensors
 
 pytestmark = pytest.mark.gpu
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from unmask import TrainConfig, train
-from unmask.files import read_tensors
+from unmask.tensors import read_tensors
 
 pytestmark = pytest.mark.gpu
 

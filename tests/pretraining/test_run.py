@@ -10,9 +10,9 @@ import torch
 
 import unmask
 from unmask import UnmaskError
-from unmask.files import read_tensors
 from unmask.pretraining import PretrainConfig, pretrain
 from unmask.pretraining.network import PERIODS
+from unmask.tensors import read_tensors
 
 SMALL = {"width": 32, "layers": 1, "heads": 2, "batch_size": 4}
 VARIED = {

@@ -4,7 +4,7 @@ import json
 
 import unmask.training.trainer as trainer
 from unmask import TrainConfig
-from unmask.files import read_tensors
+from unmask.tensors import read_tensors
 
 SETTINGS = {
     "task": "chain",

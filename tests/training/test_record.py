@@ -15,12 +15,12 @@ from unmask import DecodeOptions, LearnedPolicy, UnmaskError
 from unmask.cli import main
 from unmask.decoding import Recorder, decode
 from unmask.evaluation.plan import EvalPlan
-from unmask.files import read_tensors, write_tensors
 from unmask.policies import load_policy
 from unmask.policies.base import Needs
 from unmask.processes import Processes
 from unmask.rng import row_keys
 from unmask.tasks import prompt_tokens
+from unmask.tensors import read_tensors, write_tensors
 from unmask.training.labels import rejoins
 from unmask.training.record import Recording, record_traces
 from unmask.training.traces import Traces, pack_bits, unpack_bits

@@ -20,9 +20,9 @@ from tests.training.runs import (
 from tests.typechecks import check_types
 from unmask import LearnedPolicy, TrainConfig, UnmaskError, load_task, train
 from unmask.cli import main
-from unmask.files import read_tensors
 from unmask.policies import NetworkConfig, PolicyNetwork
 from unmask.processes import Processes
+from unmask.tensors import read_tensors
 from unmask.training.checkpoint import resume_config
 from unmask.training.config import RewardConfig
 

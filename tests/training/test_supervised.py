@@ -12,9 +12,9 @@ import unmask.training.supervised as supervised
 from tests.training.test_record import record
 from unmask import TrainConfig, UnmaskError, load_policy, train
 from unmask.cli import main
-from unmask.files import read_tensors
 from unmask.policies.base import Observation
 from unmask.processes import Processes
+from unmask.tensors import read_tensors
 from unmask.training.labels import LABELS, Labels, check_labels, rejoins, survives, truth_margin
 from unmask.training.session import prepare_session
 from unmask.training.supervised import label_parts, order_loss, prepare_lesson

@@ -21,8 +21,9 @@ from tests.training.runs import (
 from tests.typechecks import check_types
 from unmask import TrainConfig, UnmaskError, evaluate, load_model, load_policy, load_task, train
 from unmask.cli import main
-from unmask.files import read_json, read_tensors
+from unmask.files import read_json
 from unmask.processes import Processes
+from unmask.tensors import read_tensors
 
 
 def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_dir, any_digit):

@@ -102,7 +102,7 @@ def run_command(name: str, arguments: list[str]) -> int:
     extras = ("cli", *COMMAND_EXTRAS.get(name, ()))
     require_extras(f"unmask {name}", extras[:1])
     from unmask.cli.arguments import parse
-    from unmask.files import running_command
+    from unmask.provenance import running_command
 
     module = importlib.import_module(f"unmask.cli.{name.replace('-', '_')}")
     aliases = getattr(module, "ALIASES", {})  # other names of flags

@@ -33,7 +33,8 @@ class Config:
 def run(config: Config) -> None:
     from unmask.analysis import read_points
     from unmask.evaluation import compare_fronts, join_verdicts, read_records
-    from unmask.files import provenance, write_json
+    from unmask.files import write_json
+    from unmask.provenance import provenance
 
     sides = [find_directories(text) for text in (config.first, config.second)]
     read_points([*sides[0], *sides[1]])  # refuses results of different settings
@@ -53,12 +54,14 @@ def run(config: Config) -> None:
     first, second = (count_of(len(side), "run") for side in sides)
     print(f"{config.first} ({first}) against {config.second} ({second})")
     for verdict, begin, end, least, most in join_verdicts(gaps):
-        budgets = (
-            f"{begin:.2f} passes on" if math.isinf(end) else f"{begin:.2f} to {end:.2f} passes"
-        )
-        print(f"  from {budgets}: {verdict}, {100 * least:+.1f} to {100 * most:+.1f} points")
+        budgets = f"from {begin:.2f} to {end:.2f} passes"
+        if math.isinf(end):
+            budgets = f"from {begin:.2f} passes on"
+        elif begin == end:
+            budgets = f"at {begin:.2f} passes"
+        print(f"  {budgets}: {verdict}, {100 * least:+.1f} to {100 * most:+.1f} points")
     if config.out is not None:
-        rows = [asdict(gap) | {"high": None if math.isinf(gap.high) else gap.high} for gap in gaps]
+        rows = [asdict(gap) for gap in gaps]
         names = [[str(directory) for directory in side] for side in sides]
         write_json(
             config.out,

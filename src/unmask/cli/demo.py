@@ -320,8 +320,9 @@ def run(config: Config) -> None:
     from rich.console import Console
 
     from unmask.analysis import plot_pareto
-    from unmask.files import new_directory, provenance, write_json
+    from unmask.files import new_directory, write_json
     from unmask.models import load_model
+    from unmask.provenance import provenance
     from unmask.tasks import answer_length, load_task
 
     began = time.perf_counter()

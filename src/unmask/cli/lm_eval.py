@@ -240,7 +240,8 @@ def write_results(config: Config, lm: Any, results: dict[str, Any]) -> None:
     """Writes the harness' results and what they cost, and prints both."""
     from lm_eval.utils import make_table
 
-    from unmask.files import provenance, write_json, write_text
+    from unmask.files import write_json, write_text
+    from unmask.provenance import provenance
 
     for task, rows in results.pop("samples", {}).items():
         lines = [json.dumps(valid_json(row)) + "\n" for row in rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,25 +13,24 @@ from unmask.errors import UnmaskError
 
 Verdict = Literal["above", "below", "undecided"]
 DRAWN_AT_ONCE = 1 << 20  # numbers drawn by the bootstrap before they are averaged
-FOLDS = 10  # parts of the prompts: a part's best sampler is chosen on the others
+FOLDS = 10  # parts of the prompts: the samplers that answer a part are chosen on the others
+SAME = 1e-9  # accuracies, and areas of accuracy by passes, that differ by less are equal
 
 
 @dataclass(frozen=True)
 class Gap:
-    """The first front less the second, for all budgets from one number of passes to another.
+    """The first front less the second at one budget, where a front has a corner. Between two
+    neighbouring budgets both fronts are straight lines; after the last one they are level.
 
     Attributes:
-        low, high: the budgets, in mean forward passes a prompt. The next gap begins at `high`; the
-            last one has no end and `high` is infinite.
+        nfe: the budget, in mean forward passes a prompt.
         difference: of the accuracies that the fronts afford, first less second, −1 to 1, with its
-            95 % interval (percentiles of the bootstrap). Within a gap it is constant. The
-            accuracies are cross-validated too, so that of a side may lie slightly below those of
-            all its samplers.
+            95 % interval (percentiles of the bootstrap). The accuracies are cross-validated too,
+            so that of a side may lie slightly below those of all its samplers.
         verdict: "above" if the interval is above 0, "below" if it is below 0.
     """
 
-    low: float
-    high: float
+    nfe: float
     difference: float
     difference_low: float
     difference_high: float
@@ -71,13 +71,15 @@ def compare_fronts(
 ) -> list[Gap]:
     """The front of one side against that of the other, by a bootstrap over prompts and runs.
 
-    A front affords, within a budget of n passes, the accuracy of its best sampler of at most n
-    passes. Which one is best is cross-validated: for each tenth of the prompts it is chosen on the
-    others. Were it chosen on the prompts that score it, the side with more samplers would win among
-    equals. A side may consist of several training runs (seeds): each has a front of its own, and
-    the side affords their mean. In each resample prompts are drawn with replacement, the same for
-    both sides, and so are the runs of each side. The passes of a sampler are its mean over all
-    prompts; they are not resampled.
+    A front affords, within a budget of n passes a prompt in the mean, the best accuracy that its
+    samplers reach alone or two of them by turns: each prompt is given to one of the two, at random,
+    so that the mean is at most n. So a front is the upper concave envelope of its samplers, and a
+    coarse grid is not taken for a poor one. Which samplers are on it is cross-validated: for each
+    tenth of the prompts they are chosen on the others. Were they chosen on the prompts that score
+    them, the side with more samplers would win among equals. A side may consist of several training
+    runs (seeds): each has a front of its own, and the side affords their mean. In each resample
+    prompts are drawn with replacement, the same for both sides, and so are the runs of each side.
+    The passes of a sampler are its mean over all prompts; they are not resampled.
 
     Args:
         first: for each run of this side, lines of `results.jsonl`.
@@ -85,7 +87,8 @@ def compare_fronts(
         resamples: how many.
 
     Returns:
-        Gaps that follow one another, from the smallest budget that both sides have samplers for.
+        One for each number of passes that a sampler of either side takes, rising, from the smallest
+        budget that both sides have samplers for.
 
     Raises:
         UnmaskError: if a run has no results, or prompts differ between runs.
@@ -109,7 +112,13 @@ def compare_fronts(
             afford(one, weights, random, budgets) - afford(other, weights, random, budgets)
         )
     low, high = np.percentile(np.concatenate(drawn), [2.5, 97.5], axis=0)
-    return join_gaps(budgets, difference, low, high)
+    rows = np.stack([budgets, difference, low, high], 1).tolist()
+    return [Gap(*row, verdict=decide(row[2], row[3])) for row in rows]
+
+
+def decide(low: float, high: float) -> Verdict:
+    """What an interval of the difference says."""
+    return "above" if low > 0 else "below" if high < 0 else "undecided"
 
 
 def collect_runs(side: Sequence[Iterable[Mapping[str, Any]]], prompts: list[str]) -> Runs:
@@ -160,40 +169,78 @@ def afford(
     total = sum(inside)
     of_run = np.zeros((side.count, len(weights), len(budgets)))
     for run in range(side.count):
-        for i, budget in enumerate(budgets):
-            within = (side.run == run) & (side.nfe <= budget)
-            for part in inside:
-                others = (total - part)[:, within].round(9)  # equal ones stay equal
-                best = others.argmax(1, keepdims=True)
-                of_run[run, :, i] += np.take_along_axis(part[:, within], best, 1)[:, 0]
+        here = side.run == run
+        nfe = side.nfe[here]
+        for part in inside:
+            others = (total - part)[:, here].round(9)  # equal ones stay equal
+            left, right = neighbours(corners(nfe, others), nfe, budgets)
+            width = nfe[right] - nfe[left]
+            share = np.divide(budgets - nfe[left], width, np.zeros_like(width), where=width > 0)
+            slow, fast = (np.take_along_axis(part[:, here], at, 1) for at in (right, left))
+            of_run[run] += share * slow + (1 - share) * fast
     if random is None:
         return of_run.mean(0)
     drawn = random.integers(0, side.count, (side.count, len(weights)))
     return of_run[drawn, np.arange(len(weights))].mean(0)
 
 
-def join_gaps(
-    budgets: np.ndarray, difference: np.ndarray, low: np.ndarray, high: np.ndarray
-) -> list[Gap]:
-    """The gaps between budgets, where neither front has a step."""
-    ends = [*budgets[1:].tolist(), float("inf")]
-    gaps: list[Gap] = []
-    for i, begin in enumerate(budgets.tolist()):
-        least, most = float(low[i]), float(high[i])
-        verdict: Verdict = "above" if least > 0 else "below" if most < 0 else "undecided"
-        gaps.append(Gap(begin, ends[i], float(difference[i]), least, most, verdict))
-    return gaps
+def corners(nfe: np.ndarray, accuracy: np.ndarray) -> np.ndarray:
+    """Which samplers are corners of the upper concave envelope, in each resample: bool [R, S].
+
+    A corner is more accurate than all samplers, and all mixtures of two, that take at most as many
+    passes. Of equal samplers the first is one.
+
+    Args:
+        nfe: float [S], rising.
+        accuracy: float [R, S].
+    """
+    rows = np.arange(len(accuracy))
+    stack = np.zeros(accuracy.shape, int)  # the corners so far, by rising passes and accuracy
+    size = np.ones(len(accuracy), int)
+    for s in range(1, len(nfe)):
+        better = accuracy[:, s] > accuracy[rows, stack[rows, size - 1]] + SAME
+        hidden = better
+        while hidden.any():
+            last, before = stack[rows, size - 1], stack[rows, np.maximum(size - 2, 0)]
+            rise, next_rise = (
+                accuracy[rows, last] - accuracy[rows, before],
+                accuracy[:, s] - accuracy[rows, last],
+            )
+            below = rise * (nfe[s] - nfe[last]) <= next_rise * (nfe[last] - nfe[before]) + SAME
+            hidden = hidden & np.where(size > 1, below, nfe[s] == nfe[last])
+            size = size - hidden
+            hidden = hidden & (size > 0)
+        size = size + better
+        stack[better, size[better] - 1] = s
+    found = np.zeros(accuracy.shape, bool)
+    found[rows[:, None], np.where(np.arange(len(nfe)) < size[:, None], stack, stack[:, :1])] = True
+    return found
+
+
+def neighbours(
+    corner: np.ndarray, nfe: np.ndarray, budgets: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The corners beside each budget: the last one within it and the next one, or the last one
+    again where there is none: int [R, budgets] each."""
+    count = len(nfe)
+    index = np.arange(count)
+    until = np.maximum.accumulate(np.where(corner, index, -1), 1)
+    after = np.minimum.accumulate(np.where(corner, index, count)[:, ::-1], 1)[:, ::-1]
+    within = np.searchsorted(nfe, budgets, side="right")  # samplers of at most so many passes
+    left = until[:, within - 1]
+    right = np.pad(after, ((0, 0), (0, 1)), constant_values=count)[:, within]
+    return left, np.where(right < count, right, left)
 
 
 def join_verdicts(gaps: Sequence[Gap]) -> list[tuple[Verdict, float, float, float, float]]:
-    """Neighbouring gaps of one verdict as one: the verdict, the budgets from and to, and the
-    smallest and the largest difference."""
+    """Neighbouring budgets of one verdict as one range: the verdict, the first and the last budget
+    (infinite where no other verdict follows), and the smallest and the largest difference."""
     ranges: list[tuple[Verdict, float, float, float, float]] = []
     for gap in gaps:
         d = gap.difference
         if ranges and ranges[-1][0] == gap.verdict:
             verdict, begin, _, least, most = ranges.pop()
-            ranges.append((verdict, begin, gap.high, min(least, d), max(most, d)))
+            ranges.append((verdict, begin, gap.nfe, min(least, d), max(most, d)))
         else:
-            ranges.append((gap.verdict, gap.low, gap.high, d, d))
-    return ranges
+            ranges.append((gap.verdict, gap.nfe, gap.nfe, d, d))
+    return [(*each[:2], math.inf, *each[3:]) if each is ranges[-1] else each for each in ranges]

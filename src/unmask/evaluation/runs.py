@@ -29,10 +29,10 @@ from unmask.evaluation.plan import (
 )
 from unmask.evaluation.points import Point, describe, summarise
 from unmask.evaluation.stores import Ledger, MemoryStore, Store
-from unmask.files import provenance
 from unmask.models import Model
 from unmask.policies.base import PolicyLike
 from unmask.processes import Processes
+from unmask.provenance import provenance
 from unmask.tasks import Example, Split, Task, Verdict
 
 

@@ -12,11 +12,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from unmask.errors import short_error
+from unmask.extras import installed_version
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,18 +66,10 @@ def register_algorithm() -> None:
             "unmask: --dllm-algorithm %s is not available, since SGLang %s differs from %s, which "
             "it was written for (%s); nothing else is affected",
             NAME,
-            sglang_version(),
+            installed_version("sglang"),
             WRITTEN_FOR,
             short_error(error),
         )
-
-
-def sglang_version() -> str:
-    """The version that is installed, or "(not installed)"."""
-    try:
-        return version("sglang")
-    except PackageNotFoundError:
-        return "(not installed)"
 
 
 def check_interface(base: Any) -> None:

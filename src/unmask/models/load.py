@@ -18,7 +18,7 @@ from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
 from unmask.errors import UnmaskError, refuse_errors, short_error, short_text
 from unmask.extras import require_package
-from unmask.files import TensorInfo, read_header, read_json
+from unmask.files import read_json
 from unmask.memory import check_memory
 from unmask.models.assembly import assemble_model
 from unmask.models.base import Model
@@ -32,6 +32,7 @@ from unmask.models.schema import (
 )
 from unmask.processes import usable_device
 from unmask.sources import find_source
+from unmask.tensors import TensorInfo, read_header
 
 EMBEDDED = Path(__file__).parent / "embedded"
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt")

@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from unmask.errors import UnmaskError, count_of, short_text
-from unmask.files import TensorInfo, check_data, read_json
+from unmask.files import check_data, read_json
+from unmask.tensors import TensorInfo
 
 Width = Annotated[int, Field(ge=1, le=2**20)]
 Count = Annotated[int, Field(ge=1, le=4096)]

@@ -16,16 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmask.errors import UnmaskError
-from unmask.files import (
-    check_data,
-    describe_misfit,
-    read_header,
-    read_json,
-    read_tensors,
-    write_json,
-    write_tensors,
-    write_text,
-)
+from unmask.files import check_data, read_json, write_json, write_text
 from unmask.policies.base import Needs, Observation
 from unmask.policies.bernoulli import Bernoulli
 from unmask.policies.card import model_card
@@ -35,6 +26,7 @@ from unmask.policies.plackett_luce import PlackettLuce
 from unmask.policies.schema import LARGEST, SMALLEST, NetworkFile, PolicyFile, weight_shapes
 from unmask.rng import ACTION, RowGenerator
 from unmask.settings import check_names
+from unmask.tensors import describe_misfit, read_header, read_tensors, write_tensors
 from unmask.transfer import to_device
 
 ACTIONS = {"bernoulli": Bernoulli, "plackett-luce": PlackettLuce}

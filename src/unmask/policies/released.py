@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from unmask.errors import UnmaskError
-from unmask.files import read_tensors
 from unmask.policies.learned import LearnedPolicy
 from unmask.policies.network import NetworkConfig, PolicyNetwork
+from unmask.tensors import read_tensors
 
 HEADS = 2
 BLOCK = "transformer_blocks.0."

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.files import check_weights, load_optimizer, optimizer_tensors, read_whole
 from unmask.pretraining.config import MOST_STEPS, PretrainConfig
 from unmask.pretraining.data import Vocabulary
 from unmask.pretraining.network import new_model
+from unmask.tensors import check_weights, load_optimizer, optimizer_tensors, read_whole
 
 TIED = "lm_head.weight"  # the same tensor as the embedding
 

@@ -22,14 +22,10 @@ from unmask.files import (
     check_plain,
     hold_directory,
     new_directory,
-    provenance,
     read_json,
     read_json_lines,
-    read_tensors,
-    read_whole,
     remove_parts,
     write_json,
-    write_tensors,
     write_text,
 )
 from unmask.memory import check_memory
@@ -52,7 +48,9 @@ from unmask.pretraining.network import save_model
 from unmask.pretraining.objective import block_loss, diffusion_loss, hidden_loss
 from unmask.pretraining.results import line_batches
 from unmask.processes import usable_device
+from unmask.provenance import provenance
 from unmask.tasks import Task, load_task
+from unmask.tensors import read_tensors, read_whole, write_tensors
 
 # Settings that change nothing about the weights.
 NO_RECIPE = ("out", "resume", "until", "compile", "device", "save_every", "data_dir")

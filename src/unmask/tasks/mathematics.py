@@ -14,16 +14,8 @@ from functools import lru_cache
 from unmask.tasks import algebra
 from unmask.tasks.algebra import TooLarge, rational
 from unmask.tasks.answers import Finding, find_answer
-from unmask.tasks.notation import (
-    ARTICLES,
-    GREEK,
-    LEADING,
-    Equation,
-    Group,
-    Part,
-    Quantity,
-    read_answer,
-)
+from unmask.tasks.expressions import ARTICLES, GREEK
+from unmask.tasks.notation import LEADING, Equation, Group, Part, Quantity, read_answer
 from unmask.tasks.symbols import normalize
 
 UNORDERED = (",", "{}", "∪")

@@ -14,23 +14,20 @@ from pydantic import ConfigDict
 from typing_extensions import TypedDict
 
 from unmask.errors import UnmaskError, count_of, refuse_errors
-from unmask.files import (
-    check_data,
-    check_plain,
+from unmask.files import check_data, check_plain, read_json, write_json
+from unmask.models.head import CONFIDENCE_RULE
+from unmask.policies import LearnedPolicy, PolicyNetwork
+from unmask.provenance import provenance
+from unmask.settings import change_settings, flat_settings
+from unmask.tasks import Task
+from unmask.tensors import (
     check_weights,
     load_optimizer,
     optimizer_tensors,
-    provenance,
-    read_json,
     read_tensors,
     read_whole,
-    write_json,
     write_tensors,
 )
-from unmask.models.head import CONFIDENCE_RULE
-from unmask.policies import LearnedPolicy, PolicyNetwork
-from unmask.settings import change_settings, flat_settings
-from unmask.tasks import Task
 from unmask.training.config import TrainConfig
 from unmask.training.labels import Label
 from unmask.training.rewards import Reward, name_function

@@ -28,22 +28,16 @@ from unmask.evaluation.plan import (
     check_requests,
     check_switch,
 )
-from unmask.files import (
-    check_plain,
-    new_directory,
-    provenance,
-    read_header,
-    remove_parts,
-    write_json,
-    write_text,
-)
+from unmask.files import check_plain, new_directory, remove_parts, write_json, write_text
 from unmask.memory import check_disk, check_memory, describe_size, free_disk
 from unmask.models import Model
 from unmask.policies import LearnedPolicy
 from unmask.policies.base import Needs
 from unmask.policies.heuristics import SemiAutoregressive
 from unmask.processes import Processes
+from unmask.provenance import provenance
 from unmask.tasks import Task
+from unmask.tensors import read_header
 from unmask.training.recorded import Decoded, encode_answers, force_answers, judge_reveals
 from unmask.training.traces import (
     FORMAT,

@@ -22,8 +22,9 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from unmask.errors import UnmaskError
-from unmask.files import describe_misfit, read_header, read_json, read_tensors, write_tensors
+from unmask.files import read_json
 from unmask.policies.base import Observation
+from unmask.tensors import describe_misfit, read_header, read_tensors, write_tensors
 
 FORMAT = "unmask traces 1"
 MANIFEST = "manifest.json"

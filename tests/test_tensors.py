@@ -1,0 +1,58 @@
+"""Files of tensors: headers that lie, and what does not fit what is expected."""
+
+import json
+import struct
+
+import pytest
+
+from unmask import UnmaskError
+from unmask.tensors import read_header, read_tensors
+
+
+def test_tensors_that_cannot_be_read_are_named_in_one_line(tmp_path):
+    (tmp_path / "a.safetensors").write_bytes(b"\x00" * 20)
+    with pytest.raises(UnmaskError, match="cannot be read as safetensors") as caught:
+        read_tensors(tmp_path / "a.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def write_header(path, header, data=b"\0" * 8):
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+GOOD = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"shape": [2**40, 2**40]}, "another size"),
+        ({"shape": [-2]}, "no whole number"),
+        ({"shape": [True, 2]}, "no whole number"),
+        ({"shape": 2}, "cannot be read as safetensors"),
+        ({"dtype": "F99"}, "unknown type"),
+        ({"dtype": []}, "cannot be read as safetensors"),
+        ({"data_offsets": [8, 16]}, "one behind the other"),
+        ({"data_offsets": [0, 800]}, "another size"),
+        ({"data_offsets": None}, "cannot be read as safetensors"),
+    ],
+)
+def test_headers_that_lie_are_refused_before_anything_is_allocated(tmp_path, change, says):
+    assert read_header(write_header(tmp_path / "a", {"a": GOOD}))["a"].shape == (2,)
+    with pytest.raises(UnmaskError, match=says) as caught:
+        read_header(write_header(tmp_path / "b", {"a": GOOD | change}))
+    assert "\n" not in str(caught.value) and str(tmp_path / "b") in str(caught.value)
+
+
+def test_tensors_are_compared_with_what_is_expected(tmp_path):
+    path = write_header(tmp_path / "a.safetensors", {"a": GOOD})
+    assert read_tensors(path, expected={"a": (2,)})["a"].tolist() == [0, 0]
+    for expected, says in (
+        ({}, "unexpected: a"),
+        ({"a": (3,)}, "a has the shape \\[2\\], not \\[3\\]"),
+        ({"a": (2,), "b": (1,)}, "missing: b"),
+    ):
+        with pytest.raises(UnmaskError, match=says):
+            read_tensors(path, expected=expected)
