@@ -11,7 +11,10 @@ import pytest
 
 import unmask
 
-HEAVY = ("torch", "transformers", "accelerate", "numpy", "pydantic", "yaml", "matplotlib")
+HEAVY = (
+    *("torch", "transformers", "accelerate", "numpy", "pydantic", "yaml", "matplotlib"),
+    "importlib.metadata",  # 30 ms
+)
 
 
 def loaded_by(code):

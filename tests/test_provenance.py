@@ -62,7 +62,7 @@ def test_provenance_of_a_source_that_is_not_installed(tmp_path):
     """As on a machine that was given a checkout and a path, and cannot install."""
     script = tmp_path / "script.py"
     script.write_text(
-        "import importlib.metadata as metadata, sys\n"
+        "import importlib.metadata as metadata\n"
         "found = metadata.MetadataPathFinder.find_distributions\n"
         "hide = lambda context=metadata.DistributionFinder.Context(): (\n"
         "    d for d in found(context) if d.metadata['Name'] != 'unmask')\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,8 +22,10 @@ EXTRAS: dict[str, tuple[str, ...]] = {
 
 
 def installed_version(package: str) -> str:
-    """The version of a package, or "(not installed)"; so is unmask where its source alone is on the
-    path."""
+    """The version of a package, or "(not installed)". unmask itself is not installed where only its
+    source is on the path."""
+    from importlib.metadata import PackageNotFoundError, version  # slow to load
+
     try:
         return version(package)
     except PackageNotFoundError:

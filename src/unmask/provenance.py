@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from unmask.extras import installed_version
 
-# The functions that handle tensors import torch themselves: the commands read configurations
-# without it, and `--help` must not wait for torch.
+# `provenance` imports torch itself: every command imports this module, and `--help` must not wait
+# for torch.
 if TYPE_CHECKING:
     import torch
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -90,20 +91,39 @@ def test_a_coarse_grid_is_not_a_poor_one():
     assert [gap.difference for gap in gaps] == pytest.approx([0, 0, 0], abs=0.02)
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=4),
-    st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=4),
-)
-def test_differences_are_those_of_the_best_mixture_within_the_budget(one, other):
-    sides = []
-    for side in (one, other):
-        sides.append(records({f"s{i}": point for i, point in enumerate(side)}, prompts=23))
-    gaps = compare_fronts(*([side] for side in sides), resamples=20)
-    assert gaps[0].nfe == max(min(nfe for nfe, _ in side) for side in (one, other))
-    assert {gap.nfe for gap in gaps} == {n for n, _ in one + other if n >= gaps[0].nfe}
+GRIDS = st.lists(st.tuples(st.integers(1, 9), st.floats(0, 1)), min_size=1, max_size=4)
+
+
+@given(GRIDS, GRIDS, GRIDS, st.sampled_from([2, 5, 9, 23]), st.booleans())
+def test_differences_are_those_of_the_best_mixture_within_the_budget(
+    one, again, other, prompts, nested
+):
+    """Two runs against one; samplers fail on the same prompts (`nested`) or on any."""
+    runs = []
+    for number, grid in enumerate((one, again, other)):
+        runs.append([])
+        for i, point in enumerate(grid):
+            seed = 0 if nested else 10 * number + i
+            runs[-1] += records({f"s{i}": point}, prompts=prompts, seed=seed)
+    gaps = compare_fronts(runs[:2], runs[2:], resamples=20)
+    assert gaps[0].nfe == max(min(nfe for nfe, _ in grid) for grid in (one, again, other))
+    every = {n for n, _ in one + again + other}
+    assert {gap.nfe for gap in gaps} == {n for n in every if n >= gaps[0].nfe}
     for gap in gaps:
-        expected = naive_afford(sides[0], gap.nfe) - naive_afford(sides[1], gap.nfe)
-        assert gap.difference == pytest.approx(expected)
+        mine = (naive_afford(runs[0], gap.nfe) + naive_afford(runs[1], gap.nfe)) / 2
+        assert gap.difference == pytest.approx(mine - naive_afford(runs[2], gap.nfe))
+
+
+@pytest.mark.parametrize("accuracy", [0.1, 0.3, 0.7, 0.9])
+def test_rounding_is_no_difference(accuracy):
+    """A sampler on the line between two others; all resamples differ by the same last bits."""
+    line = records({"a": (2, 0.0), "b": (4, 1.1)}, prompts=60)
+    on_it = records({"c": (2 + 2 * accuracy, 1.1)}, prompts=60)
+    for record in on_it:
+        record["correct"] = accuracy
+    assert {gap.verdict for gap in compare_fronts([line], [on_it], resamples=50)[:1]} == {
+        "undecided"
+    }
 
 
 @pytest.mark.parametrize("passes", [{"b": 3, "a": 3, "c": 2}, {"b": 2, "a": 2}])
@@ -197,6 +217,16 @@ def test_the_command(tmp_path, capsys):
     assert "passes on: above" in capsys.readouterr().out
     written = json.loads(out.read_text(encoding="utf-8"))
     assert written["gaps"][0]["verdict"] == "above" and len(written["gaps"]) == 1
+    written = {"p": {"a": (2, 0.5)}, "q": {"c": (3, 0), "d": (8, 1)}, "r": {"c": (3, 0)}}
+    written["r"] |= {"d": (4, 0), "e": (8, 1)}
+    for name, samplers in written.items():
+        copy = shutil.copytree(tmp_path / "fast", tmp_path / name)
+        lines = [json.dumps(record) + "\n" for record in records(samplers, prompts=50)]
+        (copy / "results.jsonl").write_text("".join(lines), encoding="utf-8")
+    for name, first in (("q", "at 3.00 passes"), ("r", "from 3.00 to 4.00 passes")):
+        assert main(["compare-fronts", str(tmp_path / "p"), str(tmp_path / name)]) == 0
+        said = [line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines()[1:]]
+        assert said == [first, "from 8.00 passes on"]
     assert main(["compare-fronts", slow, str(tmp_path / "none")]) == 2
     assert "is no directory" in capsys.readouterr().err
     assert main(["compare-fronts", slow, fast, "--block-length", "7"]) == 2

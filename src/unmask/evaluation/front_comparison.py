@@ -19,8 +19,9 @@ SAME = 1e-9  # accuracies, and areas of accuracy by passes, that differ by less 
 
 @dataclass(frozen=True)
 class Gap:
-    """The first front less the second at one budget, where a front has a corner. Between two
-    neighbouring budgets both fronts are straight lines; after the last one they are level.
+    """The first front less the second at one budget, the passes of a sampler of either side.
+    Between two neighbouring budgets both fronts are straight lines; after the last one they are
+    level.
 
     Attributes:
         nfe: the budget, in mean forward passes a prompt.
@@ -72,9 +73,9 @@ def compare_fronts(
     """The front of one side against that of the other, by a bootstrap over prompts and runs.
 
     A front affords, within a budget of n passes a prompt in the mean, the best accuracy that its
-    samplers reach alone or two of them by turns: each prompt is given to one of the two, at random,
-    so that the mean is at most n. So a front is the upper concave envelope of its samplers, and a
-    coarse grid is not taken for a poor one. Which samplers are on it is cross-validated: for each
+    samplers reach alone or as a mixture of two: each prompt is given to one of the two, at random,
+    so that the mean is at most n. So a front is the upper concave envelope of its samplers, a
+    straight line between two neighbours. Which samplers are on it is cross-validated: for each
     tenth of the prompts they are chosen on the others. Were they chosen on the prompts that score
     them, the side with more samplers would win among equals. A side may consist of several training
     runs (seeds): each has a front of its own, and the side affords their mean. In each resample
@@ -88,7 +89,7 @@ def compare_fronts(
 
     Returns:
         One for each number of passes that a sampler of either side takes, rising, from the smallest
-        budget that both sides have samplers for.
+        budget within which every run of both sides has a sampler.
 
     Raises:
         UnmaskError: if a run has no results, or prompts differ between runs.
@@ -118,7 +119,7 @@ def compare_fronts(
 
 def decide(low: float, high: float) -> Verdict:
     """What an interval of the difference says."""
-    return "above" if low > 0 else "below" if high < 0 else "undecided"
+    return "above" if low > SAME else "below" if high < -SAME else "undecided"
 
 
 def collect_runs(side: Sequence[Iterable[Mapping[str, Any]]], prompts: list[str]) -> Runs:
@@ -172,7 +173,7 @@ def afford(
         here = side.run == run
         nfe = side.nfe[here]
         for part in inside:
-            others = (total - part)[:, here].round(9)  # equal ones stay equal
+            others = (total - part)[:, here]
             left, right = neighbours(corners(nfe, others), nfe, budgets)
             width = nfe[right] - nfe[left]
             share = np.divide(budgets - nfe[left], width, np.zeros_like(width), where=width > 0)

@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from unmask.errors import UnmaskError
+from unmask.extras import installed_version
 from unmask.serving.catalog import Catalog, Plan, describe_model, find_model, plan_chat, plan_text
 from unmask.serving.examples import judge_answer, list_examples
 from unmask.serving.gate import Gate
@@ -65,7 +65,7 @@ def build_app(catalog: Catalog, *, key: str | None = None, cors: Sequence[str] =
 
     app = FastAPI(
         title="unmask",
-        version=version("unmask"),
+        version=installed_version("unmask"),
         docs_url=None,  # the documentation pages of FastAPI load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
