@@ -1,7 +1,7 @@
 """Draws docs/images/canvas.gif: one prompt, answered by a heuristic and by a learned policy.
 
     unmask demo
-    python experiments/canvas_gif.py demo/full/last@alpha=0.1 docs/images/canvas.gif
+    python experiments/canvas_gif.py demo/full/best@alpha=0.1 docs/images/canvas.gif
 
 Both answer the same test prompt of the task chain in full diffusion, pass by pass. The prompt is
 the first of 50 that is nearly as long as the task allows.

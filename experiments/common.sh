@@ -1,4 +1,5 @@
-# Sourced by the scripts here, after they set `out`. Finished parts are kept, interrupted trainings resumed; what is small ends in $out/report.
+# Sourced by the scripts here, after they set `out`. Finished parts are kept, interrupted ones resumed, and parts that were made with other options
+# refused; what is small ends in $out/report.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export out here OMP_NUM_THREADS=1
 mkdir -p "$out/report"
@@ -6,24 +7,37 @@ mkdir -p "$out/report"
 train() { # name, options: trains, resumes or skips
   local name=$1
   shift
-  if [ -f "$out/$name/run.json" ]; then unmask train --resume "$out/$name"; else unmask train --out "$out/$name" --mixed-precision "$@"; fi >>"$out/$name.log" 2>&1
+  local where=--out
+  if [ -f "$out/$name/run.json" ]; then where=--resume; fi
+  unmask train "$where" "$out/$name" --mixed-precision "$@" >>"$out/$name.log" 2>&1 || failed "$name"
 }
-evaluate() { # name, options; 1,000 test prompts unless the options say otherwise
+evaluate() { # name, options: evaluates, resumes or skips; 1,000 test prompts unless the options say otherwise
   local name=$1
   shift
-  [ -f "$out/$name/summary.json" ] || { rm -rf "${out:?}/$name" && unmask evaluate --out "$out/$name" --prompts 1000 "$@" >"$out/$name.log" 2>&1; }
+  unmask evaluate --resume --out "$out/$name" --prompts 1000 "$@" >>"$out/$name.log" 2>&1 || failed "$name"
 }
-export -f train evaluate
+failed() { # name: says where to look
+  echo "$1 failed; $out/$1.log says why" >&2
+  return 1
+}
+export -f train evaluate failed
+
+needs() { # script, directories that it makes: refuses to begin without them
+  local directory
+  for directory in "${@:2}"; do
+    [ -d "$directory" ] || { echo "$directory is missing; run $1 first" >&2 && exit 2; }
+  done
+}
 
 abreast() { # runs the lines of its input, JOBS at a time (2), one core each
   xargs -d '\n' -P "${JOBS:-2}" -I{} bash -c '{}'
 }
-report() { # directories: copies what is small; in docs/results, `make results` packs the logs and writes the tables
+report() { # directories: copies what is small. Copied into an emptied directory of docs/results, `make results` packs the logs and writes the tables
   local directory name file
   for directory in "$@"; do
     name=$(basename "$directory")
     mkdir -p "$out/report/$name"
-    for file in summary.json run.json metrics.jsonl sampling.json; do
+    for file in summary.json run.json metrics.jsonl sampling.json recipe.json loss.jsonl; do
       if [ -f "$directory/$file" ]; then cp "$directory/$file" "$out/report/$name"; fi
     done
   done

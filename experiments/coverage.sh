@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Do confident orders, written or learned, cost coverage? pass@k for k = 1, 4, 16 at sampling temperature 0.8: random order and heuristics beside
 # the policies of one-policy.sh (three seeds), chain and word problems, full diffusion and in blocks. An hour on one core. Finished parts are kept.
-# What is small ends in $out/report, which docs/results/coverage is a copy of (chain alone: the parts for word problems were not run yet).
+# What is small ends in $out/report. docs/results/coverage has chain alone, with the `last` policies, in full diffusion of the first run; this script
+# takes `best`, and its parts for word problems were not run yet.
 set -euo pipefail
 out=${1:-runs/coverage}
 source "$(dirname "$0")/common.sh"
 one=${2:-runs/one-policy} # of one-policy.sh
+needs one-policy.sh "$one"/{chain,words}-{full,semi}-s{0,1,2}/best
 
 draws="--temperature 0.8 --seeds $(seq -s " " 0 15) --pass-k 1 4 16"
 policies() { # setting, αs

@@ -20,4 +20,4 @@ for kind in to-the-end stopped; do
     unmask analyze --results "$out/$kind-$length-32" "$out/$kind-$length-$length" --out "$out/report/$kind-$length"
   done
 done
-report "$out"/to-the-end-* "$out"/stopped-*
+report "$out"/to-the-end-*/ "$out"/stopped-*/

@@ -2,7 +2,8 @@
 # One policy for every α, with what `unmask train --alpha-range` does by itself: chain, sudoku and word problems, full diffusion and in
 # blocks, three seeds each; their fronts along α and whether a target NFE is met, on 1,000 test prompts, beside the heuristics' full grids.
 # The range of α goes from about L/1000 to L/3: a pass of L then costs between 0.1 % and 28 % of the reward.
-# On two idle cores an hour for chain and sudoku, four for word problems. What is small ends in $out/report (docs/results/one-policy).
+# Which front is above the other, and where, is in *-against-heuristics.json, for all seeds together and for each. On two idle cores two hours for
+# chain and sudoku, six for word problems. What is small ends in $out/report (docs/results/one-policy).
 # Settings to run: one-policy.sh OUT chain-full chain-semi sudoku-full sudoku-semi words-full words-semi
 set -euo pipefail
 out=${1:-runs/one-policy}
@@ -15,7 +16,7 @@ declare -A problem=(
   [words]="--model embedded/word-problems --task word-problems"
 )
 declare -A range=([chain]="0.05 16" [sudoku]="0.05 12" [words]="0.1 40")
-declare -A alphas=([chain]="0.05 0.1 0.3 0.6 1 1.8 3 5.6 10 16" [sudoku]="0.05 0.1 0.3 0.6 1 1.8 3 5.6 10 12" [words]="0.1 0.5 1.5 4 10 20 40")
+declare -A alphas=([chain]="0.05 0.1 0.3 0.6 1 1.8 3 5.6 10 16" [sudoku]="0.05 0.1 0.3 0.6 1 1.8 3 5.6 10 12" [words]="0.1 0.5 1.5 4 6 10 15 20 40")
 declare -A blocks=([chain-full]=48 [chain-semi]=16 [sudoku-full]=36 [sudoku-semi]=18 [words-full]=128 [words-semi]=32)
 declare -A in_blocks=([chain-semi]="--block-length 16" [sudoku-semi]="--block-length 18" [words-semi]="--block-length 32")
 
@@ -46,5 +47,15 @@ done | abreast
 
 for setting in $settings; do
   unmask plot --results "$out"/policy-$setting-s?/ "$out/heuristics-$setting" --out "$out/report/$setting.png"
+  for seeds in "?" 0 1 2; do
+    name=$setting-s$seeds
+    unmask compare-fronts "$out/policy-$name" "$out/heuristics-$setting" --out "$out/report/${name%-s[?]}-against-heuristics.json"
+  done
   report "$out"/policy-$setting-s?/ "$out/heuristics-$setting" "$out"/$setting-s?/
 done
+case " $settings " in
+  *" chain-full "*) # α above those of training
+    evaluate beyond-chain-full ${problem[chain]} --block-lengths 48 --samplers $(printf " $out/chain-full-s%s/best@alpha=30" 0 1 2) $(printf " $out/chain-full-s%s/best@alpha=60" 0 1 2)
+    report "$out/beyond-chain-full"
+    ;;
+esac

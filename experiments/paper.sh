@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The paper's own configuration (`--preset paper`) on chain, full diffusion: do its findings appear with it? Its main run (α = 3), the additive
 # reward, α = 10, and hidden states as inputs, 150 rounds of 16 prompts each, three seeds; each on 1,000 test prompts at τ_π = 1, the paper's.
-# An hour and a half on one core of a busy machine. Finished parts are kept. What is small ends in $out/report, which docs/results/paper is a copy of.
+# Two and a quarter hours of one core, on a busy machine. Finished parts are kept. What is small ends in $out/report, which docs/results/paper is a copy of.
 set -euo pipefail
 out=${1:-runs/paper}
 source "$(dirname "$0")/common.sh"

@@ -37,8 +37,8 @@ PLOTS = {  # figure: the evaluations that are drawn
         "one-policy/policy-sudoku-semi-s?",
         "one-policy/heuristics-sudoku-semi",
     ),
-    "one-policy/words-full.png": ("one-policy/policy-words-full-s?", "word-problems/*-128-*"),
-    "one-policy/words-semi.png": ("one-policy/policy-words-semi-s?", "word-problems/*-32-*"),
+    "one-policy/words-full.png": ("one-policy/policy-words-full-s?", "word-problems/h*-128*"),
+    "one-policy/words-semi.png": ("one-policy/policy-words-semi-s?", "word-problems/h*-32*"),
     "custom-task/pareto.png": ("custom-task",),
 }
 
@@ -54,10 +54,10 @@ def interval(value: dict[str, Any], name: str, scale: float, digits: int) -> str
 
 
 def sampler_name(spec: str) -> str:
-    """A sampler without the directories above its run."""
+    """A sampler without the directories above its run, such as `chain-s0/best@alpha=1`."""
     path, at, settings = spec.partition("@")
-    parts = [part for part in path.split("/") if part not in ("last", "best")]
-    return (parts[-1] if "/" in path else path) + at + settings
+    parts = path.split("/")
+    return "/".join(parts[-2:] if parts[-1] in ("last", "best") else parts[-1:]) + at + settings
 
 
 def command_lines(provenance: dict[str, Any]) -> list[str]:

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # One network from many teachers: imitation alone, of heuristics with a grid and of learned policies at several α (one-policy.sh, three seeds), the best
-# teacher at each α. Is its front the upper envelope of the pool? Chain, full diffusion and blocks of 16, three seeds, 1,000 test prompts. About half
-# an hour on one core (an estimate: not run yet). Finished parts are kept. What is small ends in $out/report.
+# teacher at each α. Is its front the upper envelope of the pool? Chain, full diffusion and blocks of 16, three seeds, 1,000 test prompts. About an
+# hour on one core (an estimate: not run yet). Finished parts are kept. What is small ends in $out/report.
 set -euo pipefail
 out=${1:-runs/teachers}
 source "$(dirname "$0")/common.sh"
 one=${2:-runs/one-policy} # of one-policy.sh
+needs one-policy.sh "$one"/chain-{full,semi}-s{0,1,2}/best
 
 learned() { # setting: the policies at several α
   local seed alpha
@@ -22,5 +23,10 @@ for setting in full semi; do
   for seed in 0 1 2; do
     echo "evaluate policy-$setting-s$seed $at --samplers $(printf " $out/$setting-s$seed/best@alpha=%s" 0.05 0.3 1 1.8 3 5.6 10 16)"
   done
+  # The heuristics of the grids, which `evaluate` does not spell out.
+  echo "evaluate pool-$setting $at --samplers entropy:0.05 entropy:0.104564 entropy:0.218672 entropy:0.457305 entropy:0.956352 entropy:2 threshold:0.4 threshold:0.533682 threshold:0.712042 threshold:0.95 $(learned $setting)"
 done | abreast
-for setting in full semi; do report "$out"/policy-$setting-s?/ "$out/$setting"-s?/; done
+for setting in full semi; do
+  unmask compare-fronts "$out/policy-$setting-s?" "$out/pool-$setting" --out "$out/report/$setting-against-pool.json"
+  report "$out"/policy-$setting-s?/ "$out/pool-$setting" "$out/$setting"-s?/
+done

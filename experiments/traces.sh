@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Policies learnt from stored traces against heuristics and GRPO: chain, sudoku and word problems, full diffusion and semi-AR.
 #   bash experiments/traces.sh [OUT] [SETTINGS] [RESULTS]
-# SETTINGS: some of "full semi" (chain), "sudoku-full sudoku-semi words-full words-semi"; all by default. RESULTS: where the policies of GRPO and the
-# heuristics of the other environments are, for figures and comparisons (docs/results).
+# SETTINGS: some of "full semi" (chain), "sudoku-full sudoku-semi words-full words-semi"; all by default. RESULTS: where the policies of GRPO are, for the
+# figures (docs/results).
 # Traces of 1,000 training problems by two heuristics (in full diffusion with verdicts on one more reveal; again with the worked answers), each label with
 # three seeds, then every policy on 1,000 test prompts (word problems: 300). About 35 minutes on one core for a setting of chain (only "full" was run); all parts are kept, so it
 # may be interrupted. What is small ends in $out/report, which docs/results/traces is a copy of.
@@ -11,6 +11,7 @@ out=${1:-runs/traces}
 source "$(dirname "$0")/common.sh"
 settings=${2:-full semi sudoku-full sudoku-semi words-full words-semi}
 results=${3:-$here/../docs/results}
+[ -d "$results" ] || { echo "$results is no directory; give the settings in quotes, as one word" >&2 && exit 2; }
 
 record() { # name, options: records, goes on or skips
   local name=$1

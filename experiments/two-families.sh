@@ -1,19 +1,17 @@
 #!/usr/bin/env bash
 # The whole path of a user with a GPU, on a CPU: a LLaDA-format and a Dream-format checkpoint, a policy trained for about two minutes on the
-# first, evaluated on both beside a heuristic, and asked from the command line. Some five minutes on two cores.
+# first, evaluated on both beside heuristics, and asked from the command line. Some five minutes on two cores. What is small ends in $out/report.
 set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
 out=${1:-runs/two-families}
-export OMP_NUM_THREADS=1
-python "$here/real_formats.py" "$out"
+source "$(dirname "$0")/common.sh"
+if [ ! -d "$out/dream" ]; then python "$here/real_formats.py" "$out"; fi
 start=$SECONDS
-unmask train --model "$out/llada" --task chain --alpha 3 --rounds 55 --mixed-precision --out "$out/policy"
+train policy --model "$out/llada" --task chain --alpha 3 --rounds 55
 echo "trained in $((SECONDS - start)) s"
 for model in llada dream; do
-  unmask evaluate --model "$out/$model" --task chain --prompts 500 --out "$out/on-$model" \
-    --samplers "$out/policy/last" threshold:0.9 threshold:0.6 threshold:0.5 threshold:0.4 entropy:1 confidence:8 &
-done
-wait
+  echo "evaluate on-$model --model $out/$model --task chain --prompts 500 --samplers $out/policy/last threshold:0.9 threshold:0.6 threshold:0.5 threshold:0.4 entropy:1 confidence:8"
+done | abreast
+report "$out/on-llada" "$out/on-dream" "$out/policy"
 for model in llada dream; do
   unmask generate --model "$out/$model" --policy "$out/policy/last" --max-new-tokens 48 "7 a +5 b *3 ="
 done

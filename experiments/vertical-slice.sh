@@ -38,4 +38,5 @@ evaluate policy-semi-tau0.5 --block-lengths 16 --samplers $(printf '%s/last@temp
 
 unmask plot --results "$out"/heuristics-*/ "$out"/policy-*-s[012]/ --out "$out/report/pareto.png"
 python "$here/matched.py" "$out" >"$out/report/matched.md"
+python "$here/first_uncertain.py" "$out/report/first_uncertain.json" >/dev/null
 report "$out"/*-*/

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # The paper's figures on word problems in English, from the policies of one-policy.sh (three seeds): orders and token grids (Figs. 5, 7, 22, 24,
 # 27-33), how texts end (closings.py), a longer buffer (18), and accuracy against wall clock (12). Half an hour on one core. Finished parts are kept. What is small ends in
-# $out/report; docs/results/word-problems holds what was run of it.
+# $out/report; docs/results/word-problems holds what was run of it, with the `last` policies; this script takes `best`.
 set -euo pipefail
 out=${1:-runs/words-figures}
 source "$(dirname "$0")/common.sh"
 one=${2:-runs/one-policy} # of one-policy.sh
+needs one-policy.sh "$one"/words-full-s{0,1,2}/best "$one"/words-semi-s{0,1,2}/best
 
 at="--model embedded/word-problems --task word-problems"
 policies() { # setting, decode-time settings: the three seeds
-  printf " $one/words-$1-s%s/last$2" 0 1 2
+  printf " $one/words-$1-s%s/best$2" 0 1 2
 }
 {
   echo "evaluate order-full $at --traces --prompts 64 --block-lengths 128 --samplers threshold:0.9 entropy:0.5 $(policies full @alpha=1.5)"
