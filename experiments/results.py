@@ -30,9 +30,18 @@ PLOTS = {  # figure: the evaluations that are drawn
     ),
     "warmstart/pareto.png": ("warmstart/policy-*", "conditioned/policy-s?", "chain/heuristics-*"),
     "sudoku/pareto.png": ("sudoku/heuristics*", "sudoku/policy-*"),
-    "one-policy/chain-full.png": ("one-policy/policy-chain-full-s?", "chain/heuristics-full"),
-    "one-policy/chain-semi.png": ("one-policy/policy-chain-semi-s?", "chain/heuristics-semi"),
-    "one-policy/sudoku-full.png": ("one-policy/policy-sudoku-full-s?", "sudoku/heuristics*"),
+    "one-policy/chain-full.png": (
+        "one-policy/policy-chain-full-s?",
+        "one-policy/heuristics-chain-full",
+    ),
+    "one-policy/chain-semi.png": (
+        "one-policy/policy-chain-semi-s?",
+        "one-policy/heuristics-chain-semi",
+    ),
+    "one-policy/sudoku-full.png": (
+        "one-policy/policy-sudoku-full-s?",
+        "one-policy/heuristics-sudoku-full",
+    ),
     "one-policy/sudoku-semi.png": (
         "one-policy/policy-sudoku-semi-s?",
         "one-policy/heuristics-sudoku-semi",
