@@ -363,9 +363,14 @@ def read_bracket(cursor: Cursor) -> Value:
     pair = cursor.tokens[cursor.position].text + cursor.tokens[end].text
     if pair not in ("()", "[]", "{}"):
         raise Unreadable
+    return read_between(cursor, cursor.position + 1, end)
+
+
+def read_between(cursor: Cursor, start: int, end: int) -> Value:
+    """The expression between two places; the cursor goes on behind the second."""
     inner = replace(
         cursor,
-        tokens=cursor.tokens[cursor.position + 1 : end],
+        tokens=cursor.tokens[start:end],
         position=0,
         depth=cursor.depth + 1,
         in_bracket=True,
@@ -579,17 +584,7 @@ def read_absolute(cursor: Cursor) -> Value:
     end = next((i for i in range(start, len(cursor.tokens)) if cursor.tokens[i].text == "|"), None)
     if end is None or cursor.depth >= DEEPEST:
         raise Unreadable
-    inner = replace(
-        cursor,
-        tokens=cursor.tokens[start:end],
-        position=0,
-        depth=cursor.depth + 1,
-        in_bracket=True,
-    )
-    value = read_sum(inner)
-    if inner.position != len(inner.tokens):
-        raise Unreadable
-    cursor.position = end + 1
+    value = read_between(cursor, start, end)
     number = algebra.as_rational(value)
     if number is None:
         return algebra.generator(("absolute", algebra.key_of(value)))
