@@ -1,13 +1,18 @@
 # Sourced by the scripts here, after they set `out`. Finished parts are kept, interrupted ones resumed, and parts that were made with other options
-# refused; what is small ends in $out/report.
+# refused (not those that were made when a default was another); what is small ends in $out/report.
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export out here OMP_NUM_THREADS=1
 mkdir -p "$out/report"
 
 train() { # name, options: trains, resumes or skips
-  local name=$1
+  local name=$1 where=--out
   shift
-  local where=--out
+  # Resuming would refuse other values of the options given now, and not that one given before is missing.
+  if [ -f "$out/$name.options" ] && [ "$(cat "$out/$name.options")" != "$*" ]; then
+    echo "$out/$name was made with the options $(cat "$out/$name.options"); delete it and $name.options, or give another directory" >&2
+    return 1
+  fi
+  printf '%s\n' "$*" >"$out/$name.options"
   if [ -f "$out/$name/run.json" ]; then where=--resume; fi
   unmask train "$where" "$out/$name" --mixed-precision "$@" >>"$out/$name.log" 2>&1 || failed "$name"
 }

@@ -16,7 +16,7 @@ results=${3:-$here/../docs/results}
 record() { # name, options: records, goes on or skips
   local name=$1
   shift
-  unmask record --out "$out/$name" --resume --prompts 1000 --samplers threshold:0.9 entropy:0.1 "$@" >>"$out/$name.log" 2>&1
+  unmask record --out "$out/$name" --resume --prompts 1000 --samplers threshold:0.9 entropy:0.1 "$@" >>"$out/$name.log" 2>&1 || failed "$name"
 }
 learn() { # name, traces, label, seed
   train "$1" --from-traces "$out/$2" --label "$3" --seed "$4" --wrong-weight 10 --rounds 6 --eval-temperature 0.25 --eval-prompts 32

@@ -15,7 +15,7 @@ stage() { # steps, cooldown, step to stop behind
   if [ "$done" -ge "$3" ]; then return; fi
   unmask pretrain --task word-problems --vocabulary 2048 --whole-numbers 200 --number-waves 0.3 --buffer-lengths 48 192 \
     --width 192 --heads 6 --batch-size 16 --save-every 250 --compile --out "$out/model" $resume \
-    --steps "$1" --cooldown "$2" --result-lines 32 --until "$3" >>"$out/model.log" 2>&1
+    --steps "$1" --cooldown "$2" --result-lines 32 --until "$3" >>"$out/model.log" 2>&1 || failed model
 }
 stage 20000 0.6 20000
 stage 44000 1 44000

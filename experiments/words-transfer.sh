@@ -11,6 +11,12 @@ out=${1:-runs/words-transfer}
 source "$(dirname "$0")/common.sh"
 parts=${*:2}
 parts=${parts:-model domain templates}
+for part in $parts; do
+  case $part in
+    model | domain | templates) ;;
+    *) echo "$part is no part; give some of model, domain, templates" >&2 && exit 2 ;;
+  esac
+done
 
 words="--model embedded/word-problems" chain="--model embedded/chain --task chain" second="--model $out/second"
 second_model() { # trains it, goes on or skips
@@ -18,7 +24,7 @@ second_model() { # trains it, goes on or skips
   if [ -f "$out/second/recipe.json" ]; then resume=--resume; fi
   if [ -f "$log" ] && tail -n 1 "$log" | grep -q '"step": 11000'; then return; fi
   unmask pretrain --task word-problems --family dream --seed 1 --vocabulary 2048 --whole-numbers 200 --number-waves 0.3 --buffer-lengths 48 192 \
-    --width 192 --heads 6 --batch-size 16 --save-every 250 --compile --result-lines 32 --steps 11000 --out "$out/second" $resume >>"$out/second.log" 2>&1
+    --width 192 --heads 6 --batch-size 16 --save-every 250 --compile --result-lines 32 --steps 11000 --out "$out/second" $resume >>"$out/second.log" 2>&1 || failed second
 }
 export -f second_model
 along() { # policy, αs

@@ -165,6 +165,56 @@ def test_equal_fronts_are_seldom_told_apart():
     assert apart <= 9
 
 
+def count_apart(trials, draw, resamples=200):
+    """How often the two sides that `draw` makes are told apart at their smallest budget."""
+    found = [compare_fronts(*draw(np.random.default_rng(i)), resamples=resamples) for i in trials]
+    return sum(gaps[0].verdict != "undecided" for gaps in found)
+
+
+@pytest.mark.parametrize("runs", [2, 3])
+def test_few_runs_of_a_recipe_are_seldom_told_apart_from_its_equal(runs):
+    """Runs differ by 6 points, and their mean is what the rival has. Drawn with replacement, two
+    runs that lie on one side of it would say so in every resample: one time in two."""
+
+    def draw(random):
+        levels = 0.6 + 0.06 * random.standard_normal(runs)
+        rival = records({"h": (2, 0.6)}, prompts=400)
+        return [records({"p": (2, level)}, prompts=400) for level in levels], [rival]
+
+    assert count_apart(range(60), draw) <= 8
+
+
+def test_passes_are_uncertain_too():
+    """Two samplers on one steep line of accuracy by passes. How many passes a prompt takes differs
+    from prompt to prompt, so where on the line a sampler lies is uncertain."""
+
+    def draw(random):
+        sides = []
+        for name in "ab":
+            ends = {f"{name}-fast": 4.0, f"{name}-slow": 8.0}
+            side = records({end: (nfe, nfe / 10) for end, nfe in ends.items()}, prompts=400)
+            for record in side:
+                mean = record["nfe"]
+                record["nfe"] = mean * (0.2 if random.random() < 0.5 else 1.8)
+            sides.append([side])
+        return sides
+
+    assert count_apart(range(60), draw) <= 8
+
+
+@pytest.mark.parametrize(
+    ("differing", "verdict"), [(3, "undecided"), (5, "undecided"), (6, "above")]
+)
+def test_few_prompts_that_differ_say_nothing(differing, verdict):
+    for prompts in (differing, 200):
+        one, other = (records({"s": (2, 0.0)}, prompts=prompts) for _ in range(2))
+        for record in one[:differing]:
+            record["correct"] = 1.0
+        (gap,) = compare_fronts([one], [other])
+        assert gap.verdict == verdict
+        assert gap.difference == pytest.approx(differing / prompts)
+
+
 def test_more_samplers_alone_do_not_make_a_front_better():
     """One sampler against 25 that are as good: chosen on the prompts that score it, the best of 25
     would be above the one nearly always."""
@@ -212,7 +262,7 @@ def test_the_command(tmp_path, capsys):
         out = str(tmp_path / name)
         assert main(["evaluate", *options, "--samplers", *samplers, "--out", out]) == 0
     capsys.readouterr()
-    slow, fast, out = str(tmp_path / "slow"), str(tmp_path / "f*"), tmp_path / "gaps.json"
+    slow, fast, out = str(tmp_path / "slow"), str(tmp_path / "f*"), tmp_path / "new" / "gaps.json"
     assert main(["compare-fronts", slow, fast, "--out", str(out)]) == 0
     assert "passes on: above" in capsys.readouterr().out
     written = json.loads(out.read_text(encoding="utf-8"))
@@ -227,6 +277,9 @@ def test_the_command(tmp_path, capsys):
         assert main(["compare-fronts", str(tmp_path / "p"), str(tmp_path / name)]) == 0
         said = [line.split(":")[0].strip() for line in capsys.readouterr().out.splitlines()[1:]]
         assert said == [first, "from 8.00 passes on"]
+    odd = shutil.copytree(tmp_path / "p", tmp_path / "p[1]")
+    assert main(["compare-fronts", str(odd), fast, "--block-length", "8"]) == 2
+    assert f"{tmp_path / 'fast'} has no results of block length 8" in capsys.readouterr().err
     assert main(["compare-fronts", slow, str(tmp_path / "none")]) == 2
     assert "is no directory" in capsys.readouterr().err
     assert main(["compare-fronts", slow, fast, "--block-length", "7"]) == 2

@@ -3,15 +3,19 @@ what is printed and written."""
 
 import ast
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import unmask
+from tests.typechecks import check_types
 from unmask import UnmaskError
 from unmask.pretraining import PretrainConfig, pretrain
 from unmask.pretraining.network import PERIODS
+from unmask.tasks import Example, Task
+from unmask.tasks.sources import GeneratedSource
 from unmask.tensors import read_tensors
 
 SMALL = {"width": 32, "layers": 1, "heads": 2, "batch_size": 4}
@@ -196,3 +200,31 @@ def test_what_help_needs_imports_nothing_heavy(module):
     light |= {"unmask.errors", "unmask.lazy", "unmask.pretraining.config"}
     assert imported <= light
     assert not any(isinstance(node, ast.Import) for node in ast.parse(source).body)
+
+
+def draw_sum(rng):
+    a, b = rng.randrange(100), rng.randrange(100)
+    return Example(prompt=f"{a} + {b} =", answer=str(a + b), data=a + b)
+
+
+def test_a_task_of_ones_own_is_learned_and_asked_for_again(tmp_path):
+    """The name in the settings is that of the object, and no task that is loaded by its name."""
+    task = Task("sums", GeneratedSource(draw_sum), lambda text, example: 0.0, max_new_tokens=4)
+    out = tmp_path / "m"
+    pretrain(PretrainConfig(out=out, steps=2, until=1, vocabulary=300, **SMALL), task)
+    again = PretrainConfig(out=out, steps=2, vocabulary=300, resume=True, **SMALL)
+    with pytest.raises(UnmaskError, match=r"other settings \(task\)"):
+        pretrain(again)
+    with pytest.raises(UnmaskError, match=r"other settings \(task\)"):
+        pretrain(again, replace(task, name="differences"))
+    pretrain(again, task)
+    recipe = json.loads((out / "recipe.json").read_text(encoding="utf-8"))
+    assert recipe["recipe"]["task"] == "sums"
+    model = unmask.load_model(out)
+    assert unmask.generate(model, ["3 + 4 ="], "confidence:1", max_new_tokens=4).nfe.tolist() == [4]
+    with pytest.raises(UnmaskError, match="task sums has a verifier but no answers"):
+        pretrain(PretrainConfig(out=tmp_path / "n", **SMALL), replace(task, has_answers=False))
+    check_types(False)
+    with pytest.raises(UnmaskError, match=r"task is 'sums'; give an unmask.tasks.Task"):
+        pretrain(PretrainConfig(out=tmp_path / "n", **SMALL), "sums")
+    assert not (tmp_path / "n").exists()

@@ -17,7 +17,7 @@ from unmask.errors import UnmaskError, count_of
 @dataclass(frozen=True)
 class Config:
     """Whether the front of one set of samplers is above that of another, and over which range of
-    passes: a bootstrap over prompts and training runs."""
+    passes, with the uncertainty of prompts and training runs."""
 
     first: Annotated[str, tyro.conf.Positional]
     """Directories of `unmask evaluate`, one for each training run, separated by commas; or a
@@ -50,6 +50,8 @@ def run(config: Config) -> None:
             )
         return chosen
 
+    if config.out is not None:
+        config.out.parent.mkdir(parents=True, exist_ok=True)
     gaps = compare_fronts(*([records_of(d) for d in side] for side in sides))
     first, second = (count_of(len(side), "run") for side in sides)
     print(f"{config.first} ({first}) against {config.second} ({second})")
@@ -77,10 +79,12 @@ def find_directories(text: str) -> list[Path]:
     """
     found: list[Path] = []
     for part in text.split(","):
-        paths = [Path(path) for path in sorted(glob.glob(part.strip())) if Path(path).is_dir()]
+        name = part.strip()
+        names = [name] if Path(name).is_dir() else sorted(glob.glob(name))
+        paths = [Path(path) for path in names if Path(path).is_dir()]
         if not paths:
             raise UnmaskError(
-                f"{part.strip()!r} is no directory; give directories that `unmask evaluate` wrote"
+                f"{name!r} is no directory; give directories that `unmask evaluate` wrote"
             )
         found += [path for path in paths if path not in found]
     return found

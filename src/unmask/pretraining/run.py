@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NotRequired, cast
@@ -50,6 +50,7 @@ from unmask.pretraining.results import line_batches
 from unmask.processes import usable_device
 from unmask.provenance import provenance
 from unmask.tasks import Task, load_task
+from unmask.tasks.base import check_task
 from unmask.tensors import read_tensors, read_whole, write_tensors
 
 # Settings that change nothing about the weights.
@@ -63,11 +64,16 @@ PROGRESS_EVERY = 30  # seconds
 LossOf = Callable[[Any], Tensor]
 
 
-def pretrain(config: PretrainConfig) -> Path:
+def pretrain(config: PretrainConfig, task: Task | None = None) -> Path:
     """Runs the recipe and writes a model directory that `load_model` takes.
 
     Everything random is drawn from (seed, step), so a run that was killed and resumed gives the
     same weights.
+
+    Args:
+        config: the settings.
+        task: your own `unmask.tasks.Task` instead of the one that the setting `task` names. The
+            recipe records its name, and resuming asks for it again.
 
     Returns:
         The directory: `config.json`, `model.safetensors` (bf16), tokenizer files, `recipe.json`,
@@ -75,12 +81,17 @@ def pretrain(config: PretrainConfig) -> Path:
 
     Raises:
         UnmaskError: for an output directory in use, a checkpoint of another configuration, a task
-            with too few examples, or a run whose loss or weights are no longer finite.
+            with too few examples or none with answers, what is no task, or a run whose loss or
+            weights are no longer finite.
     """
     # Weights, gradients and what the optimisers keep, in fp32.
     weights = config.layers * 13 * config.width**2 + config.vocabulary * config.width
     check_memory(16 * weights, "this network", "give a smaller width or fewer layers")
-    task = load_task(config.task, data_dir=config.data_dir)
+    if task is None:
+        task = load_task(config.task, data_dir=config.data_dir)
+    else:
+        check_task(task)
+        config = replace(config, task=task.name)
     if not task.has_answers:
         raise UnmaskError(
             f"task {task.name} has a verifier but no answers to learn from; pre-train on a task "

@@ -192,3 +192,15 @@ class Task:
     def score_all(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
         """The correctness of each pair, as in `verdicts`."""
         return [verdict.correct for verdict in self.verdicts(completions, examples)]
+
+
+def check_task(task: object) -> None:
+    """Refuses what was given in place of a task.
+
+    Raises:
+        UnmaskError: if it is none.
+    """
+    if not isinstance(task, Task):
+        raise UnmaskError(
+            f"task is {task!r}; give an unmask.tasks.Task, or the name of one as a setting"
+        )

@@ -49,6 +49,7 @@ from unmask.policies import LearnedPolicy
 from unmask.processes import Processes
 from unmask.settings import change_settings, flat_settings
 from unmask.tasks import Task
+from unmask.tasks.base import check_task
 from unmask.training.alpha import alpha_grid
 from unmask.training.checkpoint import (
     TrainState,
@@ -112,10 +113,8 @@ def train(
     """
     require_extras("training", ("train",))
     resumes = config.run.resume is not None
-    if task is not None and not isinstance(task, Task):
-        raise UnmaskError(
-            f"task is {task!r}; give an unmask.tasks.Task, or the name of one as a setting"
-        )
+    if task is not None:
+        check_task(task)
     if resumes:
         config = resume_config(config, reward, label, task)
     elif task is not None:  # its name counts as given, so that traces of another task are refused
