@@ -197,7 +197,7 @@ def test_what_help_needs_imports_nothing_heavy(module):
     source = (Path(unmask.__file__).parent / module).read_text(encoding="utf-8")
     imported = {node.module for node in ast.parse(source).body if isinstance(node, ast.ImportFrom)}
     light = {"dataclasses", "pathlib", "typing", "__future__"}
-    light |= {"unmask.errors", "unmask.lazy", "unmask.pretraining.config"}
+    light |= {"unmask.errors", "unmask.lazy", "unmask.pretraining.config", "unmask.settings"}
     assert imported <= light
     assert not any(isinstance(node, ast.Import) for node in ast.parse(source).body)
 
@@ -228,3 +228,9 @@ def test_a_task_of_ones_own_is_learned_and_asked_for_again(tmp_path):
     with pytest.raises(UnmaskError, match=r"task is 'sums'; give an unmask.tasks.Task"):
         pretrain(PretrainConfig(out=tmp_path / "n", **SMALL), "sums")
     assert not (tmp_path / "n").exists()
+
+
+def test_settings_are_checked_and_a_directory_may_be_text(tmp_path):
+    assert pretrain(PretrainConfig(out=str(tmp_path / "m"), steps=1, **SMALL)).is_dir()
+    with pytest.raises(UnmaskError, match=r"steps is 2.5; give"):
+        PretrainConfig(steps=2.5)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from unmask.errors import UnmaskError
+from unmask.settings import check_settings
 
 SMALLEST_VOCABULARY = 300
 LARGEST_NUMBER = 999
@@ -103,6 +104,7 @@ class PretrainConfig:
     number behind the equals sign: arithmetic is learned sooner. Needs buffer_lengths."""
 
     def __post_init__(self) -> None:
+        check_settings(self)
         for name, high in MOST.items():
             if not 1 <= getattr(self, name) <= high:
                 raise UnmaskError(
