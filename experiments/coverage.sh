@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
 # Do confident orders, written or learned, cost coverage? pass@k for k = 1, 4, 16 at sampling temperature 0.8: random order and heuristics beside
 # the policies of one-policy.sh (three seeds), chain and word problems, full diffusion and in blocks. An hour on one core. Finished parts are kept.
-# What is small ends in $out/report. docs/results/coverage has chain alone, with the `last` policies, in full diffusion of the first run; this script
-# takes `best`, and its parts for word problems were not run yet.
+# What is small ends in $out/report. docs/results/coverage is a copy of it without word problems in full diffusion, which were not run yet.
 set -euo pipefail
 out=${1:-runs/coverage}
 source "$(dirname "$0")/common.sh"
