@@ -227,7 +227,7 @@ def ascii_repr(value: Any) -> str:
     return ascii(value[:80]) if isinstance(value, str) else ascii(value)
 
 
-def new_directory(path: Path, *, overwrite: bool = False) -> Path:
+def new_directory(path: Path, *, overwrite: bool = False, begun: str = "", go_on: str = "") -> Path:
     """Makes sure that `path` is an empty directory that can be written to. One that holds nothing
     but unfinished files of a killed process counts as empty.
 
@@ -252,8 +252,9 @@ def new_directory(path: Path, *, overwrite: bool = False) -> Path:
         remove_parts(path)  # a process was killed before it had written anything whole
     elif holds:
         if not overwrite:
+            hint = f", or go on with {go_on}" if begun and (path / begun).exists() else ""
             raise UnmaskError(
-                f"output directory {path} already holds files; name a new one or remove it"
+                f"output directory {path} already holds files; name a new one or remove it{hint}"
             )
         shutil.rmtree(path)
     try:

@@ -224,7 +224,7 @@ def test_what_cannot_be_analysed_is_refused(tmp_path, tiny_dir, capsys):
         ([], "no results"),
         (["--results", str(traced[0]), str(traced[0])], "confidence:2 BL 4 is there twice"),
         (["--results", str(where)], "--traces"),
-        (["--results", str(tmp_path / "none")], "not a results file"),
+        (["--results", str(tmp_path / "none")], "give a directory that"),
     ):
         capsys.readouterr()
         assert main(["analyze", *arguments, "--out", str(tmp_path / "a")]) == 2

@@ -8,7 +8,7 @@ import torch
 
 from unmask import UnmaskError, evaluate, load_model, load_task
 from unmask.evaluation import read_records, runs
-from unmask.evaluation.stores import Ledger
+from unmask.evaluation.stores import Ledger, read_summary
 from unmask.policies import LearnedPolicy, NetworkConfig, PolicyNetwork
 
 
@@ -81,6 +81,9 @@ def test_only_the_same_evaluation_is_resumed(begun, tiny_model):
         evaluate(tiny_model, task, samplers[::-1], **options, resume=True)
     with pytest.raises(UnmaskError, match=r"already holds files.*resume"):
         evaluate(tiny_model, task, samplers, **options)
+    for read in (read_records, lambda directory: read_summary(directory / "summary.json")):
+        with pytest.raises(UnmaskError, match="is not finished; go on with `unmask evaluate --res"):
+            read(options["out"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep")
     with pytest.raises(UnmaskError, match="already holds files"):

@@ -54,6 +54,7 @@ def test_a_card_shows_what_was_measured_and_the_name_to_load_it_by(tmp_path):
     }
     unmask.LearnedPolicy(network, metadata=metadata).save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| α | 0.5 to 10 |" in card
     assert "Measured on 1000 test prompts" in card and "`unmask evaluate`" in card
     assert "| threshold:0.9 | 90.0 [88.0, 92.0] | 4.2 |" in card
     assert '"embedded/chain", max_new_tokens=48, block_length=16)' in card

@@ -36,7 +36,8 @@ def test_models_are_listed_with_their_policies(client):
     single = {"name": "single", "learned": True, "model": MODEL, "block_length": None}
     assert offered["single"] == single and offered["blocks"]["block_length"] == 16
     assert model.unmask["model"] == MODEL and model.unmask["block_length"] is None
-    assert offered["range"]["nfe"] == [4.0, 9.0, 12.0] and not offered["threshold:0.9"]["learned"]
+    assert offered["range"]["nfe"] == [12.0, 9.0, 4.0] and not offered["threshold:0.9"]["learned"]
+    assert offered["range"]["alphas"] == sorted(offered["range"]["alphas"])  # each beside its NFE
 
 
 def test_a_chat_is_answered_with_its_cost(client, chain):
@@ -124,7 +125,7 @@ def test_alpha_and_a_target_nfe_steer_a_policy_for_a_range(client, chain, policy
 def test_the_ends_of_the_range_of_nfe_that_is_shown_can_be_asked_for(client):
     (model,) = client.models.list().data
     shown = {policy["name"]: policy.get("nfe") for policy in model.unmask["policies"]}
-    assert shown["noisy"] == [9.0, 12.0]  # from the largest α on: 9, then 4, then 12
+    assert shown["noisy"] == [12.0, 9.0, 9.0]  # measured from the smallest α on: 12, 4, 9
     for name in ("range", "noisy"):
         for nfe in shown[name]:
             extra = {"unmask": {"policy": name, "target_nfe": nfe}}

@@ -296,5 +296,12 @@ def test_a_file_that_is_no_run_is_refused(tmp_path):
 
 def test_starting_over_in_a_run_directory_is_refused(tmp_path, tiny_dir):
     run = train(tiny_run(tmp_path / "run", tiny_dir, rounds=1))
-    with pytest.raises(UnmaskError, match="already holds files"):
+    with pytest.raises(UnmaskError, match=rf"or go on with `unmask train --resume {run}`"):
         train(tiny_run(run, tiny_dir))
+
+
+def test_a_run_that_is_named_as_a_policy_says_where_its_policies_are(tmp_path, tiny_dir, capsys):
+    run = train(tiny_run(tmp_path / "run", tiny_dir, rounds=1))
+    assert f"measuring {run / 'best'} on validation problems" in capsys.readouterr().out
+    with pytest.raises(UnmaskError, match=rf"is a training run; its policies are {run / 'best'}"):
+        LearnedPolicy.from_pretrained(run)

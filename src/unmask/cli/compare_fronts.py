@@ -61,7 +61,9 @@ def run(config: Config) -> None:
             budgets = f"from {begin:.2f} passes on"
         elif begin == end:
             budgets = f"at {begin:.2f} passes"
-        print(f"  {budgets}: {verdict}, {100 * least:+.1f} to {100 * most:+.1f} points")
+        print(
+            f"  {budgets}: {verdict}; differences of {100 * least:+.1f} to {100 * most:+.1f} points"
+        )
     if config.out is not None:
         rows = [asdict(gap) for gap in gaps]
         names = [[str(directory) for directory in side] for side in sides]

@@ -47,7 +47,7 @@ def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list
     if unknown is not None and unknown in ids and unknown not in model.end_set:
         raise UnmaskError(
             f"the prompt {short_text(repr(prompt))} has words that this model's tokenizer does not "
-            "know; use its vocabulary"
+            "know; use its vocabulary, or for a task's prompts the model that was trained on it"
         )
     return ids
 

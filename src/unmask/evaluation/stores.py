@@ -226,12 +226,26 @@ def list_directory(directory: Path) -> list[Path]:
     return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
+def check_finished(directory: Path) -> None:
+    """Refuses an evaluation that was not finished.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    if (directory / PARTIAL).is_dir() and not (directory / SUMMARY).exists():
+        raise UnmaskError(
+            f"the evaluation in {directory} is not finished; go on with `unmask evaluate --resume "
+            f"--out {directory}` and the options that it was started with"
+        )
+
+
 def read_summary(path: Path) -> dict[str, Any]:
     """A summary.json.
 
     Raises:
         UnmaskError: if it is missing, damaged, or no summary.
     """
+    check_finished(path.parent)
     summary = read_json(path)
     check_data(summary, Summary, f"{path}, read as a summary of `unmask evaluate`,")
     return summary
@@ -244,5 +258,6 @@ def read_records(directory: str | Path) -> list[dict[str, Any]]:
         UnmaskError: if there is none, or it is damaged.
     """
     path = Path(directory) / RESULTS
-    check_file(path, "give a directory that `unmask evaluate` wrote, for it is not a results file")
+    check_finished(path.parent)
+    check_file(path, "give a directory that `unmask evaluate` wrote")
     return read_json_lines(path, Record)

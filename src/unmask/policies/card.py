@@ -46,13 +46,13 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     """
     trained, metrics = metadata.get("trained") or {}, metadata.get("metrics") or {}
     block_length = trained.get("block_length") or ("full diffusion" if trained else None)
-    from_traces = trained.get("from_traces")  # then there was no reward, and so no α
+    from_traces = trained.get("from_traces")
     facts = {
         "model": trained.get("model"),
         "task": trained.get("task"),
         "L": metadata.get("length"),
         "block length": block_length,
-        "α": None if from_traces and not trained.get("alpha_range") else trained.get("alpha"),
+        "α": served_alphas(trained),
         "traces": from_traces,
         "label": trained.get("label") if from_traces else None,
         "seed": trained.get("seed"),
@@ -108,3 +108,11 @@ def points_table(points: Sequence[Mapping[str, Any]]) -> str:
             found = f"{100 * p['accuracy']:.1f} [{low:.1f}, {high:.1f}]"
         text += f"| {p.get('sampler', '–')} | {found} | {p['nfe']:.1f} |\n"
     return text
+
+
+def served_alphas(trained: Mapping[str, Any]) -> Any:
+    """The α that a policy was trained for, or the range; None without a reward."""
+    if trained.get("alpha_range"):
+        low, high = trained["alpha_range"]
+        return f"{low:g} to {high:g}"
+    return None if trained.get("from_traces") else trained.get("alpha")

@@ -251,6 +251,11 @@ class LearnedPolicy:
         """
         directory = Path(directory)
         path = directory / "config.json"
+        if not path.exists() and (directory / "run.json").exists():
+            raise UnmaskError(
+                f"{directory} is a training run; its policies are {directory / 'best'}, which is "
+                f"there after the first validation, and {directory / 'last'}"
+            )
         config = read_json(path)
         if not isinstance(config, dict) or config.get("format") != "unmask policy 1":
             raise UnmaskError(

@@ -220,7 +220,7 @@ def open_run(config: PretrainConfig, learner: Learner, progress: Progress) -> in
         if earlier:
             facts["earlier"] = earlier
     else:
-        new_directory(config.out)
+        new_directory(config.out, begun="recipe.json", go_on="--resume and the same settings")
     write_json(config.out / "recipe.json", facts | {"provenance": provenance(config.device)})
     return start
 

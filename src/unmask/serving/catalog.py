@@ -365,7 +365,7 @@ def describe_model(catalog: Catalog, served: ServedModel) -> dict[str, Any]:
 
 def describe_policy(name: str, policy: Policy) -> dict[str, Any]:
     """What a client needs to know of a policy: whether it is learned, for which model and block
-    length, and its ranges of α and of the NFE that may be asked for."""
+    length, and with which α it was calibrated, with the NFE of each."""
     found: dict[str, Any] = {"name": name, "learned": isinstance(policy, LearnedPolicy)}
     if isinstance(policy, LearnedPolicy):
         trained = policy.metadata.get("trained") or {}
@@ -373,8 +373,9 @@ def describe_policy(name: str, policy: Policy) -> dict[str, Any]:
         found["block_length"] = policy.block_length
         if policy.network.config.conditioned:
             found["alpha"] = policy.alpha
-            found["alphas"] = sorted({alpha for alpha, _ in policy.calibration})
-            found["nfe"] = sorted({nfe for _, nfe in policy.calibration})
+            pairs = sorted(policy.calibration)
+            found["alphas"] = [round(alpha, 6) for alpha, _ in pairs]
+            found["nfe"] = [nfe for _, nfe in pairs]
     return found
 
 

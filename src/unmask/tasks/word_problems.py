@@ -103,7 +103,7 @@ class Unseen:
     it has met better, and with more confidence, than a policy will find it later.
 
     Training takes three quarters of the validation problems of `word-problems`, and validation the
-    last quarter; tests are the same.
+    last quarter; tests are drawn as those of `word-problems`, and are mostly other problems.
 
     Attributes:
         source: of all problems.

@@ -39,6 +39,9 @@ def calibrate(session: Session, out: Path) -> None:
             fronts[weights] = policy.metadata["pareto"]
             continue
         if weights not in fronts:
+            print(
+                f"measuring {out / name} on validation problems; it can be used already", flush=True
+            )
             fronts[weights] = measure_front(session, policy)
         metadata = {**policy.metadata, "pareto": fronts[weights]}
         replace(policy, metadata=metadata).save_pretrained(out / name)

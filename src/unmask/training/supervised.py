@@ -214,7 +214,8 @@ def run_lessons(
     """`train_from_traces` of complete settings, in a directory that nobody else writes to."""
     resumes, out = config.run.resume is not None, config.run.out
     if processes.main and not resumes:
-        new_directory(out)
+        go_on = f"`unmask train --resume {out}`"
+        new_directory(out, begun="run.json", go_on=go_on)
     session = prepare_session(config, processes, None, task)
     lesson = prepare_lesson(session, label)
     state = new_state(session)

@@ -135,7 +135,8 @@ def run_rounds(
     """`train` of complete settings, in a directory that nobody else writes to."""
     resumes = config.run.resume is not None
     if processes.main and not resumes:
-        new_directory(config.run.out)
+        go_on = f"`unmask train --resume {config.run.out}`"
+        new_directory(config.run.out, begun="run.json", go_on=go_on)
     done = rounds_done(config) or 0
     phases = load_phases(config, processes.device, done)  # before the model, which may take long
     session = prepare_session(config, processes, reward, task)
