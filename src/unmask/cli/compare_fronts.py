@@ -50,8 +50,6 @@ def run(config: Config) -> None:
             )
         return chosen
 
-    if config.out is not None:
-        config.out.parent.mkdir(parents=True, exist_ok=True)
     gaps = compare_fronts(*([records_of(d) for d in side] for side in sides))
     first, second = (count_of(len(side), "run") for side in sides)
     print(f"{config.first} ({first}) against {config.second} ({second})")
@@ -67,6 +65,7 @@ def run(config: Config) -> None:
     if config.out is not None:
         rows = [asdict(gap) for gap in gaps]
         names = [[str(directory) for directory in side] for side in sides]
+        config.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(
             config.out,
             {"first": names[0], "second": names[1], "gaps": rows, "provenance": provenance()},
