@@ -33,6 +33,7 @@ import hypothesis
 
 import unmask
 from tests.typechecks import check_types
+from unmask.files import write_json
 from unmask.models.tokenizer import word_tokenizer
 from unmask.pretraining import PretrainConfig
 from unmask.pretraining.network import new_model, save_model
@@ -65,6 +66,7 @@ def tiny_dir(tmp_path_factory):
             if weight.ndim == 2:
                 weight.normal_(std=0.5)
     save_model(model, tokenizer, directory)
+    write_json(directory / "recipe.json", {"recipe": {"task": "chain"}})
     return directory
 
 

@@ -98,7 +98,7 @@ def make_good_files(root: Path) -> None:
         words += ["--steps", "4", "--until", "2", "--save-every", "2"]
         call("pretrain", "--out", str(tiny), *words)
         shutil.copytree(tiny, root / "pretraining")
-        for name in ("recipe.json", "loss.jsonl", "checkpoint.safetensors"):
+        for name in ("loss.jsonl", "checkpoint.safetensors"):
             (tiny / name).unlink()
         network = PolicyNetwork(NetworkConfig(width=8, mlp=8))
         LearnedPolicy(network).save_pretrained(root / "policy")

@@ -15,8 +15,21 @@ from transformers import logging as transformers_logging
 
 import unmask
 import unmask.models.load as load
-from unmask import UnmaskError, load_model
+from unmask import UnmaskError, embedded_models, load_model
 from unmask.models.load import check_one_device, quiet_transformers
+
+
+def test_each_embedded_model_says_on_which_task_it_was_trained(tiny_dir, tmp_path):
+    tasks = {name.split("/")[1].split("-")[0] for name in embedded_models()}
+    assert {load.own_task(name).split("-")[0] for name in embedded_models()} == tasks
+    assert load.own_task("embedded/chain-dream") == "chain"
+    assert load.own_task("embedded/word-problems") == "word-problems"
+    assert load.own_task(str(tiny_dir)) == "chain"
+    with pytest.raises(UnmaskError, match=r"does not say .*; give a task that it knows"):
+        load.own_task(str(tmp_path))
+    (tmp_path / "recipe.json").write_text('{"recipe": {"steps": 3}}')
+    with pytest.raises(UnmaskError, match="recipe"):
+        load.own_task(str(tmp_path))
 
 
 def test_the_dtype_may_be_a_name(tiny_dir):

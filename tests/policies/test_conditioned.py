@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,18 @@ def test_zeroed_inputs_are_not_seen(zero):
 def test_what_cannot_be_is_refused(make, message):
     with pytest.raises(UnmaskError, match=message):
         make()
+
+
+def test_an_alpha_beyond_those_of_training_is_warned_of(tmp_path):
+    front = {"pareto": [{"alpha": 10.0, "nfe": 3.0}, {"alpha": 0.3, "nfe": 5.0}]}
+    LearnedPolicy(perturbed(conditioned=True), alpha=1.0, metadata=front).save_pretrained(tmp_path)
+    for alpha in ("0.29", "12"):
+        with pytest.warns(UserWarning, match=rf"α {alpha}; .*trained for 0\.3 to 10, and"):
+            load_policy(f"{tmp_path}@alpha={alpha}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for setting in ("alpha=0.3", "alpha=10", "nfe=5", "beta=0.5"):
+            load_policy(f"{tmp_path}@{setting}")
 
 
 @pytest.mark.parametrize(

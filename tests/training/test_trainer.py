@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -152,6 +153,35 @@ def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir
         with pytest.raises(UnmaskError, match=r"does not fit: it(s width is 16| is no learned)"):
             train(tiny_run(tmp_path / "third", tiny_dir, **({"start": start} | changes)))
         assert not (tmp_path / "third").exists()
+
+
+def test_a_start_that_does_not_fit_is_told_apart_by_the_options_names(tmp_path, tiny_dir):
+    start = str(train(tiny_run(tmp_path / "first", tiny_dir, rounds=1)) / "last")
+    with pytest.raises(UnmaskError, match="its use of alpha_range is False, here True"):
+        train(tiny_run(tmp_path / "second", tiny_dir, start=start, alpha_range=(0.5, 2.0)))
+
+
+@pytest.mark.parametrize(("rounds", "left"), [(2, False), (3, True)])
+def test_a_run_says_which_rounds_imitate(tmp_path, tiny_dir, capsys, rounds, left):
+    imitates = {"imitate": ("entropy:1", "threshold:0.1"), "imitation_rounds": 2}
+    run = train(tiny_run(tmp_path / "run", tiny_dir, rounds=rounds, **imitates))
+    said = capsys.readouterr().out
+    assert said.startswith("rounds 1 to 2 imitate entropy:1 or threshold:0.1; their reward")
+    assert ("no round is left for GRPO" in said) is not left
+    train(TrainConfig(resume=run))
+    assert "imitate" not in capsys.readouterr().out, "those rounds are over"
+
+
+def test_the_task_is_the_models_own_unless_one_is_named(tmp_path, tiny_dir):
+    tiny = {"rounds": 1, "prompts": 1, "rollouts": 2, "eval_prompts": 2}
+    run = train(TrainConfig(out=tmp_path / "run", model="embedded/sudoku", **tiny))
+    assert read_json(run / "run.json")["settings"]["task"] == "sudoku"
+    assert load_policy(run / "last").metadata["trained"]["task"] == "sudoku"
+    foreign = tmp_path / "foreign"
+    shutil.copytree(tiny_dir, foreign, ignore=shutil.ignore_patterns("recipe.json"))
+    with pytest.raises(UnmaskError, match=f"model {foreign} does not say on which"):
+        train(tiny_run(tmp_path / "other", foreign, task=None))
+    assert not (tmp_path / "other").exists()
 
 
 def test_alpha_moves_from_its_start_to_its_end_on_a_log_scale(tmp_path, tiny_dir):
@@ -349,7 +379,7 @@ def test_a_task_without_validation_examples_is_refused_before_the_model_is_loade
 
     monkeypatch.setitem(unmask.tasks.EMBEDDED, "chain", dataclasses.replace(chain, source=Source()))
     with pytest.raises(UnmaskError, match="no validation examples"):
-        train(TrainConfig(out=tmp_path / "run", model=str(tmp_path / "nowhere")))
+        train(TrainConfig(out=tmp_path / "run", model=str(tmp_path / "nowhere"), task="chain"))
     assert not (tmp_path / "run").exists()
 
 
@@ -402,7 +432,16 @@ def test_rounds_without_signal_leave_every_weight_alone(tmp_path, tiny_dir):
 def test_the_preset_on_the_command_line_is_written_down(tiny_dir, tmp_path):
     out = tmp_path / "run"
     words = ["train", "--preset", "paper", "--width", "16", "--rounds", "2", "--out", str(out)]
-    words += ["--model", str(tiny_dir), "--max-new-tokens", "6", "--prompts", "2"]
+    words += [
+        "--model",
+        str(tiny_dir),
+        "--task",
+        "chain",
+        "--max-new-tokens",
+        "6",
+        "--prompts",
+        "2",
+    ]
     assert main([*words, "--rollouts", "2", "--eval-prompts", "2"]) == 0
     started = json.loads((out / "run.json").read_text())
     settings = started["settings"]

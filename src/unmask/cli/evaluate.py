@@ -25,9 +25,10 @@ class Config:
     """Go on with an interrupted evaluation of the same settings in `out`."""
     model: str = "embedded/chain"
     """Frozen model: an embedded one, a directory or a Hub repository."""
-    task: str = "chain"
+    task: str | None = None
     """Where prompts and their verifier come from: chain, sudoku, word-problems, gsm8k, math,
-    math500, humaneval, mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture."""
+    math500, humaneval, mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture.
+    Default: the task that the model was pre-trained on."""
     data_dir: str | None = None
     """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out
     to load them from the Hugging Face Hub."""
@@ -64,6 +65,7 @@ def run(config: Config) -> None:
 
     from unmask.evaluation import evaluate, pass_at_k
     from unmask.models import load_model
+    from unmask.models.load import own_task
     from unmask.processes import Processes
     from unmask.tasks import load_task
 
@@ -71,7 +73,9 @@ def run(config: Config) -> None:
         pass_at_k(len(config.seeds) or 1, 0, k)  # fail early where k needs more seeds
     processes = Processes.join(config.device)
     task = load_task(
-        config.task, data_dir=config.data_dir, allow_code_execution=config.allow_code_execution
+        config.task or own_task(config.model),
+        data_dir=config.data_dir,
+        allow_code_execution=config.allow_code_execution,
     )
     model = load_model(config.model, device=processes.device, dtype=getattr(torch, config.dtype))
     points = evaluate(

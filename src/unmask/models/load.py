@@ -25,6 +25,7 @@ from unmask.models.base import Model
 from unmask.models.chat import check_template
 from unmask.models.families import FAMILIES, Family
 from unmask.models.schema import (
+    RecipeFile,
     WeightIndex,
     check_parts,
     check_tokenizer_files,
@@ -309,6 +310,22 @@ def find_model(name: str, revision: str | None = None, files: Sequence[str] = HU
             f"revision {revision!r} was given, but {name} ships with this package; leave it out"
         )
     return EMBEDDED / name.removeprefix("embedded/")
+
+
+def own_task(name: str) -> str:
+    """The name of the task that a model was pre-trained on, from the recipe that `unmask pretrain`
+    wrote beside its weights.
+
+    Raises:
+        UnmaskError: if there is no such model, or nothing beside it says which task it knows.
+    """
+    path = find_model(name, files=("recipe.json",)) / "recipe.json"
+    if path.exists():
+        return read_json(path, RecipeFile).recipe.task
+    raise UnmaskError(
+        f"no task was given, and model {name} does not say on which one it was trained; give a "
+        "task that it knows (gsm8k, math, humaneval, …)"
+    )
 
 
 def find_family(config: dict[str, Any], directory: Path) -> Family:

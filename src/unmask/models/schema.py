@@ -122,6 +122,18 @@ class WeightIndex(BaseModel):
     ]
 
 
+class Recipe(BaseModel):
+    """The settings of `unmask pretrain`, as far as whoever loads the model needs them."""
+
+    task: str
+
+
+class RecipeFile(BaseModel):
+    """`recipe.json`, which `unmask pretrain` writes beside the weights."""
+
+    recipe: Recipe
+
+
 class SpecialToken(BaseModel):
     """A special token with the rules by which it is found in a text."""
 

@@ -4,6 +4,7 @@ settings: `runs/a/best@beta=0.8`."""
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ FILES = ("config.json", "model.safetensors")
 # More would overflow in int32, where the policies compute.
 MOST_POSITIONS = 2**31 - 1
 MOST_TEACHERS = 64
+EDGE = 1.001  # α that was printed with few digits is still within the range of training
 NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 GRID = re.compile(rf"(?P<low>{NUMBER})\.\.(?P<high>{NUMBER}):(?P<count>\d{{1,4}})")
 
@@ -200,6 +202,8 @@ def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPol
                 changes["alpha"] = policy.alpha_for(float(text))
             elif key in ("temperature", "beta", "alpha"):
                 changes[key] = number_in_range(text)
+                if key == "alpha":
+                    warn_of_alpha(policy, changes[key], spec)
             else:
                 raise ValueError
         except ValueError:
@@ -209,6 +213,17 @@ def with_settings(policy: LearnedPolicy, settings: str, spec: str) -> LearnedPol
                 f"are {accepted}"
             ) from None
     return replace(policy, **changes)
+
+
+def warn_of_alpha(policy: LearnedPolicy, alpha: float, spec: str) -> None:
+    """Says so if a policy is told an α for which it was not trained."""
+    known = [trained for trained, _ in policy.calibration]
+    if known and not min(known) / EDGE <= alpha <= max(known) * EDGE:
+        warnings.warn(
+            f"sampler {short_text(spec)!r} has α {alpha:g}; this policy was trained for "
+            f"{min(known):g} to {max(known):g}, and what it does beyond is not known",
+            stacklevel=2,
+        )
 
 
 def number_in_range(text: str) -> float:

@@ -54,9 +54,10 @@ class DataConfig:
 
     model: str = "embedded/chain"
     """Frozen model: an embedded one, a directory or a Hub repository."""
-    task: str = "chain"
+    task: str | None = None
     """Where prompts and their verifier come from: chain, sudoku, word-problems, gsm8k, math,
-    mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture (gsm8k:2+math:1)."""
+    mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture (gsm8k:2+math:1).
+    Default: the task that the model was pre-trained on."""
     data_dir: str | None = None
     """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out
     to load them from the Hugging Face Hub."""

@@ -289,6 +289,19 @@ def load_phases(config: TrainConfig, device: torch.device, done: int = 0) -> tup
     return (*phases, Grpo(config, range(start, total), experts))
 
 
+def describe_imitation(phase: Phase, done: int, total: int) -> str:
+    """Which rounds of a run imitate, in words; empty if the phase is another or is over."""
+    if not isinstance(phase, Imitation) or done >= phase.rounds.stop:
+        return ""
+    last, teachers = phase.rounds.stop, " or ".join(phase.config.imitation.imitate)
+    words = (
+        f"rounds 1 to {last} imitate {teachers}; their reward, accuracy and NFE are the teacher's"
+    )
+    if last < total:
+        return words
+    return f"{words}; no round is left for GRPO, for which more rounds are needed"
+
+
 def check_phases(session: Session, phases: tuple[Phase, ...]) -> None:
     """Refuses teachers and experts that cannot decide for this model.
 

@@ -19,9 +19,11 @@ from unmask.decoding.options import DecodeOptions
 from unmask.decoding.request import Request, check_request
 from unmask.errors import UnmaskError
 from unmask.evaluation.plan import with_own_length
-from unmask.models import Model, load_model
+from unmask.models import Model
+from unmask.models.load import load_model, own_task
 from unmask.policies import LearnedPolicy, NetworkConfig, Policy, PolicyNetwork, load_policy
 from unmask.processes import Processes
+from unmask.settings import change_settings
 from unmask.tasks import Example, Split, Task, load_task, prompt_tokens
 from unmask.tasks.sources import DatasetSource, Source
 from unmask.training.alpha import alpha_grid
@@ -148,8 +150,11 @@ def prepare_session(
             words, or the task has no validation examples.
     """
     if task is None:
+        if config.data.task is None:
+            given, own = config.given, own_task(config.data.model)
+            config = change_settings(config, {"task": own}).with_given(given)
         task = load_task(
-            config.data.task,
+            str(config.data.task),
             data_dir=config.data.data_dir,
             allow_code_execution=config.data.allow_code_execution,
         )
@@ -232,7 +237,10 @@ def shape_differences(start: NetworkConfig, network: NetworkConfig) -> str:
     weights begin does not count."""
     has, wanted = asdict(start), asdict(network)
     names = [name for name in has if not name.startswith("initial_") and has[name] != wanted[name]]
-    return ", ".join(f"its {name} is {has[name]}, here {wanted[name]}" for name in names)
+    options = {"conditioned": "use of alpha_range"}
+    return ", ".join(
+        f"its {options.get(name, name)} is {has[name]}, here {wanted[name]}" for name in names
+    )
 
 
 def check_room(session: Session, network: PolicyNetwork) -> None:

@@ -64,7 +64,13 @@ from unmask.training.checkpoint import (
 from unmask.training.config import TrainConfig
 from unmask.training.front import calibrate
 from unmask.training.labels import Label
-from unmask.training.phases import Phase, check_phases, load_phases, phase_of_round
+from unmask.training.phases import (
+    Phase,
+    check_phases,
+    describe_imitation,
+    load_phases,
+    phase_of_round,
+)
 from unmask.training.report import MetricsLog
 from unmask.training.rewards import Reward
 from unmask.training.session import Session, check_room, prepare_session
@@ -155,6 +161,8 @@ def run_rounds(
         write_run(session, reward, task=task)
     processes.barrier()
     rounds = config.rollout.rounds
+    if processes.main and (words := describe_imitation(phases[0], state.round, rounds)):
+        print(words, flush=True)
     with MetricsLog(config.run.out, state.round, rounds, processes.main) as log:
         if is_due(state.round, config.evaluation.eval_every, rounds) > state.evaluated:
             finish_round(session, state, log)
