@@ -47,18 +47,21 @@ def rule_of(spec):
     return RULES[name](int(value) if name in ("confidence", "margin") else float(value))
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize(("vocabulary", "layers", "heads"), [(37, 2, 2), (64, 1, 1)])
-def test_caching_decides_what_whole_forwards_decide(vocabulary, layers, heads):
-    """1,040 rows of random models, blocks, prompts, lengths and samplers."""
+def test_caching_decides_what_whole_forwards_decide(vocabulary, layers, heads, causal):
+    """1,440 rows of random models, blocks, prompts, lengths and samplers."""
     plain, ended, longest = small_model(vocabulary, layers, heads, False), 0, 0
     if layers > 1:
         # In fp32 one of these confidences is as near to λ as a CPU's rounding reaches.
         plain.network.double()
-    for seed in range(65):
+    for seed in range(25 if causal else 65):
         check_types(seed < 10)
         rng = random.Random(f"{seed}/{vocabulary}")
         draw_weights(plain, seed)
-        model = replace(plain, attention_block=rng.choice([1, 2, 3, 4, 5, 8]))
+        model = replace(
+            plain, attention_block=rng.choice([1, 2, 3, 4, 5, 8]), causal_context=causal
+        )
         requests, specs = [], []
         for _ in range(8):
             size, length = rng.randint(1, 14), rng.randint(1, 9)
@@ -79,12 +82,33 @@ def test_caching_decides_what_whole_forwards_decide(vocabulary, layers, heads):
     assert longest > 0, "no row needs passes for positions behind its answer"
 
 
+def test_a_causal_context_is_another_model():
+    """Else the test above could not fail. Blocks begin behind the prompt, whatever its length."""
+    plain = replace(small_model(37, 2, 2, False), attention_block=4)
+    causal, different = replace(plain, causal_context=True), 0
+    for seed in range(20):
+        draw_weights(plain, seed)
+        prompt = [5, 6, 7, 8, 9, 10, 11, 12][: 4 if seed % 2 else 8]
+        runs = [
+            decode(m, [prompt], load_policy("confidence:1"), max_new_tokens=8)
+            for m in (plain, causal)
+        ]
+        different += not torch.equal(runs[0].tokens, runs[1].tokens)
+    assert different > 10
+    steps = decode(causal, [[5, 6, 7]], load_policy("confidence:4"), max_new_tokens=8, eos="never")
+    assert steps.reveal_step[0].tolist() == [0] * 4 + [1] * 4
+
+
 @given(seed=st.integers(0, 10**6), data=st.data())
 def test_rows_do_not_depend_on_their_mates(seed, data):
     """Greedy and drawn tokens, heuristics and learned policies, any lengths and options."""
     check_types(seed % 3 == 0)
     rng = random.Random(seed)
-    model = replace(small_model(37, 2, 2, False), attention_block=rng.choice([1, 3, 4, 8]))
+    model = replace(
+        small_model(37, 2, 2, False),
+        attention_block=rng.choice([1, 3, 4, 8]),
+        causal_context=rng.random() < 0.5,
+    )
     draw_weights(model, seed)
     policies = [load_policy(spec) for spec in (*SPECS, "random:1", "random:2")]
     policies += [learned(), learned(1, fallback=False), learned(2, action="plackett-luce")]
@@ -162,6 +186,23 @@ def test_decodes_equal_the_families_loops(family, tmp_path):
     half = block_diffusion_loop(model, [7, 8, 9, 10], 8, 2)
     ours = unmask.generate(model, [[7, 8, 9, 10]], "confidence:2", max_new_tokens=8)
     assert (ours.tokens[0].tolist(), int(ours.nfe[0])) == half
+
+
+def test_a_context_is_stored_as_it_is_read_causally(tmp_path):
+    """Nemotron-Labs-Diffusion: positions far enough for YaRN, prompts of any length."""
+    checkpoint = write("nemotron", tmp_path / "model")
+    model = unmask.load_model(checkpoint.directory, dtype=torch.float64)
+    assert model.causal_context and model.attention_block == 4
+    rng, passes = random.Random(0), []
+    for i in range(8):
+        prompt = [rng.randrange(6, 40) for _ in range(rng.randint(1, 19))]
+        spec = ("confidence:1", "threshold:0.6")[i % 2]
+        expected = decode_block_row(model, prompt, rule_of(spec), 10)
+        ours = unmask.generate(model, [prompt], spec, max_new_tokens=10)
+        found = ours.tokens[0].tolist(), int(ours.nfe[0]), ours.reveal_step[0].tolist()
+        assert found == expected
+        passes.append(expected[1])
+    assert len(set(passes)) > 2
 
 
 def test_a_block_is_forwarded_alone_and_once_with_the_one_before():

@@ -24,6 +24,7 @@ SPECIAL = {
     "llada_moe": ["<|endoftext|>", "<role>", "</role>", "<|role_end|>", "<|mask|>"],
     "sdar": ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|MASK|>"],
     "llada2_moe": ["<|endoftext|>", "<role>", "</role>", "<|role_end|>", "<|mask|>"],
+    "nemotron": ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<SPECIAL_100>"],
     "bert": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
     "roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
 }
@@ -46,6 +47,7 @@ NAMED = {
         "mask_token": "<|MASK|>",
     },
     "llada2_moe": {"eos_token": "<|endoftext|>", "pad_token": "<|endoftext|>"},  # no mask_token
+    "nemotron": {"bos_token": "<s>", "eos_token": "<|im_end|>", "unk_token": "<unk>"},  # nor here
     "bert": {
         "pad_token": "[PAD]",
         "unk_token": "[UNK]",
@@ -489,6 +491,50 @@ def llada2_moe(ids, changes):
     return config, shapes
 
 
+def nemotron(ids, changes):
+    """Fields and names of Nemotron-Labs-Diffusion; YaRN and the queries' scaling begin at position
+    8, so that short texts meet both."""
+    own = {
+        "architectures": ["NemotronLabsDiffusionModel"],
+        "attention_bias": False,
+        "attn_implementation": "sdpa",
+        "auto_map": {"AutoModel": "modeling_nemotron_labs_diffusion.NemotronLabsDiffusionModel"},
+        "block_size": 4,
+        "bos_token_id": ids["<s>"],
+        "dlm_loss_weight": None,
+        "dlm_paradigm": "bidirectional",
+        "dp_varying_mask_ratio": False,
+        "eos_token_id": ids["</s>"],
+        "head_dim": 8,
+        "mask_token_id": ids["<SPECIAL_100>"],
+        "max_position_embeddings": 32,
+        "mlp_bias": False,
+        "model_type": "nemotron_labs_diffusion",
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "factor": 4.0,
+            "llama_4_scaling_beta": 0.1,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 8,
+            "rope_theta": 10000.0,
+            "rope_type": "yarn",
+        },
+        "sliding_window": None,
+    }
+    config = qwen_config(dict.fromkeys(ids, 0) | {"<|endoftext|>": 0}) | own | changes
+    for name in ("pad_token_id", "rope_scaling", "rope_theta", "torch_dtype"):
+        config.pop(name)
+    named = {"lm_head.": "diffusion_head.", "model.": "encoder."}
+    shapes = {}
+    for name, shape in stock_shapes(config).items():
+        start = next(start for start in named if name.startswith(start))
+        shapes[named[start] + name.removeprefix(start)] = shape
+    return {k: v for k, v in config.items() if v != "absent"}, shapes
+
+
 def bert(ids, changes):
     roberta = "<s>" in ids
     own = {
@@ -619,6 +665,7 @@ MAKERS = {
     "sdar": ("sdar", sdar(False)),
     "sdar_moe": ("sdar", sdar(True)),
     "llada2_moe": ("llada2_moe", llada2_moe),
+    "nemotron": ("nemotron", nemotron),
     "bert": ("bert", bert),
     "roberta": ("roberta", bert),
     "modernbert": ("bert", modernbert),

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 import unmask
 from tests.models.checkpoints import MAKERS, vocabulary, write
 from tests.reference.architectures import NETWORKS
+from unmask.scoring import encode_pair, exact_likelihood
 
 VARIANTS = {
     "llada": ("llada", {}),
@@ -62,6 +63,11 @@ VARIANTS = {
     "llada2_moe in shards, blocks of 4, two shared experts": (
         "llada2_moe",
         {"shards": 3, "block_size": 4, "num_shared_experts": 2, "first_k_dense_replace": 2},
+    ),
+    "nemotron": ("nemotron", {}),
+    "nemotron in shards, blocks of 7, one key head": (
+        "nemotron",
+        {"shards": 2, "block_size": 7, "num_key_value_heads": 1},
     ),
     "bert": ("bert", {}),
     "roberta": ("roberta", {}),
@@ -132,6 +138,8 @@ def test_special_tokens_of_the_families(tmp_path):
     for family, name in (("sdar", "SDAR"), ("sdar_moe", "SDAR-MoE")):
         assert special(family) == ("<|MASK|>", ["<|im_end|>", "<|endoftext|>"], False, name)
     assert special("llada2_moe") == ("<|mask|>", ["<|endoftext|>"], False, "LLaDA2")
+    nemotron = ("<SPECIAL_100>", ["</s>", "<|im_end|>"], False, "Nemotron-Labs-Diffusion")
+    assert special("nemotron") == nemotron
     assert special("bert") == ("[MASK]", ["[SEP]"], False, "Bert")
     assert special("roberta") == ("<mask>", ["</s>"], False, "Roberta")
     assert special("modernbert") == ("[MASK]", ["[SEP]"], False, "ModernBert")
@@ -165,7 +173,7 @@ def test_blocks_and_masks_come_from_the_files_or_the_caller(tmp_path):
     refused(tmp_path / "sdar", "block_size 0; correct it")
 
 
-@pytest.mark.parametrize("family", ["sdar", "sdar_moe", "llada2_moe", "bert"])
+@pytest.mark.parametrize("family", ["sdar", "sdar_moe", "llada2_moe", "nemotron", "bert"])
 def test_positions_are_counted_from_the_first_token_wherever_padding_is(family, tmp_path):
     changes = {} if family == "bert" else {"block_size": 4}
     model = unmask.load_model(
@@ -265,6 +273,9 @@ def test_llada_variants_without_a_stock_class_are_refused(changes, tmp_path):
         ("sdar_moe", {"shared_expert_intermediate_size": 8}),
         ("llada2_moe", {"use_qkv_bias": True}),
         ("llada2_moe", {"use_bias": True}),
+        ("nemotron", {"sliding_window": 128}),
+        ("nemotron", {"mlp_bias": True}),
+        ("nemotron", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
         ("a2d-qwen3", {"block_size": 32}),
         ("bert", {"is_decoder": True}),
     ],
@@ -273,6 +284,26 @@ def test_fields_that_mean_another_architecture_are_refused(family, changes, tmp_
     write(family, tmp_path / "model")
     edit(tmp_path / "model", **changes)
     refused(tmp_path / "model", f"{next(iter(changes))} = .* not supported")
+
+
+def test_nemotron_without_its_own_fields_is_that_of_the_publication(tmp_path):
+    absent = dict.fromkeys(("block_size", "mask_token_id", "rope_parameters"), "absent")
+    checkpoint = write("nemotron", tmp_path / "model", **absent)
+    with pytest.raises(unmask.UnmaskError, match="no mask token"):  # fewer than 101 tokens
+        unmask.load_model(checkpoint.directory)
+    model = unmask.load_model(checkpoint.directory, mask_token_id=5)
+    assert (model.attention_block, model.causal_context) == (32, True)
+    assert model.network.config.rope_parameters["llama_4_scaling_beta"] == 0
+    unmask.generate(model, [[7, 8]], "confidence:32", max_new_tokens=4)
+    edit(tmp_path / "model", rope_parameters={"llama_4_scaling_beta": "far"})
+    refused(tmp_path / "model", "llama_4_scaling_beta 'far' in rope_parameters")
+
+
+def test_a_model_with_a_causal_context_has_no_likelihoods(tmp_path):
+    model = unmask.load_model(write("nemotron", tmp_path / "model").directory)
+    text = encode_pair(model, "abc", "def")
+    with pytest.raises(unmask.UnmaskError, match="likelihoods are not computed"):
+        exact_likelihood(model, [text])
 
 
 @pytest.mark.parametrize("family", ["llada", "llada_moe", "llada2_moe"])

@@ -19,11 +19,17 @@ def rms(x, weight, eps):
 def rotated(x, theta):
     """Rotary positions (Su et al. 2021) on x [S, d]: the pair (i, i + d/2) is turned by position /
     theta^(2i/d)."""
+    width = x.shape[1]
+    return turned(x, [theta ** (-2 * i / width) for i in range(width // 2)])
+
+
+def turned(x, frequencies):
+    """The pair (i, i + d/2) is turned by position · frequency i."""
     positions, width = x.shape
     out = torch.empty_like(x)
     for s in range(positions):
         for i in range(width // 2):
-            angle = s / theta ** (2 * i / width)
+            angle = s * frequencies[i]
             a, b = x[s, i], x[s, i + width // 2]
             out[s, i] = a * math.cos(angle) - b * math.sin(angle)
             out[s, i + width // 2] = a * math.sin(angle) + b * math.cos(angle)
@@ -298,6 +304,58 @@ def modernbert(c, w, tokens, mask):
     return x @ w["model.embeddings.tok_embeddings.weight"].T + w["decoder.bias"]
 
 
+def yarn(width, rope):
+    """YaRN's frequencies (Peng et al. 2023): those that turn more than beta_fast times within the
+    original length stay, those below beta_slow are divided by the factor, between it is a ramp."""
+    theta, original = rope["rope_theta"], rope["original_max_position_embeddings"]
+
+    def place(turns):
+        return width * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+
+    low = max(math.floor(place(rope["beta_fast"])), 0)
+    high = min(math.ceil(place(rope["beta_slow"])), width - 1)
+    found = []
+    for i in range(width // 2):
+        ramp = min(max((i - low) / max(high - low, 0.001), 0), 1)
+        plain = theta ** (-2 * i / width)
+        found.append(plain / rope["factor"] * ramp + plain * (1 - ramp))
+    return found
+
+
+@each_row
+def nemotron(c, w, tokens, mask):
+    """Nemotron-Labs-Diffusion: the last b tokens are the block, in which all see all; those before
+    see what stands before them. Queries beyond the original length are scaled."""
+    eps, x, rope = c["rms_norm_eps"], w["encoder.embed_tokens.weight"][tokens], c["rope_parameters"]
+    size = int(mask.sum())
+    start = max(size - c["block_size"], 0)
+    n_heads, n_kv = c["num_attention_heads"], c["num_key_value_heads"]
+    frequencies = yarn(c["head_dim"], rope)
+    hidden = torch.ones(len(tokens), len(tokens), dtype=torch.bool)
+    for i in range(len(tokens)):
+        for j in range(size):
+            hidden[i, j] = not (j <= i or (i >= start and j >= start))
+    far = torch.arange(len(tokens)) // rope["original_max_position_embeddings"]
+    scale = 1 + rope["llama_4_scaling_beta"] * (1.0 + far).log().to(x.dtype)
+    for n in range(c["num_hidden_layers"]):
+        b = f"encoder.layers.{n}"
+        h = rms(x, w[f"{b}.input_layernorm.weight"], eps)
+        q, k, v = (
+            heads(linear(w, f"{b}.self_attn.{part}", h), count)
+            for part, count in (("q_proj", n_heads), ("k_proj", n_kv), ("v_proj", n_kv))
+        )
+        results = []
+        for i in range(n_heads):
+            own = i * n_kv // n_heads
+            query = turned(q[i], frequencies) * scale[:, None]
+            scores = query @ turned(k[own], frequencies).T / math.sqrt(c["head_dim"])
+            results.append(scores.masked_fill(hidden, -torch.inf).softmax(-1) @ v[own])
+        x = x + linear(w, f"{b}.self_attn.o_proj", torch.cat(results, 1))
+        h = rms(x, w[f"{b}.post_attention_layernorm.weight"], eps)
+        x = x + swiglu(w, h, f"{b}.mlp.gate_proj", f"{b}.mlp.up_proj", f"{b}.mlp.down_proj")
+    return linear(w, "diffusion_head", rms(x, w["encoder.norm.weight"], eps))
+
+
 NETWORKS = {
     "llada": llada,
     "dream": dream,
@@ -308,6 +366,7 @@ NETWORKS = {
     "sdar": qwen,
     "sdar_moe": qwen,
     "llada2_moe": llada2,
+    "nemotron": nemotron,
     "bert": bert,
     "roberta": bert,
     "modernbert": modernbert,

@@ -54,14 +54,19 @@ def decode_row(
 
 def decode_block_row(model, prompt, choose, length):
     """One row of a block-causal model, greedily: the whole canvas is forwarded at every step, block
-    after block until a finished one holds an end of text. Returns tokens, NFE, reveal steps."""
-    size = model.attention_block
-    canvas = [*prompt, *[MASKED] * (-(-(len(prompt) + length) // size) * size - len(prompt))]
+    after block until a finished one holds an end of text. With a causal context that is all up to
+    the current block, and the first block begins behind the prompt. Returns tokens, NFE, reveal
+    steps."""
+    size, causal = model.attention_block, model.causal_context
+    first = len(prompt) if causal else len(prompt) // size * size
+    behind = -(-(len(prompt) + length - first) // size) * size - (len(prompt) - first)
+    canvas = [*prompt, *[MASKED] * behind]
     revealed, step = [-1] * len(canvas), 0
-    for start in range(len(prompt) // size * size, len(canvas), size):
+    for start in range(first, len(canvas), size):
         block = range(start, start + size)
         while any(canvas[k] is MASKED for k in block):
-            tokens = torch.tensor([[model.mask_id if t is MASKED else t for t in canvas]])
+            seen = canvas[: start + size] if causal else canvas
+            tokens = torch.tensor([[model.mask_id if t is MASKED else t for t in seen]])
             logits = model.logits(tokens, torch.ones_like(tokens))[0].double()
             logits[:, list(model.never_ids)] = -torch.inf
             p = logits.softmax(-1)

@@ -123,6 +123,7 @@ class BlockCaching:
 
     Attributes:
         size: b, positions in a block.
+        causal: the context is causal (see `Model.causal_context`): all of a prompt is prefix.
         store: keys and values, a slot for each row in flight; it grows as blocks are opened.
         rows: by slot.
         holder: a slot that stores the keys and values of a prefix, by prefix.
@@ -130,6 +131,7 @@ class BlockCaching:
     """
 
     size: int
+    causal: bool = False
     store: KeyValues = field(default_factory=lambda: KeyValues(0, 0))
     rows: dict[int, BlockRow] = field(default_factory=dict)
     holder: dict[tuple[int, ...], int] = field(default_factory=dict)
@@ -137,7 +139,9 @@ class BlockCaching:
 
     def open(self, slot: int, request: Request, size: int) -> None:
         """Takes a new row in, with a canvas of `size` tokens."""
-        full = len(request.prompt) // self.size * self.size
+        full = len(request.prompt)
+        if not self.causal:
+            full = full // self.size * self.size
         row = self.rows[slot] = BlockRow(request.prompt[:full], size)
         row.filled = not full or self.held.get(slot) == row.prefix
         if self.held.get(slot) != row.prefix:
@@ -190,7 +194,8 @@ class BlockCaching:
         firsts = [end - self.queries(slot) for slot, end in zip(slots, ends, strict=True)]
         bounds = to_device([ends, firsts], device)[:, :, None]
         queries = (bounds[0] - most + torch.arange(most, device=device)).maximum(bounds[1])
-        return self._view(slots, queries, max(ends), copies)
+        starts = [self.start(slot) for slot in slots]
+        return self._view(slots, queries, max(ends), copies, starts)
 
     def stored(self, slots: Sequence[int]) -> None:
         """After that forward: everything before the current blocks is stored."""
@@ -211,7 +216,9 @@ class BlockCaching:
             last = to_device(ends, device)[:, None] - 1
             places = torch.arange(begin, max(ends), device=device)
             queries = places.expand(len(rows), -1).minimum(last)
-            yield rows, self._view(rows, queries, max(ends), ()), sum(ends) - begin * len(rows)
+            # Nothing of a prefix is a block that is denoised.
+            view = self._view(rows, queries, max(ends), (), [sizes[slot] for slot in rows])
+            yield rows, view, sum(ends) - begin * len(rows)
 
     def share(self, slots: Sequence[int]) -> list[int]:
         """Of new rows, those whose prefix must be forwarded; the others take it from a slot that
@@ -243,6 +250,7 @@ class BlockCaching:
         queries: torch.Tensor,
         end: int,
         copies: Sequence[tuple[int, int]],
+        starts: Sequence[int],
     ) -> BlockView:
         """A view of keys up to position `end`, for which room is made: a quarter more than there
         was, but no more than the rows in flight will ever need."""
@@ -251,7 +259,8 @@ class BlockCaching:
             most = max(padded_keys(row.size) for row in self.rows.values())
             grown = padded_keys(self.store.width * 5 // 4)
             self.store.grow(self.store.slots, max(width, min(grown, most)))
-        return BlockView(self.store, tuple(slots), queries, self.size, width, tuple(copies))
+        where = to_device(starts, queries.device)[:, None] if self.causal else None
+        return BlockView(self.store, tuple(slots), queries, self.size, width, tuple(copies), where)
 
 
 def padded_keys(end: int) -> int:

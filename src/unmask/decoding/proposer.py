@@ -63,7 +63,7 @@ class Proposer:
         self.model, self.canvas, self.least = model, canvas, needs
         self.caching = Caching(model.shift)
         size = model.attention_block
-        self.blocks = None if size is None else BlockCaching(size)
+        self.blocks = None if size is None else BlockCaching(size, model.causal_context)
         self.cost = Cost()
         device = model.device
         self.tokens = torch.zeros(0, 0, dtype=torch.long, device=device)

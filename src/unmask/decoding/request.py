@@ -152,8 +152,10 @@ def extent_of(model: Model, request: Request) -> Extent:
     if size is None:
         whole = (request.size, request.buffer, 0, request.block_length, request.max_passes)
         return Extent(*whole)
-    prompt, end = len(request.prompt), -(-request.size // size) * size
-    first, masked = prompt // size * size, end - prompt
+    prompt = len(request.prompt)
+    first = prompt if model.causal_context else prompt // size * size
+    end = first + -(-(request.size - first) // size) * size
+    masked = end - prompt
     most = min(request.options.max_passes or masked, masked)
     return Extent(end, range(first, end), prompt - first, size, most)
 

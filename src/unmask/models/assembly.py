@@ -81,6 +81,7 @@ def assemble(
         shift=family.shift,
         head=family.head(network),
         attention_block=family.block_size,
+        causal_context=family.causal_context,
     )
     if model.attention_block is not None and not model.takes_mask:
         raise UnmaskError(

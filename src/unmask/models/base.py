@@ -113,6 +113,10 @@ class Model:
         attention_block: b of a block-causal model: a position sees its own block of b positions and
             all blocks before it, counted from the first token of the sequence. None is full
             attention: every position sees every other.
+        causal_context: of a block-causal model: blocks are counted from the end of the prompt, and
+            what stands before a block is its context, in which a position sees none behind it. In
+            a whole forward pass the last b tokens of a row are its block, and a finished block's
+            keys and values are computed anew.
 
     Raises:
         UnmaskError: if the network is a causal language model, or the mask token may be proposed
@@ -137,6 +141,7 @@ class Model:
     shift: bool = False
     head: Callable[[Tensor], Tensor] | None = None
     attention_block: int | None = None
+    causal_context: bool = False
 
     def __post_init__(self) -> None:
         config = getattr(self.network, "config", None)
@@ -320,8 +325,13 @@ class Model:
         seen = pad(attention_mask.bool(), (0, padding))[:, None, None, :]
         if self.attention_block is None:
             return seen.expand(-1, 1, attention_mask.shape[1], -1)
-        block = places_in_text(attention_mask) // self.attention_block
-        return seen & (block[:, None, :, None] >= pad(block, (0, padding))[:, None, None, :])
+        place = places_in_text(attention_mask)
+        if self.causal_context:
+            size = place[:, -1:] + 1
+            place = torch.where(place < size - self.attention_block, place, size)
+        else:
+            place = place // self.attention_block
+        return seen & (place[:, None, :, None] >= pad(place, (0, padding))[:, None, None, :])
 
     def to_logits(self, hidden: Float[Tensor, "B n width"]) -> Float[Tensor, "B n V"]:
         """The language-model head."""

@@ -166,6 +166,8 @@ class BlockView:
         size: b, positions in a block.
         width: how many positions keys are taken from; the longest row's, a multiple of 16.
         copies: other slots that store the same, and the row of each; for equal canvases.
+        starts: int64 [B, 1], with a causal context: where each row's block begins. None counts
+            blocks of `size` from the first position.
     """
 
     store: KeyValues
@@ -174,6 +176,7 @@ class BlockView:
     size: int
     width: int
     copies: tuple[tuple[int, int], ...] = ()
+    starts: Int[Tensor, "B 1"] | None = None
 
     def __post_init__(self) -> None:
         first, device = self.slots[0], self.queries.device
@@ -208,8 +211,13 @@ class BlockView:
         return pair[0][self._slot, :, : self.width], pair[1][self._slot, :, : self.width]
 
     def mask(self) -> Bool[Tensor, "B 1 q S"]:
-        """Which positions each query sees: those of its own block and of all before it."""
-        ends = (self.queries // self.size + 1) * self.size
+        """Which positions each query sees: those of its own block and of all before it; in a causal
+        context itself and those before it."""
+        if self.starts is None:
+            ends = (self.queries // self.size + 1) * self.size
+        else:
+            block = self.queries >= self.starts
+            ends = torch.where(block, self.starts + self.size, self.queries + 1)
         places = torch.arange(self.width, device=ends.device)
         return (places < ends[:, :, None])[:, None]
 
@@ -221,7 +229,10 @@ class BlockView:
             copies = tuple((slot, row - rows[0]) for slot, row in self.copies if row in set(rows))
             slots = self.slots[rows[0] : rows[-1] + 1]
             queries = self.queries[rows[0] : rows[-1] + 1]
-            found.append(BlockView(self.store, slots, queries, self.size, self.width, copies))
+            starts = None if self.starts is None else self.starts[rows[0] : rows[-1] + 1]
+            found.append(
+                BlockView(self.store, slots, queries, self.size, self.width, copies, starts)
+            )
         return found
 
     def reached(self, positions: Int[Tensor, "B n"]) -> tuple[Tensor, Tensor]:

@@ -325,6 +325,11 @@ def check_scoring(model: Model, texts: Sequence[Text], batch_size: int, seed: in
     """
     if not isinstance(model, Model):
         raise UnmaskError(f"model is {model!r}; give one that load_model returned")
+    if model.causal_context:
+        raise UnmaskError(
+            f"a {model.family} model reads its context in another way than the block that it "
+            "denoises, and likelihoods are not computed for it; use a model of another family"
+        )
     if not texts:
         raise UnmaskError("no texts were given; give at least one to score")
     check_whole("batch_size", batch_size, 1)

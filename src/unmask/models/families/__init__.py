@@ -8,12 +8,13 @@ from unmask.models.families import (
     llada,
     llada2_moe,
     llada_moe,
+    nemotron,
     plain,
     sdar,
     sdar_moe,
 )
 from unmask.models.families.base import Family
 
-FAMILIES = (llada, dream, a2d, llada_moe, sdar, sdar_moe, llada2_moe, encoders, plain)
+FAMILIES = (llada, dream, a2d, llada_moe, sdar, sdar_moe, llada2_moe, nemotron, encoders, plain)
 
 __all__ = ["FAMILIES", "Family"]

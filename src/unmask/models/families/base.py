@@ -45,6 +45,7 @@ class Family:
             class' logits (for classes that this package does not know).
         block_size: b of a block-causal family (see `Model.attention_block`); None is full
             attention.
+        causal_context: a block sees its context causally (see `Model.causal_context`).
         turn_ends: tokens that end a turn of a chat end a text.
         padding_ends: the padding token fills a buffer up behind the text, as the model was trained
             to write it, and so ends a text.
@@ -63,6 +64,7 @@ class Family:
     head: Callable[[Any], Callable[[Tensor], Tensor]] = output_embeddings
     probe: bool = False
     block_size: int | None = None
+    causal_context: bool = False
     turn_ends: bool = True
     padding_ends: bool = False
 
