@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import unmask.training.front as front
+import unmask.training.session as session
 import unmask.training.trainer as trainer
 from tests.policies.test_conditioned import conditioned
 from tests.training.runs import (
@@ -20,7 +21,16 @@ from tests.training.runs import (
     tiny_run,
 )
 from tests.typechecks import check_types
-from unmask import TrainConfig, UnmaskError, evaluate, load_model, load_policy, load_task, train
+from unmask import (
+    LearnedPolicy,
+    TrainConfig,
+    UnmaskError,
+    evaluate,
+    load_model,
+    load_policy,
+    load_task,
+    train,
+)
 from unmask.cli import main
 from unmask.files import read_json
 from unmask.processes import Processes
@@ -120,8 +130,6 @@ def test_imitation_learns_the_experts_decisions(tmp_path, tiny_dir, any_digit):
 
 
 def test_decode_options_reach_rollouts_and_evaluations(tmp_path, tiny_dir, any_digit, monkeypatch):
-    import unmask.training.session as session
-
     seen, original = [], session.decode
 
     def decode(model, prompts, policy, options, **others):
@@ -153,6 +161,23 @@ def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir
         with pytest.raises(UnmaskError, match=r"does not fit: it(s width is 16| is no learned)"):
             train(tiny_run(tmp_path / "third", tiny_dir, **({"start": start} | changes)))
         assert not (tmp_path / "third").exists()
+
+
+def test_passes_that_are_known_are_not_counted_again(tmp_path, tiny_dir, monkeypatch):
+    alone = Processes.join("cpu")
+    made = session.prepare_session(tiny_run(tmp_path / "run", tiny_dir), alone, None)
+    policy = LearnedPolicy(session.new_network(made, None))
+    examples, asked = made.task.examples("validation", 12), []
+    every = made.decode(examples, policy, seed=0).nfe.double()
+    original = session.Session.decode
+
+    def decode(self, some, *others, **options):
+        asked.append(len(some))
+        return original(self, some, *others, **options)
+
+    monkeypatch.setattr(session.Session, "decode", decode)
+    assert front.passes_of_more(made, policy, every[:3]) == float(every.mean())
+    assert asked == [9] and every.unique().numel() > 1
 
 
 def test_a_start_that_does_not_fit_is_told_apart_by_the_options_names(tmp_path, tiny_dir):
@@ -214,8 +239,6 @@ def test_with_alpha_0_speed_counts_nothing(tmp_path, tiny_dir, any_digit):
 def test_an_expert_for_a_range_without_an_alpha_is_told_the_runs(
     tmp_path, tiny_dir, any_digit, monkeypatch
 ):
-    import unmask.training.session as session
-
     told, original = {}, session.decode
 
     def decode(model, prompts, policy, options, **others):

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from unmask.evaluation import bootstrap
 from unmask.evaluation.contents import weights_digest
@@ -57,11 +59,12 @@ def measure_front(session: Session, policy: LearnedPolicy) -> list[dict[str, Any
         variants = [(f"@alpha={a:.3g}", {"alpha": a}) for a in alpha_grid(rewards, 9)]
         count = max(RANGE_PROMPTS, count)
     examples = session.task.examples("validation", count)
-    front = []
+    front, passes = [], []
     for name, changes in variants:
         generation = session.decode(examples, replace(policy, **changes), seed=0)
         correct = session.score(generation, examples, "calibration").cpu().numpy()
         low, high = bootstrap(correct)
+        passes.append(generation.nfe.double())
         front.append(
             {
                 "sampler": name,
@@ -69,22 +72,25 @@ def measure_front(session: Session, policy: LearnedPolicy) -> list[dict[str, Any
                 "accuracy": float(correct.mean()),
                 "accuracy_low": low,
                 "accuracy_high": high,
-                "nfe": float(generation.nfe.double().mean()),
+                "nfe": float(passes[-1].mean()),
                 "prompts": len(examples),
             }
         )
     if rewards.alpha_range is not None:
         middle = len(variants) // 2
-        more = passes_of_more(session, replace(policy, **variants[middle][1]), count)
+        more = passes_of_more(session, replace(policy, **variants[middle][1]), passes[middle])
         level = more / front[middle]["nfe"]
         front = [{**entry, "nfe": level * entry["nfe"]} for entry in front]
     return front
 
 
-def passes_of_more(session: Session, policy: LearnedPolicy, count: int) -> float:
-    """Mean NFE of a policy on `LEVEL` times `count` validation prompts, or all where the task has
-    fewer. The first `count` of them are those of the front."""
+def passes_of_more(session: Session, policy: LearnedPolicy, passes: Float[Tensor, " N"]) -> float:
+    """Mean NFE of a policy on `LEVEL` times N validation prompts, or all where the task has fewer;
+    those of the first N are known."""
+    count = len(passes)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "task .* has .* were asked for")
-        examples = session.task.examples("validation", LEVEL * count)
-    return float(session.decode(examples, policy, seed=0).nfe.double().mean())
+        examples = session.task.examples("validation", LEVEL * count)[count:]
+    if examples:
+        passes = torch.cat([passes, session.decode(examples, policy, seed=0).nfe.double()])
+    return float(passes.mean())
