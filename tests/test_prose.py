@@ -155,3 +155,16 @@ def test_the_rules_find_what_they_forbid():
     assert {"README.md", "docs/lab-book.md", "src/unmask/policies/embedded/chain/README.md"} <= {
         *PAGES
     }
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith(CARDS)])
+def test_a_list_stands_behind_an_empty_line(page):
+    """Otherwise the site shows its first item as a part of the paragraph before it."""
+    item, found, before = re.compile(r"\s*([*-]|\d+\.) "), [], ""
+    inside = False  # a list
+    for number, line in prose_lines((ROOT / page).read_text(encoding="utf-8")):
+        if item.match(line) and before.strip() and not inside:
+            found.append(f"line {number}: an empty line is missing before {line[:40]!r}")
+        inside = bool(line.strip()) and (inside or item.match(line) is not None)
+        before = line
+    assert not found, "\n".join(found)
