@@ -297,6 +297,8 @@ def test_nemotron_without_its_own_fields_is_that_of_the_publication(tmp_path):
     unmask.generate(model, [[7, 8]], "confidence:32", max_new_tokens=4)
     edit(tmp_path / "model", rope_parameters={"llama_4_scaling_beta": "far"})
     refused(tmp_path / "model", "llama_4_scaling_beta 'far' in rope_parameters")
+    edit(tmp_path / "model", rope_parameters={"original_max_position_embeddings": 0})
+    refused(tmp_path / "model", "original_max_position_embeddings 0 in rope_parameters")
 
 
 def test_a_model_with_a_causal_context_has_no_likelihoods(tmp_path):

@@ -65,14 +65,14 @@ def rotary(config: Mapping[str, Any]) -> dict[str, Any]:
     positions by: 1 + β log(1 + ⌊position / original⌋). A β of 0 does not.
 
     Raises:
-        UnmaskError: if one of these is no number.
+        UnmaskError: if one of these is no number, or out of range.
     """
     given = {k: v for k, v in (config.get("rope_parameters") or {}).items() if v is not None}
     scaling = {"llama_4_scaling_beta": 0.0, "original_max_position_embeddings": POSITIONS}
     found = {"rope_type": "default", "rope_theta": 1e6} | scaling | given
-    for name in scaling:
+    for name, least in zip(scaling, (0, 1), strict=True):
         value = found[name]
-        if not isinstance(value, int | float) or not 0 <= value <= 2**31:
+        if not isinstance(value, int | float) or not least <= value <= 2**31:
             raise UnmaskError(
                 f"config.json has {name} {value!r} in rope_parameters; copy it from its source"
             )
