@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 import unmask
 import unmask.training
 from unmask import UnmaskError
-from unmask.processes import PATIENCE, Processes, usable_device
+from unmask.processes import PATIENCE, Processes, bf16_autocast, computes_bf16, usable_device
 
 
 def test_one_process_is_its_own_group():
@@ -32,6 +32,23 @@ def test_one_process_is_its_own_group():
 def test_a_device_that_is_not_there_is_refused(device):
     with pytest.raises(UnmaskError, match="give cpu, cuda or cuda:N"):
         usable_device(device)
+
+
+@pytest.mark.parametrize("has", ["amx_bf16", "avx512_bf16", "bf16", "avx512_f", None])
+def test_bf16_is_for_cpus_that_compute_it(monkeypatch, has):
+    """Autocast is left out elsewhere, where it is many times slower."""
+    cpu, able = torch.device("cpu"), has not in ("avx512_f", None)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True}, raising=False)
+    assert computes_bf16(cpu) is able
+    assert computes_bf16(torch.device("cuda"))
+    numbers = torch.ones(2, 2)
+    for enabled in (True, False):
+        with bf16_autocast(cpu, enabled):
+            found = (numbers @ numbers).dtype
+        assert found == (torch.bfloat16 if able and enabled else torch.float32)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not computes_bf16(cpu)
 
 
 def test_a_single_process_is_on_the_device_it_was_given(monkeypatch):
@@ -164,7 +181,7 @@ def test_the_model_is_loaded_onto_the_device_of_this_process(tmp_path, monkeypat
     class Loaded(Exception):
         pass
 
-    def load_model(name, *, device):
+    def load_model(name, *, device, dtype):
         raise Loaded(device)
 
     second = Processes(1, 2, torch.device("cuda:1"))

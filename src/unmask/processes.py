@@ -46,6 +46,25 @@ def usable_device(device: str | torch.device) -> torch.device:
         ) from None
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has instructions for bf16. Accelerators are taken to; a CPU without them
+    emulates bf16, and its products of matrices are 20 to 90 times slower than in fp32 (measured on
+    AMD's Zen 3)."""
+    if device.type != "cpu":
+        return True
+    if not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.11
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    has = torch.cpu.get_capabilities()
+    return any(has.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def bf16_autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
+    """Runs its body under bf16 autocast if that is wanted and the device computes bf16."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled and computes_bf16(device))
+
+
 def leave_group() -> None:
     """Ends this process' membership in the group, if it is in one."""
     if torch.distributed.is_initialized():

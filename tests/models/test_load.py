@@ -38,12 +38,19 @@ def test_the_dtype_may_be_a_name(tiny_dir):
         assert load_model(tiny_dir, dtype=getattr(torch, name)).dtype == getattr(torch, name)
 
 
+def test_bf16_is_the_default_only_where_the_device_computes_it(tiny_dir, monkeypatch):
+    """A CPU that emulates it takes 6 times as long for `embedded/chain`, and longer for others."""
+    for has, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(load, "computes_bf16", lambda device, has=has: has)
+        assert load_model(tiny_dir).dtype == load_model(tiny_dir, dtype="auto").dtype == dtype
+
+
 # The tests' own type checks would answer before the package does: a process without them is asked.
 WRONG = {
     "load_model(None)": "model is None",
     "load_model(3)": "model is 3",
     "load_model('')": "model is ''",
-    "load_model(MODEL, dtype='int8')": "dtype is 'int8'; give bfloat16, float16, float32",
+    "load_model(MODEL, dtype='int8')": "dtype is 'int8'; give auto, bfloat16, float16, float32",
     "load_model(MODEL, dtype='torch.float32')": "dtype is 'torch.float32'",
     "load_model(MODEL, dtype=torch.int8)": "dtype is torch.int8",
     "load_model(MODEL, dtype=None)": "dtype is None",

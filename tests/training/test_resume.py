@@ -18,11 +18,13 @@ from tests.training.runs import (
     tiny_run,
 )
 from tests.typechecks import check_types
-from unmask import LearnedPolicy, TrainConfig, UnmaskError, load_task, train
+from unmask import LearnedPolicy, TrainConfig, UnmaskError, load_model, load_task, train
 from unmask.cli import main
+from unmask.models import load
 from unmask.policies import NetworkConfig, PolicyNetwork
 from unmask.processes import Processes
 from unmask.tensors import read_tensors
+from unmask.training import session
 from unmask.training.checkpoint import resume_config
 from unmask.training.config import RewardConfig
 
@@ -285,6 +287,26 @@ def test_runs_of_older_versions_are_resumed(tmp_path):
     for old, new in ((None, ()), ("entropy:1", ("entropy:1",))):
         write_run(tmp_path, imitate=old)
         assert resume_config(TrainConfig(resume=tmp_path)).imitation.imitate == new
+
+
+def test_a_run_keeps_the_dtype_it_began_with(tmp_path, tiny_dir, monkeypatch):
+    """Also where it goes on with a CPU of another kind."""
+    monkeypatch.setattr(load, "computes_bf16", lambda device: True)
+    kill_before_round(monkeypatch, 1)
+    with pytest.raises(Killed):
+        train(tiny_run(tmp_path / "run", tiny_dir, rounds=2))
+    kill_before_round(monkeypatch, -1)
+    monkeypatch.setattr(load, "computes_bf16", lambda device: False)
+    train(tiny_run(tmp_path / "other", tiny_dir, rounds=1))
+    loaded = []
+    monkeypatch.setattr(
+        session, "load_model", lambda *a, **k: loaded.append(k["dtype"]) or load_model(*a, **k)
+    )
+    train(TrainConfig(resume=tmp_path / "run"))
+    assert loaded == ["bfloat16"]
+    for directory, dtype in ((tmp_path / "run", "bfloat16"), (tmp_path / "other", "float32")):
+        saved = json.loads((directory / "run.json").read_text())
+        assert saved["settings"]["dtype"] == saved["provenance"]["dtype"] == dtype
 
 
 def test_a_file_that_is_no_run_is_refused(tmp_path):

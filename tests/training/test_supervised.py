@@ -273,17 +273,23 @@ def test_what_traces_cannot_teach_is_refused(traces, tiny_dir, tmp_path, capsys)
     assert "label was given without from_traces" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_model_is_loaded_as_it_was_for_the_traces(tiny_dir, tmp_path, dtype):
+    record(unmask.load_model(tiny_dir, dtype=dtype), tmp_path / "t", "confidence:3", n=4)
+    run = train(run_config(tmp_path / "run", tmp_path / "t", tiny_dir, rounds=1))
+    assert json.loads((run / "run.json").read_text())["settings"]["dtype"] == dtype
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
+    with pytest.raises(UnmaskError, match=f"recorded with dtype {dtype}; leave dtype out"):
+        train(run_config(tmp_path / "other", tmp_path / "t", tiny_dir, dtype=other))
+
+
 def test_traces_of_another_model_are_refused(traces, tiny_dir, tmp_path):
     path = traces / "manifest.json"
     text = path.read_text()
-    for name, value, said in (
-        ("model_contents", "0" * 16, "are of another model"),
-        ("dtype", "float32", "training loads it in bfloat16"),
-    ):
-        manifest = json.loads(text)
-        manifest["settings"][name] = value
-        path.write_text(json.dumps(manifest))
-        with pytest.raises(UnmaskError, match=said):
-            train(run_config(tmp_path / "run", traces, tiny_dir))
+    manifest = json.loads(text)
+    manifest["settings"]["model_contents"] = "0" * 16
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UnmaskError, match="are of another model"):
+        train(run_config(tmp_path / "run", traces, tiny_dir))
     path.write_text(text)
     assert set(LABELS) == {"survives", "rejoins", "truth-margin"}

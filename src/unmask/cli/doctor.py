@@ -139,6 +139,7 @@ def find_machine() -> list[Finding]:
     import torch
 
     from unmask.memory import free_memory
+    from unmask.processes import computes_bf16
     from unmask.sandbox import worker_count
 
     found = []
@@ -150,6 +151,10 @@ def find_machine() -> list[Finding]:
     if not found:
         words = "no GPU that this torch can use; models run on the CPU"
         found.append(Finding("machine", "cuda", "missing", words))
+    words = "has instructions for bfloat16"
+    if not computes_bf16(torch.device("cpu")):
+        words = "no instructions for bfloat16; models on it are loaded in float32"
+    found.append(Finding("machine", "CPU", "ok", words))
     free = free_memory()
     words = "unknown" if free is None else f"{free / GIB:.1f} GiB free"
     found.append(Finding("machine", "memory", "ok", words))

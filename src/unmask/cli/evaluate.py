@@ -54,14 +54,14 @@ class Config:
     processes, so it stays the same with --resume."""
     device: str = "cpu"
     """Device of the model; under `accelerate launch`, cuda gives each process a GPU of its own."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Weights and activations of the frozen model."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Weights and activations of the frozen model; auto is bfloat16, but float32 on a CPU without
+    instructions for bfloat16."""
     decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)
     """How prompts are answered."""
 
 
 def run(config: Config) -> None:
-    import torch
 
     from unmask.evaluation import evaluate, pass_at_k
     from unmask.models import load_model
@@ -77,7 +77,7 @@ def run(config: Config) -> None:
         data_dir=config.data_dir,
         allow_code_execution=config.allow_code_execution,
     )
-    model = load_model(config.model, device=processes.device, dtype=getattr(torch, config.dtype))
+    model = load_model(config.model, device=processes.device, dtype=config.dtype)
     points = evaluate(
         model,
         task,

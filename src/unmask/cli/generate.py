@@ -89,8 +89,9 @@ class Config:
     device: str = "cpu"
     """Device of the model; under `accelerate launch` the processes share the prompts, and cuda
     gives each a GPU of its own."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Weights and activations of the frozen model."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Weights and activations of the frozen model; auto is bfloat16, but float32 on a CPU without
+    instructions for bfloat16."""
     attn_implementation: str | None = None
     """Attention kernel as in transformers (sdpa, eager, flash_attention_2, …)."""
     device_map: str | None = None

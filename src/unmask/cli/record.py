@@ -52,16 +52,15 @@ class Config:
     """Rows decoded side by side; a shard holds four batches."""
     device: str = "cpu"
     """Device of the model; under `accelerate launch`, cuda gives each process a GPU of its own."""
-    dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Weights and activations of the frozen model."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Weights and activations of the frozen model; auto is bfloat16, but float32 on a CPU without
+    instructions for bfloat16."""
     decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)
     """How prompts are answered."""
 
 
 def run(config: Config) -> None:
     from dataclasses import replace
-
-    import torch
 
     from unmask.evaluation.plan import EvalPlan, load_samplers, with_own_length
     from unmask.evaluation.runs import choose_block_lengths, choose_seeds
@@ -77,7 +76,7 @@ def run(config: Config) -> None:
         data_dir=config.data_dir,
         allow_code_execution=config.allow_code_execution,
     )
-    model = load_model(config.model, device=processes.device, dtype=getattr(torch, config.dtype))
+    model = load_model(config.model, device=processes.device, dtype=config.dtype)
     decode = with_own_length(model, task, config.decode)
     plan = EvalPlan(
         samplers=load_samplers(config.samplers, model.device),

@@ -52,8 +52,9 @@ class Config:
     """How prompts are decoded where a request says nothing."""
     device: str = "cpu"
     """Device of the models."""
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    """Weights and activations of the frozen models."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Weights and activations of the frozen models; auto is bfloat16, but float32 on a CPU without
+    instructions for bfloat16."""
     attn_implementation: str | None = None
     """Attention kernel as in transformers (sdpa, eager, flash_attention_2, …)."""
 

@@ -31,7 +31,7 @@ from unmask.models.schema import (
     check_tokenizer_files,
     read_model_config,
 )
-from unmask.processes import usable_device
+from unmask.processes import computes_bf16, usable_device
 from unmask.sources import find_source
 from unmask.tensors import TensorInfo, read_header
 
@@ -62,7 +62,7 @@ def load_model(
     name_or_path: str | Path,
     *,
     device: str | torch.device = "cpu",
-    dtype: str | torch.dtype = torch.bfloat16,
+    dtype: str | torch.dtype = "auto",
     attn_implementation: str | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     quantization_config: Any = None,
@@ -82,7 +82,8 @@ def load_model(
             `hf:owner/name` if the Hub's repository is meant all the same.
         device: where to put it.
         dtype: of its weights and activations, a `torch.dtype` or its name ("bfloat16", "float16",
-            "float32"); confidences are fp32 whatever this is.
+            "float32"); confidences are fp32 whatever this is. "auto" is bfloat16, but float32 on a
+            CPU that has no instructions for bfloat16 and so would be many times slower with it.
         attn_implementation: as in `transformers` (sdpa, eager, flash_attention_2, …); None is its
             default.
         device_map: as in `transformers`, where it places the whole model on one device (for example
@@ -110,7 +111,9 @@ def load_model(
         )
     if mask_token_id is not None and (type(mask_token_id) is not int or mask_token_id < 0):
         raise UnmaskError(f"mask_token_id is {mask_token_id!r}; give the id of a token, from 0 on")
-    target, number = usable_device(device), weight_dtype(dtype)
+    target = usable_device(device)
+    mapped = device_map is not None and torch.cuda.is_available()
+    number = weight_dtype(dtype, torch.device("cuda") if mapped else target)
     check_placement(attn_implementation, device_map)
     directory = find_model(str(name_or_path), revision)
     config = read_model_config(directory)
@@ -180,15 +183,19 @@ def empty_network(family: Family, directory: Path) -> Any:
         ) from None
 
 
-def weight_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """A floating-point type from itself or its name.
+def weight_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """A floating-point type from itself or its name; "auto" is the faster one on a device.
 
     Raises:
         UnmaskError: if it is another one.
     """
+    if dtype == "auto":
+        return torch.bfloat16 if computes_bf16(device) else torch.float32
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found is None or found not in DTYPES.values():
-        raise UnmaskError(f"dtype is {dtype!r}; give {', '.join(DTYPES)} or a torch.dtype of these")
+        raise UnmaskError(
+            f"dtype is {dtype!r}; give auto, {', '.join(DTYPES)} or a torch.dtype of these"
+        )
     return found
 
 
@@ -426,7 +433,10 @@ def check_network(
             f"the weights in {directory} do not fit its config.json ({held} numbers, and it "
             f"describes a network of {wanted}); copy both from one source"
         )
-    check_memory(wanted * dtype.itemsize, f"the model in {directory}", "load it elsewhere", device)
+    advice = "load it elsewhere"
+    if dtype.itemsize > 2:
+        advice += ", or with dtype bfloat16, which takes less and is slow where the CPU emulates it"
+    check_memory(wanted * dtype.itemsize, f"the model in {directory}", advice, device)
     with refuse_errors(what, "copy it from its source"), torch.inference_mode():
         if hasattr(network, "set_experts_implementation"):
             network.set_experts_implementation("batched_mm")  # others look at the data

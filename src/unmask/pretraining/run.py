@@ -47,7 +47,7 @@ from unmask.pretraining.learner import (
 from unmask.pretraining.network import save_model
 from unmask.pretraining.objective import block_loss, diffusion_loss, hidden_loss
 from unmask.pretraining.results import line_batches
-from unmask.processes import usable_device
+from unmask.processes import bf16_autocast, usable_device
 from unmask.provenance import provenance
 from unmask.tasks import Task, load_task
 from unmask.tasks.base import check_task
@@ -120,7 +120,7 @@ def run_steps(
     start = open_run(config, learner, progress)
     network = compile_network(config, learner.model) if config.compile else learner.model
     for step, loss_of in enumerate(draw_losses(task, vocabulary, config, start, last), start):
-        with torch.autocast(device.type, torch.bfloat16):
+        with bf16_autocast(device):
             loss = loss_of(network)
         update_learner(learner, loss, config, step)
         record_loss(progress, step + 1, loss)

@@ -58,6 +58,9 @@ class DataConfig:
     """Where prompts and their verifier come from: chain, sudoku, word-problems, gsm8k, math,
     mbpp, kodcode, reasoning_gym:NAME, jsonl:FILE, or a mixture (gsm8k:2+math:1).
     Default: the task that the model was pre-trained on."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """Weights and activations of the frozen model; auto is bfloat16, but float32 on a CPU without
+    instructions for bfloat16. A run keeps what it began with."""
     data_dir: str | None = None
     """Directory with the benchmarks' files, DIR/TASK/SPLIT.jsonl (or .parquet, .arrow); leave out
     to load them from the Hugging Face Hub."""
@@ -215,7 +218,8 @@ class OptimConfig:
     max_grad_norm: float = above(0, 0.2)
     """The gradient's norm is clipped to this."""
     mixed_precision: bool = False
-    """Run the policy's updates under bf16 autocast (likelihoods stay fp32)."""
+    """Run the policy's updates under bf16 autocast (likelihoods stay fp32); on a CPU without
+    instructions for bf16, which is slower at it, they stay in fp32."""
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -29,7 +29,7 @@ from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_contents
 from unmask.files import new_directory, remove_parts
 from unmask.policies import LearnedPolicy
-from unmask.processes import Processes
+from unmask.processes import Processes, bf16_autocast
 from unmask.settings import change_settings, flat_settings
 from unmask.tasks import Task
 from unmask.training.alpha import draw_alpha
@@ -102,7 +102,7 @@ def complete_config(config: TrainConfig) -> TrainConfig:
 
 
 def recorded_settings(manifest: Manifest, directory: Path) -> dict[str, Any]:
-    """Model, task and decode options of traces, by the names of a training's options.
+    """Model, its dtype, task and decode options of traces, by the names of a training's options.
 
     Raises:
         UnmaskError: if the manifest lacks one.
@@ -112,7 +112,7 @@ def recorded_settings(manifest: Manifest, directory: Path) -> dict[str, Any]:
         name for name in flat_settings(DecodeOptions()) if name not in ("block_length", "seed")
     }
     try:
-        found = {name: held[name] for name in ("model", "task", *sorted(names))}
+        found = {name: held[name] for name in ("model", "task", "dtype", *sorted(names))}
         length, (block_length,) = manifest["shape"]["length"], held["block_lengths"]
     except (KeyError, TypeError, ValueError):
         raise UnmaskError(
@@ -154,12 +154,6 @@ def prepare_lesson(session: Session, custom: Label | None) -> Lesson:
     config = session.config
     traces = Traces.open(traces_directory(config))
     shape, recorded = traces.manifest["shape"], traces.manifest["settings"]
-    dtype = str(session.model.dtype).removeprefix("torch.")
-    if recorded.get("dtype", dtype) != dtype:
-        raise UnmaskError(
-            f"the traces in {traces.directory} were recorded with the model in "
-            f"{recorded['dtype']}, and training loads it in {dtype}; record them in {dtype}"
-        )
     if recorded.get("model_contents") != model_contents(session.model):
         raise UnmaskError(
             f"the traces in {traces.directory} are of another model than {config.data.model} is "
@@ -381,8 +375,7 @@ def part_loss(lesson: Lesson, state: TrainState, part: Part, counts: Counts) -> 
         features=steps.observation.features if config.policy.hidden else {},
     )
     policy = LearnedPolicy(state.network)
-    kind = steps.proposal.device.type
-    with torch.autocast(kind, torch.bfloat16, enabled=config.optim.mixed_precision):
+    with bf16_autocast(steps.proposal.device, config.optim.mixed_precision):
         logits = policy.logits(inputs, part.most).float()
     wrong: float | Tensor = config.traces.wrong_weight
     if inputs.alpha is not None:

@@ -331,7 +331,7 @@ class Traces:
         known = (reveal_step >= 0) | (columns["nfe"] < most)[:, None] | shape["truth"]
         features = {"hidden": columns["hidden"]} if shape["hidden"] else {}
         observation = Observation(
-            columns["log_odds"].float().sigmoid(),
+            columns["log_odds"].double().sigmoid().float(),
             (reveal_step < 0) | (reveal_step >= passes[:, None]),
             unpack_bits(columns["eligible"].cpu(), length).to(passes.device),
             passes,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unmask.memory import check_memory
 from unmask.policies import LearnedPolicy
 from unmask.policies.network import activation_bytes
-from unmask.processes import Processes
+from unmask.processes import Processes, bf16_autocast
 from unmask.training.config import OptimConfig
 from unmask.training.decisions import Decisions
 from unmask.training.finite import check_finite, check_weights
@@ -188,8 +188,7 @@ def log_probs(
 ) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
     """Log-likelihood and entropy of a micro-batch's actions. The entropy has a gradient only where
     the objective asks for it."""
-    device = batch.advantage.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=config.mixed_precision):
+    with bf16_autocast(batch.advantage.device, config.mixed_precision):
         distribution = policy.distribution(batch.observation, micro.most)
     log_prob = distribution.log_prob(batch.action)
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.entropy_bonus > 0):

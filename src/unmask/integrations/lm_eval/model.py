@@ -71,7 +71,7 @@ class UnmaskLM(LM):
         options: how requests are answered.
         batch_size: rows side by side.
         device: of the model; under `accelerate launch` each process takes its own GPU.
-        dtype: bfloat16 or float32.
+        dtype: bfloat16, float32, or auto for the one that the device computes faster.
         max_batch_size: of the harness; batches do not grow by themselves here, so it is not used.
         processes: the group that this process has joined; None joins the launcher's.
         likelihood: for tasks that ask for log-likelihoods: LLaDA's "bound", or the exact one of
@@ -95,7 +95,7 @@ class UnmaskLM(LM):
         *,
         batch_size: int | str = 8,
         device: str | None = None,
-        dtype: str = "bfloat16",
+        dtype: str = "auto",
         max_batch_size: int | None = None,
         processes: Processes | None = None,
         likelihood: str = "bound",
@@ -105,8 +105,8 @@ class UnmaskLM(LM):
         **settings: Any,
     ) -> None:
         super().__init__()
-        if dtype not in ("bfloat16", "float32"):
-            raise UnmaskError(f"dtype is {dtype!r}; give bfloat16 or float32")
+        if dtype not in ("auto", "bfloat16", "float32"):
+            raise UnmaskError(f"dtype is {dtype!r}; give auto, bfloat16 or float32")
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise UnmaskError(f"batch_size is {batch_size!r}; give a number of rows, at least 1")
         self.likelihood, self.mc_samples = check_likelihood(likelihood, mc_samples)
@@ -120,7 +120,7 @@ class UnmaskLM(LM):
         self.processes = processes or Processes.join(device or "cpu")
         self._rank, self._world_size = self.processes.rank, self.processes.world
         self._device = self.processes.device
-        self.model = load_model(model, device=self._device, dtype=getattr(torch, dtype))
+        self.model = load_model(model, device=self._device, dtype=dtype)
         self.policy = load_policy(policy, device=self.model.device)
         shortest = (self.model.eos_ids[0],)  # the tasks' prompts are not known yet
         check_request(
