@@ -19,7 +19,8 @@ PROMPTS, G, ROUNDS = 16, 8, 4
 def main() -> None:
     torch.set_num_threads(1)
     accelerator = Accelerator(cpu=True)
-    model, policy = load_model("embedded/chain"), random_policy(64, bias=-1.0, fallback=False)
+    model = load_model("embedded/chain", dtype="bfloat16")
+    policy = random_policy(64, bias=-1.0, fallback=False)
     stream = load_task("chain").stream("train", seed=accelerator.process_index)
     options = {"max_new_tokens": 48, "batch_size": PROMPTS * G, "recorder": Recorder()}
 

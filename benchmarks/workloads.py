@@ -74,7 +74,7 @@ def chain_prompts(model: Model, n: int) -> list[list[int]]:
 
 def decoding() -> list[Workload]:
     """Workloads (a), (b) and (c)."""
-    chain, llada = load_model("embedded/chain"), random_llada()
+    chain, llada = load_model("embedded/chain", dtype="bfloat16"), random_llada()
     a, b = chain_prompts(chain, 128), random_prompts(8, 64, 64)
     c = random_prompts(16, 20, 400, seed=1)
     found = []
@@ -269,7 +269,7 @@ def run_grpo(
 
 def grpo() -> list[dict[str, Any]]:
     """Workload (d)."""
-    chain = load_model("embedded/chain")
+    chain = load_model("embedded/chain", dtype="bfloat16")
     results = [
         run_grpo(f"d (a) BL {bl}", chain, chain_prompts(chain, 16), 48, bl, 64, 3, -1.0)
         for bl in (16, 48)
@@ -310,7 +310,7 @@ def cache() -> dict[str, list[dict[str, Any]]]:
                 }
             )
     for name, block_lengths in (("chain", (8, 16)), ("sudoku", (6, 18))):
-        model, task = load_model(f"embedded/{name}"), load_task(name)
+        model, task = load_model(f"embedded/{name}", dtype="bfloat16"), load_task(name)
         examples = task.examples("test", 128)
         prompts = [encode_prompt(model, example.prompt) for example in examples]
         for bl in block_lengths:

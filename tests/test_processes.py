@@ -47,8 +47,28 @@ def test_bf16_is_for_cpus_that_compute_it(monkeypatch, has):
         with bf16_autocast(cpu, enabled):
             found = (numbers @ numbers).dtype
         assert found == (torch.bfloat16 if able and enabled else torch.float32)
+    monkeypatch.delattr(torch.cpu, "get_capabilities")  # as torch 2.9
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has == "avx512_bf16")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has == "amx_bf16")
+    assert computes_bf16(cpu) is (has in ("avx512_bf16", "amx_bf16"))
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert computes_bf16(cpu) is torch.ops.mkldnn._is_mkldnn_bf16_supported()
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert not computes_bf16(cpu)
+
+
+def test_all_processes_load_the_model_in_one_dtype(monkeypatch):
+    """Also where one of them has a CPU of another kind."""
+    alone = Processes(0, 1, torch.device("cpu"))
+    for here in (True, False):
+        monkeypatch.setattr("unmask.processes.computes_bf16", lambda device, here=here: here)
+        assert alone.common_dtype("auto") == ("bfloat16" if here else "float32")
+        assert alone.common_dtype("float16") == "float16"
+    monkeypatch.setattr("unmask.processes.computes_bf16", lambda device: True)
+    for there, dtype in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(Processes, "gather", lambda self, value, there=there: [value, there])
+        assert alone.common_dtype("auto") == dtype
 
 
 def test_a_single_process_is_on_the_device_it_was_given(monkeypatch):

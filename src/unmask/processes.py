@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -54,10 +55,13 @@ def computes_bf16(device: torch.device) -> bool:
         return True
     if not torch.backends.mkldnn.is_available():
         return False
-    if not hasattr(torch.cpu, "get_capabilities"):  # torch before 2.11
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    has = torch.cpu.get_capabilities()
-    return any(has.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    if hasattr(torch.cpu, "get_capabilities"):
+        has = torch.cpu.get_capabilities()
+        return any(has.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    # Older versions of torch say it in private, and on x86 oneDNN takes any AVX-512 for enough.
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def bf16_autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
@@ -193,6 +197,13 @@ class Processes:
     def share(self, items: Iterable[T]) -> list[T]:
         """This process' part of some work: every `world`-th item, beginning with the `rank`-th."""
         return list(items)[self.rank :: self.world]
+
+    def common_dtype(self, dtype: str) -> str:
+        """The dtype in which all processes load their model: what was asked for, or for "auto"
+        bfloat16 if every process' device computes it, else float32."""
+        if dtype != "auto":
+            return dtype
+        return "bfloat16" if all(self.gather(computes_bf16(self.device))) else "float32"
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, in the order of their ranks; they must be picklable."""

@@ -39,6 +39,15 @@ def results(tmp_path):
     return results
 
 
+def test_results_of_two_dtypes_may_be_compared_and_it_is_said(results, recwarn):
+    """The contents of the model are of its dtype."""
+    for changes in ({}, {"dtype": None}):
+        read_points(results(**changes))
+        assert not recwarn
+    with pytest.warns(UserWarning, match="first/summary.json is of the model in bfloat16 and .*32"):
+        read_points(results(dtype="float32", model_contents="4567"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -68,6 +77,7 @@ def test_results_of_other_settings_are_refused_and_named(results, changes, capsy
         assert main(command) == 2 and "differ in eos" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:.* is of the model in bfloat16")
 @pytest.mark.parametrize(
     "changes",
     [

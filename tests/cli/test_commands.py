@@ -417,6 +417,18 @@ def test_config_file_may_be_given_with_an_equals_sign(run, tiny_dir):
     assert answer(out)[2:] == (2, 12)
 
 
+@pytest.mark.parametrize("command", ["evaluate", "record"])
+def test_what_is_resumed_keeps_its_dtype(run, command):
+    """Also on a CPU of another kind, where `auto` is another one."""
+    words = (command, "--model", "MODEL", "--prompts", 2, "--samplers", "confidence:24")
+    for dtype in ("float32", "bfloat16"):
+        assert run(*words, "--out", dtype, "--dtype", dtype)[0] == 0
+        code, _, error = run(*words, "--out", dtype, "--resume")
+        assert (code, error) == (0, "")
+    code, _, error = run(*words, "--out", "float32", "--resume", "--dtype", "bfloat16")
+    assert code == 2 and "dtype" in error
+
+
 def test_evaluate_then_plot(run, tiny_dir):
     samplers, block_lengths = ("confidence:8", "random:16"), (16, 48)
     code, out, error = run(

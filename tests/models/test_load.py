@@ -45,6 +45,26 @@ def test_bf16_is_the_default_only_where_the_device_computes_it(tiny_dir, monkeyp
         assert load_model(tiny_dir).dtype == load_model(tiny_dir, dtype="auto").dtype == dtype
 
 
+def test_the_default_dtype_is_that_of_the_device_that_gets_the_weights(monkeypatch):
+    cpu = torch.device("cpu")
+    for accelerator in (None, torch.device("cuda")):
+        monkeypatch.setattr(
+            torch.accelerator, "current_accelerator", lambda check_available, a=accelerator: a
+        )
+        elsewhere = accelerator or cpu
+        for device_map, quantization, device in (
+            (None, None, cpu),
+            (None, object(), elsewhere),
+            ("auto", None, elsewhere),
+            ("cpu", None, cpu),
+            ("cuda:1", object(), torch.device("cuda:1")),
+            ({"": "cpu"}, None, cpu),
+            ({"model": 1, "lm_head": 1}, None, torch.device("cuda:1")),
+            ({"": []}, None, elsewhere),
+        ):
+            assert load.weights_device(cpu, device_map, quantization) == device
+
+
 # The tests' own type checks would answer before the package does: a process without them is asked.
 WRONG = {
     "load_model(None)": "model is None",

@@ -20,7 +20,6 @@ from tests.training.runs import (
 from tests.typechecks import check_types
 from unmask import LearnedPolicy, TrainConfig, UnmaskError, load_model, load_task, train
 from unmask.cli import main
-from unmask.models import load
 from unmask.policies import NetworkConfig, PolicyNetwork
 from unmask.processes import Processes
 from unmask.tensors import read_tensors
@@ -282,6 +281,10 @@ def test_runs_of_older_versions_are_resumed(tmp_path):
     config = resume_config(TrainConfig(resume=tmp_path), first_reward)
     assert config.rewards.alpha_range == (0.5, 5.0) and config.decode.seed == 2
     assert config.rollout.experts == ("threshold:0.9",) and config.decode.block_length == 16
+    assert config.data.dtype == "bfloat16", "a CPU's kind decides only for new runs"
+    assert resume_config(TrainConfig(resume=tmp_path, dtype="auto"), first_reward) == config
+    with pytest.raises(UnmaskError, match="dtype differ"):
+        resume_config(TrainConfig(resume=tmp_path, dtype="float32"), first_reward)
     # What the run did not know has its plain default, not what today's recipe would fill in.
     assert config.policy.initial_slope == 0
     for old, new in ((None, ()), ("entropy:1", ("entropy:1",))):
@@ -291,12 +294,12 @@ def test_runs_of_older_versions_are_resumed(tmp_path):
 
 def test_a_run_keeps_the_dtype_it_began_with(tmp_path, tiny_dir, monkeypatch):
     """Also where it goes on with a CPU of another kind."""
-    monkeypatch.setattr(load, "computes_bf16", lambda device: True)
+    monkeypatch.setattr("unmask.processes.computes_bf16", lambda device: True)
     kill_before_round(monkeypatch, 1)
     with pytest.raises(Killed):
         train(tiny_run(tmp_path / "run", tiny_dir, rounds=2))
     kill_before_round(monkeypatch, -1)
-    monkeypatch.setattr(load, "computes_bf16", lambda device: False)
+    monkeypatch.setattr("unmask.processes.computes_bf16", lambda device: False)
     train(tiny_run(tmp_path / "other", tiny_dir, rounds=1))
     loaded = []
     monkeypatch.setattr(

@@ -276,8 +276,9 @@ def test_what_traces_cannot_teach_is_refused(traces, tiny_dir, tmp_path, capsys)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_model_is_loaded_as_it_was_for_the_traces(tiny_dir, tmp_path, dtype):
     record(unmask.load_model(tiny_dir, dtype=dtype), tmp_path / "t", "confidence:3", n=4)
-    run = train(run_config(tmp_path / "run", tmp_path / "t", tiny_dir, rounds=1))
-    assert json.loads((run / "run.json").read_text())["settings"]["dtype"] == dtype
+    for name, given in (("run", {}), ("auto", {"dtype": "auto"})):
+        run = train(run_config(tmp_path / name, tmp_path / "t", tiny_dir, rounds=1, **given))
+        assert json.loads((run / "run.json").read_text())["settings"]["dtype"] == dtype
     other = {"float32": "bfloat16", "bfloat16": "float32"}[dtype]
     with pytest.raises(UnmaskError, match=f"recorded with dtype {dtype}; leave dtype out"):
         train(run_config(tmp_path / "other", tmp_path / "t", tiny_dir, dtype=other))

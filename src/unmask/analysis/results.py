@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -29,6 +30,13 @@ def read_points(paths: Sequence[str | Path]) -> tuple[list[Point], list[str], in
             raise UnmaskError(
                 f"{one} and {other} differ in {', '.join(differ)}; give results of the same "
                 "settings"
+            )
+        one_dtype, other_dtype = first.get("dtype"), second.get("dtype")
+        if one_dtype and other_dtype and one_dtype != other_dtype:
+            warnings.warn(
+                f"{one} is of the model in {one_dtype} and {other} in {other_dtype}, whose "
+                "confidences differ a little; give --dtype to decode both in one",
+                stacklevel=2,
             )
     points = [Point(**point) for path in files for point in summaries[path]["points"]]
     if not points:

@@ -151,9 +151,9 @@ def find_machine() -> list[Finding]:
     if not found:
         words = "no GPU that this torch can use; models run on the CPU"
         found.append(Finding("machine", "cuda", "missing", words))
-    words = "has instructions for bfloat16"
+    words = "computes bfloat16"
     if not computes_bf16(torch.device("cpu")):
-        words = "no instructions for bfloat16; models on it are loaded in float32"
+        words = "computes no bfloat16 with this torch; models are loaded in float32"
     found.append(Finding("machine", "CPU", "ok", words))
     free = free_memory()
     words = "unknown" if free is None else f"{free / GIB:.1f} GiB free"

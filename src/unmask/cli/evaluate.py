@@ -62,8 +62,8 @@ class Config:
 
 
 def run(config: Config) -> None:
-
     from unmask.evaluation import evaluate, pass_at_k
+    from unmask.evaluation.stores import held_settings
     from unmask.models import load_model
     from unmask.models.load import own_task
     from unmask.processes import Processes
@@ -77,7 +77,11 @@ def run(config: Config) -> None:
         data_dir=config.data_dir,
         allow_code_execution=config.allow_code_execution,
     )
-    model = load_model(config.model, device=processes.device, dtype=config.dtype)
+    dtype = config.dtype
+    if dtype == "auto" and config.resume and config.out is not None:
+        dtype = (held_settings(config.out) or {}).get("dtype", dtype)
+    dtype = processes.common_dtype(dtype)
+    model = load_model(config.model, device=processes.device, dtype=dtype)
     points = evaluate(
         model,
         task,

@@ -233,7 +233,7 @@ def run(config: Config, given: frozenset[str]) -> None:
     model = load_model(
         config.model,
         device=config.device if processes.world == 1 else processes.device,
-        dtype=config.dtype,
+        dtype=config.dtype if processes.world == 1 else processes.common_dtype(config.dtype),
         attn_implementation=config.attn_implementation,
         device_map=config.device_map,
         revision=config.revision,

@@ -69,6 +69,7 @@ def run(config: Config) -> None:
     from unmask.processes import Processes
     from unmask.tasks import load_task
     from unmask.training.record import Recording, record_traces
+    from unmask.training.traces import MANIFEST, read_manifest
 
     processes = Processes.join(config.device)
     task = load_task(
@@ -76,7 +77,11 @@ def run(config: Config) -> None:
         data_dir=config.data_dir,
         allow_code_execution=config.allow_code_execution,
     )
-    model = load_model(config.model, device=processes.device, dtype=config.dtype)
+    dtype = config.dtype
+    if dtype == "auto" and config.resume and (config.out / MANIFEST).exists():
+        dtype = read_manifest(config.out)["settings"].get("dtype", dtype)
+    dtype = processes.common_dtype(dtype)
+    model = load_model(config.model, device=processes.device, dtype=dtype)
     decode = with_own_length(model, task, config.decode)
     plan = EvalPlan(
         samplers=load_samplers(config.samplers, model.device),

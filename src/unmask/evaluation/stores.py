@@ -239,6 +239,19 @@ def check_finished(directory: Path) -> None:
         )
 
 
+def held_settings(directory: Path) -> dict[str, Any] | None:
+    """The settings of the evaluation in a directory, finished or not; None without one.
+
+    Raises:
+        UnmaskError: if the file that says them is damaged.
+    """
+    if (directory / PARTIAL / SETTINGS).exists():
+        return Ledger(directory).started()["settings"]
+    if (directory / SUMMARY).exists():
+        return read_summary(directory / SUMMARY)
+    return None
+
+
 def read_summary(path: Path) -> dict[str, Any]:
     """A summary.json.
 

@@ -112,8 +112,7 @@ def load_model(
     if mask_token_id is not None and (type(mask_token_id) is not int or mask_token_id < 0):
         raise UnmaskError(f"mask_token_id is {mask_token_id!r}; give the id of a token, from 0 on")
     target = usable_device(device)
-    mapped = device_map is not None and torch.cuda.is_available()
-    number = weight_dtype(dtype, torch.device("cuda") if mapped else target)
+    number = weight_dtype(dtype, weights_device(target, device_map, quantization_config))
     check_placement(attn_implementation, device_map)
     directory = find_model(str(name_or_path), revision)
     config = read_model_config(directory)
@@ -197,6 +196,22 @@ def weight_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
             f"dtype is {dtype!r}; give auto, {', '.join(DTYPES)} or a torch.dtype of these"
         )
     return found
+
+
+def weights_device(
+    device: torch.device, device_map: str | Mapping[str, Any] | None, quantization_config: Any
+) -> torch.device:
+    """Where the weights will be: on `device`, or where a map or a quantisation places them, which
+    is an accelerator if there is one and no other device is named."""
+    if device_map is None and quantization_config is None:
+        return device
+    # Names such as "auto" are no devices; what is no device at all is refused later.
+    with suppress(RuntimeError, TypeError, ValueError):
+        place: Any = device_map
+        if isinstance(device_map, Mapping):
+            (place,) = set(device_map.values())
+        return torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+    return torch.accelerator.current_accelerator(check_available=True) or device
 
 
 def check_placement(

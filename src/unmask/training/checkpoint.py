@@ -28,7 +28,7 @@ from unmask.tensors import (
     read_whole,
     write_tensors,
 )
-from unmask.training.config import TrainConfig
+from unmask.training.config import AUTO, TrainConfig
 from unmask.training.labels import Label
 from unmask.training.rewards import Reward, name_function
 from unmask.training.session import Session, new_network
@@ -151,7 +151,7 @@ def deployed_policy(
         "length": session.length,
         "template": session.task.template,
         "metrics": metrics or {},
-        **provenance(session.processes.device),
+        **provenance(session.processes.device, session.model.dtype),
     }
     return LearnedPolicy(
         network,
@@ -224,6 +224,8 @@ def resume_config(
             name: tuple(value) if isinstance(value, list) else value
             for name, value in saved["settings"].items()
         }
+        if "dtype" not in saved["settings"]:  # it was always bfloat16 then
+            settings["dtype"] = "bfloat16"
         if not isinstance(settings.get("imitate", ()), tuple):
             # Runs of the first versions imitated one heuristic or None.
             settings["imitate"] = (settings["imitate"],) if settings["imitate"] else ()
@@ -233,7 +235,11 @@ def resume_config(
             f"{directory}/run.json is not of this version's training runs; start a new run"
         ) from None
     wanted, has = flat_settings(config), flat_settings(loaded)
-    others = sorted(name for name in config.given if name not in FREE and wanted[name] != has[name])
+    others = sorted(
+        name
+        for name in config.given
+        if name not in FREE and wanted[name] != has[name] and (name, wanted[name]) != AUTO
+    )
     if others:
         raise UnmaskError(
             f"{directory} is a run of another configuration ({', '.join(others)} differ); leave "

@@ -48,6 +48,10 @@ class RunConfig:
         check_settings(self)
 
 
+# Whoever gives this leaves the choice to the run or the traces that are gone on from.
+AUTO = ("dtype", "auto")
+
+
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """The frozen model, and where prompts come from."""
@@ -248,7 +252,7 @@ class TraceConfig:
 
     from_traces: str | None = None
     """Learn from the traces that `unmask record` stored in this directory, without rollouts; model,
-    task and decode options are those of the traces."""
+    dtype, task and decode options are those of the traces."""
     label: LabelName = "survives"
     """Which reveals are called good: survives, the proposal is the final token; rejoins, the decode
     that follows is right; truth-margin, the worked answer's token wins, learnt as an order."""

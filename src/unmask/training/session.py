@@ -160,9 +160,10 @@ def prepare_session(
         )
     example = task.examples("train", 1)[0]
     task.examples("validation", 1)
-    model = load_model(config.data.model, device=str(processes.device), dtype=config.data.dtype)
-    given, dtype = config.given, str(model.dtype).removeprefix("torch.")
-    config = change_settings(config, {"dtype": dtype}).with_given(given)
+    dtype = processes.common_dtype(config.data.dtype)
+    model = load_model(config.data.model, device=str(processes.device), dtype=dtype)
+    # Before `in_blocks`, which it would undo.
+    config = change_settings(config, {"dtype": dtype}).with_given(config.given)
     if model.attention_block is not None:
         config = config.in_blocks()
     decode = with_own_length(model, task, config.decode)

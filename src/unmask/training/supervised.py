@@ -41,7 +41,7 @@ from unmask.training.checkpoint import (
     save_state,
     write_run,
 )
-from unmask.training.config import TrainConfig
+from unmask.training.config import AUTO, TrainConfig
 from unmask.training.finite import check_weights
 from unmask.training.front import calibrate
 from unmask.training.labels import LABELS, Label, Labels, check_labels
@@ -67,7 +67,7 @@ def traces_directory(config: TrainConfig) -> Path:
 
 
 def complete_config(config: TrainConfig) -> TrainConfig:
-    """The settings of a new run from traces: model, task and decode options are those of the
+    """The settings of a new run from traces: model, dtype, task and decode options are those of the
     traces.
 
     Raises:
@@ -89,7 +89,9 @@ def complete_config(config: TrainConfig) -> TrainConfig:
     manifest = read_manifest(directory)
     wanted = recorded_settings(manifest, directory)
     has = flat_settings(config)
-    differ = sorted(n for n in config.given if n in wanted and has[n] != wanted[n])
+    differ = sorted(
+        n for n in config.given if n in wanted and has[n] != wanted[n] and (n, has[n]) != AUTO
+    )
     if differ:
         shown = ", ".join(f"{name} {wanted[name]}" for name in differ)
         raise UnmaskError(

@@ -120,6 +120,7 @@ class UnmaskLM(LM):
         self.processes = processes or Processes.join(device or "cpu")
         self._rank, self._world_size = self.processes.rank, self.processes.world
         self._device = self.processes.device
+        dtype = self.processes.common_dtype(dtype)
         self.model = load_model(model, device=self._device, dtype=dtype)
         self.policy = load_policy(policy, device=self.model.device)
         shortest = (self.model.eos_ids[0],)  # the tasks' prompts are not known yet
