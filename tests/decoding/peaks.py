@@ -33,7 +33,7 @@ from unmask.processes import Processes
 from unmask.training.config import OptimConfig
 from unmask.training.decisions import Decisions
 from unmask.training.record import Recording, piece_bytes, record_traces
-from unmask.training.update import MicroBatch, log_probs, micro_bytes
+from unmask.training.update import MicroBatch, act_again, log_probs, micro_bytes
 
 PROCESS = Path("/proc/self")
 
@@ -135,7 +135,8 @@ def compare_update(name: str, count: int, length: int, policy: LearnedPolicy) ->
 
     def go() -> None:
         batch = decisions[every]
-        log_probs(policy, batch, MicroBatch(every, length), config)[0].sum().backward()
+        acted = act_again(policy, batch, MicroBatch(every, length), config)
+        log_probs(acted, batch, config)[0].sum().backward()
 
     peak = measure_peak(go)
     print(json.dumps([name, micro_bytes(policy, decisions, config), peak]), flush=True)

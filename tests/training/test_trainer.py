@@ -60,6 +60,12 @@ METHODS = {
         "entropy_bonus": 0.01,
     },
     "annealed": {"alpha_start": 10.0},
+    "anchored": {
+        "imitate": ("confidence:2",),
+        "imitation_rounds": 1,
+        "kl_penalty": 0.1,
+        "kl_rounds": 2,
+    },
     "every α": {"alpha_range": (0.1, 10.0), "dense": 0.1},
     "richer inputs": {"inputs": 3, "hidden": True, "reward": "additive"},
 }

@@ -58,6 +58,14 @@ class Bernoulli:
             counts = counts & ~(alone & self.best)
         return (terms * counts).sum(1)
 
+    def kl_from(self, other: Bernoulli) -> Float[Tensor, " B"]:
+        """KL(other ‖ self) of independent draws in nats, summed over the eligible positions.
+        `fallback` is left out of account."""
+        chance = other.logits.sigmoid()
+        terms = chance * (logsigmoid(other.logits) - logsigmoid(self.logits))
+        terms = terms + (1 - chance) * (logsigmoid(-other.logits) - logsigmoid(-self.logits))
+        return (terms * self.eligible).sum(1)
+
     def entropy(self, action: Tensor | None = None) -> Float[Tensor, " B"]:
         """Entropy of the action in nats, summed over the eligible positions; it is exact and needs
         no action.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from contextlib import AbstractContextManager
@@ -61,6 +62,7 @@ class TrainState:
         round: how many rounds are over.
         best: the largest mean reward on validation prompts so far.
         evaluated: the round of the latest evaluation that `best` knows.
+        first: the network that GRPO began with, while `kl_penalty` needs it.
     """
 
     network: PolicyNetwork
@@ -68,6 +70,7 @@ class TrainState:
     round: int = 0
     best: float = -math.inf
     evaluated: int = 0
+    first: PolicyNetwork | None = None
 
 
 def new_state(session: Session) -> TrainState:
@@ -80,6 +83,11 @@ def new_state(session: Session) -> TrainState:
         network.parameters(), lr=config.lr, betas=(0.9, 0.99), weight_decay=config.weight_decay
     )
     return TrainState(network, optimizer)
+
+
+def copy_network(network: PolicyNetwork) -> PolicyNetwork:
+    """A copy that is not trained."""
+    return copy.deepcopy(network).requires_grad_(False)
 
 
 def rounds_done(config: TrainConfig) -> int | None:
@@ -103,6 +111,8 @@ def refuse_misfit(path: Path) -> AbstractContextManager[None]:
 def save_state(state: TrainState, directory: Path) -> None:
     """Writes the checkpoint: one file, replaced whole."""
     tensors = {f"policy/{name}": value for name, value in state.network.state_dict().items()}
+    if state.first is not None:
+        tensors |= {f"first/{name}": value for name, value in state.first.state_dict().items()}
     tensors |= optimizer_tensors(state.optimizer, "optimizer")
     tensors |= {
         "round": torch.tensor(state.round),
@@ -123,7 +133,10 @@ def load_state(state: TrainState, directory: Path, device: torch.device, rounds:
     if not path.exists():
         return
     tensors = read_tensors(path, device)
-    weights = {name[7:]: value for name, value in tensors.items() if name.startswith("policy/")}
+    weights, first = (
+        {name[len(part) :]: value for name, value in tensors.items() if name.startswith(part)}
+        for part in ("policy/", "first/")
+    )
     with refuse_misfit(path):
         check_weights(weights, state.network.state_dict())
         number = read_whole(tensors, "round", rounds)
@@ -135,6 +148,10 @@ def load_state(state: TrainState, directory: Path, device: torch.device, rounds:
             raise ValueError("its best reward is no number")
         load_optimizer(state.optimizer, tensors, "optimizer")
         state.network.load_state_dict(weights)
+        if first:
+            check_weights(first, state.network.state_dict())
+            state.first = copy_network(state.network)
+            state.first.load_state_dict(first)
     state.round, state.best, state.evaluated = number, best, evaluated
 
 

@@ -217,6 +217,12 @@ class OptimConfig:
     pulls alike (not the paper's)."""
     entropy_bonus: float = at_least(0, 0.0)
     """Weight of the action's entropy (nats a decision) in the objective."""
+    kl_penalty: float = at_least(0, 0.0)
+    """Weight of KL(π_first ‖ π), in nats a decision, with the policy π_first that GRPO began with:
+    it holds the policy near what it imitated, or near that of `start`. It falls to zero in
+    `kl_rounds` rounds of GRPO."""
+    kl_rounds: int = at_least(1, 100)
+    """Rounds in which `kl_penalty` falls linearly to zero."""
     weight_decay: float = at_least(0, 0.1)
     """Weight decay of AdamW."""
     max_grad_norm: float = above(0, 0.2)
@@ -422,6 +428,7 @@ def paper_settings(rounds: int, in_blocks: bool, steered: bool = False) -> dict[
         "epsilon": 0.2 if steered else 0.5,
         "scaled": False,
         "entropy_bonus": 0.0,
+        "kl_penalty": 0.0,
         "weight_decay": 0.1,
         "max_grad_norm": 0.2,
         "eval_temperature": 0.5 if in_blocks else 1.0,

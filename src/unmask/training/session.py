@@ -183,8 +183,28 @@ def prepare_session(
             "the dense reward counts what is masked in the whole answer, and a policy of a "
             "block-causal model sees one block; leave out dense"
         )
+    if config.optim.kl_penalty:
+        check_anchor(config)
     prompt_tokens(model, example)
     return session
+
+
+def check_anchor(config: TrainConfig) -> None:
+    """Refuses a KL penalty that has nothing to stay near to, or no closed form.
+
+    Raises:
+        UnmaskError: saying what to change.
+    """
+    if not config.imitation.imitate and config.policy.start is None:
+        raise UnmaskError(
+            "kl_penalty holds a policy near what it imitated or started with; give imitate or "
+            "start, or leave kl_penalty out"
+        )
+    if config.policy.action != "bernoulli":
+        raise UnmaskError(
+            f"kl_penalty is for independent reveals, and action is {config.policy.action}; leave "
+            "one of them out"
+        )
 
 
 def lacks_alpha(policy: Policy) -> bool:

@@ -54,7 +54,8 @@ ROUNDS = 20  # passes over the traces at most, where `rounds` is not given
 # Options of rollouts and of the GRPO update; nothing reads them here.
 UNUSED = (
     *("prompts", "rollouts", "experts", "fallback", "reward", "alpha_start", "dense", "warmup"),
-    *("epochs", "minibatches", "epsilon", "scaled", "entropy_bonus", "eval_every"),
+    *("epochs", "minibatches", "epsilon", "scaled", "entropy_bonus", "kl_penalty"),
+    *("kl_rounds", "eval_every"),
     *("imitate", "imitation_rounds", "imitation_lr", "preset"),
 )
 HELD_OUT_STEPS = 8192  # that the held-out loss is measured on at most

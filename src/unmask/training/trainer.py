@@ -53,6 +53,7 @@ from unmask.tasks.base import check_task
 from unmask.training.alpha import alpha_grid
 from unmask.training.checkpoint import (
     TrainState,
+    copy_network,
     deployed_policy,
     load_state,
     new_state,
@@ -75,7 +76,7 @@ from unmask.training.report import MetricsLog
 from unmask.training.rewards import Reward
 from unmask.training.session import Session, check_room, prepare_session
 from unmask.training.supervised import train_from_traces
-from unmask.training.update import check_update, update
+from unmask.training.update import Anchor, check_update, update
 
 
 def train(
@@ -222,10 +223,24 @@ def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, 
         config.optim,
         session.processes,
         session.round_seed(number),
+        anchor_of(session, state, phase),
     )
     check_update(updated, round_, state.network, f"round {number + 1}")
     of_process = {**updated.metrics, "update_seconds": time.perf_counter() - began}
     return round_.metrics(session.processes, of_process) | {"lr": phase.learning_rate(number)}
+
+
+def anchor_of(session: Session, state: TrainState, phase: Phase) -> Anchor | None:
+    """What a round of GRPO stays near to: the policy that GRPO began with, whose weight falls to
+    zero. The state keeps its network from the first such round to the last."""
+    config, done = session.config, state.round - phase.rounds.start
+    weight = config.optim.kl_penalty * max(0.0, 1 - done / config.optim.kl_rounds)
+    if not phase.compares or weight == 0:
+        state.first = None
+        return None
+    if state.first is None:
+        state.first = copy_network(state.network)
+    return Anchor(LearnedPolicy(state.first), weight)
 
 
 @contextmanager

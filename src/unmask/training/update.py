@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unmask.memory import check_memory
-from unmask.policies import LearnedPolicy
+from unmask.policies import Bernoulli, LearnedPolicy, PlackettLuce
 from unmask.policies.network import activation_bytes
 from unmask.processes import Processes, bf16_autocast
 from unmask.training.config import OptimConfig
@@ -74,6 +74,19 @@ class Minibatches:
 
 
 @dataclass(frozen=True)
+class Anchor:
+    """A policy that an update stays near to.
+
+    Attributes:
+        policy: with independent reveals; it is not changed.
+        weight: of KL(anchor ‖ policy) in the loss, in nats a decision.
+    """
+
+    policy: LearnedPolicy
+    weight: float
+
+
+@dataclass(frozen=True)
 class Updated:
     """What an update says about itself.
 
@@ -95,6 +108,7 @@ def update(
     config: OptimConfig,
     processes: Processes,
     seed: int,
+    anchor: Anchor | None = None,
 ) -> Updated:
     """Some epochs over one round's decisions, each cut at random into optimiser steps.
 
@@ -110,6 +124,7 @@ def update(
         config: epochs, minibatches and so on.
         processes: the group, every process of which calls this.
         seed: of the cuts.
+        anchor: a policy to stay near to.
     """
     if not phase.compares:  # a teacher's set is learned as a draw, not left to the fallback
         policy = replace(policy, fallback=False)
@@ -136,16 +151,25 @@ def update(
     if phase.compares and decisions is not None:
         with torch.no_grad():
             for micro in cuts.split(torch.cat(epochs[0][1:])) if config.minibatches > 1 else ():
-                old[micro.index] = log_probs(policy, decisions[micro.index], micro, config)[0]
+                batch = decisions[micro.index]
+                acting = act_again(policy, batch, micro, config)
+                old[micro.index] = log_probs(acting, batch, config)[0]
     for number, places in enumerate(steps):
         optimizer.zero_grad(set_to_none=False)
         for micro in cuts.split(places):
             assert decisions is not None
             batch = decisions[micro.index]
-            log_prob, entropy = log_probs(policy, batch, micro, config)
+            distribution = act_again(policy, batch, micro, config)
+            log_prob, entropy = log_probs(distribution, batch, config)
             if number == 0 or (number < config.minibatches and not phase.compares):
                 old[micro.index] = log_prob.detach()
             loss, clipped = phase.loss(log_prob, old[micro.index], batch)
+            if anchor is not None:
+                with torch.no_grad():
+                    anchored = act_again(anchor.policy, batch, micro, config)
+                assert isinstance(distribution, Bernoulli) and isinstance(anchored, Bernoulli)
+                apart = distribution.kl_from(anchored)
+                loss = loss + anchor.weight * (batch.weight * apart).sum()
             if config.entropy_bonus:
                 loss = loss - config.entropy_bonus * (batch.weight * entropy).sum()
             loss.backward()
@@ -183,13 +207,19 @@ def check_room(policy: LearnedPolicy, decisions: Decisions, config: OptimConfig)
     )
 
 
-def log_probs(
+def act_again(
     policy: LearnedPolicy, batch: Decisions, micro: MicroBatch, config: OptimConfig
+) -> Bernoulli | PlackettLuce:
+    """A policy's distribution of actions in the states of a micro-batch's decisions."""
+    with bf16_autocast(batch.advantage.device, config.mixed_precision):
+        return policy.distribution(batch.observation, micro.most)
+
+
+def log_probs(
+    distribution: Bernoulli | PlackettLuce, batch: Decisions, config: OptimConfig
 ) -> tuple[Float[Tensor, " t"], Float[Tensor, " t"]]:
     """Log-likelihood and entropy of a micro-batch's actions. The entropy has a gradient only where
     the objective asks for it."""
-    with bf16_autocast(batch.advantage.device, config.mixed_precision):
-        distribution = policy.distribution(batch.observation, micro.most)
     log_prob = distribution.log_prob(batch.action)
     with torch.set_grad_enabled(torch.is_grad_enabled() and config.entropy_bonus > 0):
         return log_prob, distribution.entropy(batch.action)
