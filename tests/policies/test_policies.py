@@ -114,6 +114,20 @@ def test_bernoulli_probabilities_sum_to_one_and_sampling_matches(n):
     assert ((frequency - p).abs() < 5 * (p * (1 - p) / 20_000).sqrt() + 1e-3).all()
 
 
+@given(seed=st.integers(0, 10**6))
+def test_kl_is_that_of_independent_draws(seed):
+    """Against torch's own, position by position, which is infinite at extreme logits."""
+    generator = torch.Generator().manual_seed(seed)
+    own, other = 4 * torch.randn(2, 3, 5, generator=generator)
+    eligible = torch.rand(3, 5, generator=generator) < 0.7
+    found = Bernoulli(own, eligible).kl_from(Bernoulli(other, eligible))
+    law = torch.distributions.Bernoulli
+    each = torch.distributions.kl_divergence(law(logits=other.double()), law(logits=own.double()))
+    assert torch.allclose(found.double(), (each * eligible).sum(1), rtol=1e-4, atol=1e-5)
+    assert torch.equal(Bernoulli(own, eligible).kl_from(Bernoulli(own, eligible)), torch.zeros(3))
+    assert Bernoulli(30 * own, eligible).kl_from(Bernoulli(30 * other, eligible)).isfinite().all()
+
+
 @pytest.mark.parametrize("eligible", [[1, 1, 1, 1], [1, 0, 1, 1], [0, 0, 1, 0]])
 def test_with_the_fallback_probabilities_are_those_of_what_is_revealed(eligible):
     """An empty draw reveals the best position, so it adds to that one's probability."""

@@ -93,6 +93,39 @@ def test_each_method_trains_and_resumes_bit_for_bit(
     assert "## Accuracy against NFE" in (whole / "last" / "README.md").read_text()
 
 
+def test_the_anchor_is_what_grpo_begins_with_and_falls_to_zero(tmp_path, tiny_dir, any_digit):
+    seen = []
+
+    class Spied(trainer.Anchor):
+        def __init__(self, policy, weight):
+            super().__init__(policy, weight)
+            seen.append((weight, {k: v.clone() for k, v in policy.network.state_dict().items()}))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "Anchor", Spied)
+        changes = {"imitate": ("confidence:2",), "imitation_rounds": 2, "save_every": 1}
+        changes |= {"rounds": 6, "kl_penalty": 0.4, "kl_rounds": 2}
+        run = train(tiny_run(tmp_path / "run", tiny_dir, **changes))
+    assert [weight for weight, _ in seen] == [0.4, 0.2]
+    (_, first), (_, second) = seen
+    assert all(first[name].equal(second[name]) for name in first)
+    names = read_tensors(run / "checkpoint.safetensors")
+    assert not any(name.startswith("first/") for name in names), "it is not needed any more"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({}, "give imitate or start"),
+        ({"imitate": ("confidence:2",), "action": "plackett-luce"}, "action is plackett-luce"),
+    ],
+)
+def test_a_kl_penalty_needs_a_policy_to_stay_near_to(tmp_path, tiny_dir, changes, says):
+    with pytest.raises(UnmaskError, match=says):
+        train(tiny_run(tmp_path / "run", tiny_dir, kl_penalty=0.1, **changes))
+    assert not (tmp_path / "run").exists()
+
+
 def test_equal_weights_are_measured_once(tmp_path, tiny_dir, any_digit, monkeypatch):
     measured, measure = [], front.measure_front
     monkeypatch.setattr(front, "measure_front", lambda *a: measured.append(a) or measure(*a))

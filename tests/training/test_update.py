@@ -1,5 +1,6 @@
 """From decisions to weights: which steps are taken, and numbers that are not finite."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from unmask.policies import Bernoulli
 from unmask.processes import Processes
 from unmask.training.decisions import signal_batch
 from unmask.training.phases import Grpo, Imitation, Round
-from unmask.training.update import check_update, update
+from unmask.training.update import Anchor, check_update, update
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -87,6 +88,28 @@ def test_the_entropy_has_a_graph_only_where_the_objective_asks_for_it(
     monkeypatch.setattr(Bernoulli, "entropy", entropy)
     run_update(tiny_model, 6, entropy_bonus=bonus, minibatches=1)
     assert seen == [has_gradient, has_gradient], "one micro-batch in each of two epochs"
+
+
+def test_an_anchor_holds_the_policy_near(tiny_model):
+    """The larger its weight, the nearer; the anchor itself stays as it was."""
+    distances = []
+    for weight in (None, 1.0, 100.0):
+        torch.manual_seed(0)
+        config = TrainConfig(rollouts=2, minibatches=2, epochs=6)
+        first = LearnedPolicy(perturbed(), fallback=False)
+        policy = LearnedPolicy(copy.deepcopy(first.network), fallback=False)
+        before = copy.deepcopy(first.network.state_dict())
+        rollouts = decode(tiny_model, [[5], [5]], policy, max_new_tokens=6, recorder=Recorder())
+        every = signal_batch(policy, rollouts, torch.tensor([1.0, 0.0]), [], 2, 0.0)
+        optimizer = torch.optim.SGD(policy.network.parameters(), lr=1e-2)
+        anchor = None if weight is None else Anchor(first, weight)
+        phase = Grpo(config, range(10))
+        update(policy, every, optimizer, phase, config.optim, ALONE, 0, anchor)
+        seen = every.observation
+        apart = policy.distribution(seen).kl_from(first.distribution(seen))
+        distances.append(apart.mean().item())
+        assert all(torch.equal(first.network.state_dict()[k], v) for k, v in before.items())
+    assert distances[0] > distances[1] > distances[2] > 0
 
 
 def test_likelihoods_before_the_update_are_reported(tiny_model):
