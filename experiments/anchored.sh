@@ -2,7 +2,7 @@
 # A KL penalty to the policy that the warm start leaves (`--kl-penalty`), on sudoku in full diffusion: policies for a range of α as `unmask train
 # --alpha-range` trains them, with the penalty; their fronts beside the entropy bound's. What they are without it is in one-policy.sh. 20 to 35
 # minutes a seed on one core. Finished parts are kept. What is small ends in $out/report (docs/results/anchored).
-#   bash experiments/anchored.sh [OUT] [SEEDS…]   (0 1 2; docs/results/anchored has 0 and 1)
+#   bash experiments/anchored.sh [OUT] [SEEDS…]   (0 1 2; docs/results/anchored has 1, and a default run in fp32)
 set -euo pipefail
 out=${1:-runs/anchored}
 seeds=${*:2}
