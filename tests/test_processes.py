@@ -1,8 +1,6 @@
 """Processes: devices, sums over a group of two, and a backend that takes tensors of one device."""
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 import unmask
 import unmask.training
+from tests.forks import run_two
 from unmask import UnmaskError
 from unmask.processes import PATIENCE, Processes, bf16_autocast, computes_bf16, usable_device
 
@@ -111,12 +110,6 @@ open(f"{sys.argv[1]}/{p.rank}.json", "w").write(json.dumps(found))
 """
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
-
-
 def check_group(directory):
     first, second = (json.loads((directory / f"{rank}.json").read_text()) for rank in (0, 1))
     assert (first["rank"], first["main"], second["rank"], second["main"]) == (0, True, 1, False)
@@ -129,27 +122,13 @@ def check_group(directory):
         assert found["timeout"] == PATIENCE.days
 
 
-def run_two(command):
-    """Runs a command as a group of two processes, as torchrun starts them; what both print."""
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    running = [
-        subprocess.Popen(
-            list(map(str, command)),
-            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
-    said = [process.communicate(timeout=120) for process in running]
-    assert [process.returncode for process in running] == [0, 0], [err for _, err in said]
-    return "".join(out for out, _ in said)
+def test_two_processes_as_torchrun_starts_them(tmp_path, monkeypatch):
+    def act(words):
+        exec(GROUP, {})
+        return 0
 
-
-def test_two_processes_as_torchrun_starts_them(tmp_path):
-    (tmp_path / "group.py").write_text(GROUP)
-    run_two([sys.executable, tmp_path / "group.py", tmp_path])
+    monkeypatch.setattr("tests.forks.main", act)
+    run_two(tmp_path / "log", tmp_path)
     check_group(tmp_path)
 
 

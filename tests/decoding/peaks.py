@@ -1,7 +1,8 @@
 """What decodes and updates really take in memory, beside what was computed for them.
 
 Run as a program, in a process of its own: it prints a line of JSON for each case with its name, the
-bytes that were computed and those by which the process grew at most (Linux).
+bytes that were computed and those by which the process grew at most (Linux). All cases are measured
+twice, in two forks: as they are, and with an allocator that gives everything back at once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -36,6 +38,7 @@ from unmask.training.record import Recording, piece_bytes, record_traces
 from unmask.training.update import MicroBatch, act_again, log_probs, micro_bytes
 
 PROCESS = Path("/proc/self")
+M_MMAP_THRESHOLD = -3  # of mallopt
 
 
 def read_size(name: str) -> int:
@@ -142,7 +145,34 @@ def compare_update(name: str, count: int, length: int, policy: LearnedPolicy) ->
     print(json.dumps([name, micro_bytes(policy, decisions, config), peak]), flush=True)
 
 
+def in_fork(function: Callable[[], None]) -> None:
+    """Runs a function in a fork, so that it leaves no memory behind in this process."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            function()
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"the fork ended with {status}"
+
+
+def give_back_at_once() -> None:
+    """Makes the allocator map what is larger than 64 KiB by itself, and unmap it when freed."""
+    assert ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16) == 1
+    compare_all()
+
+
 def main() -> None:
+    in_fork(compare_all)
+    in_fork(give_back_at_once)
+
+
+def compare_all() -> None:
+    """Prints a line for each case."""
     chain, wide = "embedded/chain", eager_policy(width=128, mlp=512)
     shown = eager_policy(width=64, mlp=256, inputs=20, hidden=128)
     compare_decode("many rows", chain, (256, 8, 48), "threshold:0")
@@ -153,7 +183,7 @@ def main() -> None:
     compare_decode("a longer row", at_once, (32, 8, 48), "threshold:0", longest=430)
     compare_decode("a long answer", chain, (48, 8, 500), "threshold:0")
     compare_decode("a draw", chain, (256, 8, 48), "threshold:0", temperature=1.0, top_p=0.9)
-    compare_decode("guidance", chain, (256, 8, 48), "threshold:0", cfg_scale=1.0)
+    compare_decode("guidance", chain, (128, 8, 48), "threshold:0", cfg_scale=1.0)
     compare_decode("a cache", chain, (256, 8, 48), "threshold:0", cache="dual")
     compare_decode("a learned policy", chain, (256, 8, 48), wide)
     compare_decode("recorded", chain, (256, 8, 48), shown, record=True)
@@ -161,7 +191,7 @@ def main() -> None:
     words = word_tokenizer([f"w{i}" for i in range(8)])
     many_words = replace(random_llada(100_000, width=64, layers=1), tokenizer=words)
     compare_decode("few rows, many words", many_words, (2, 8, 8), "threshold:0", temperature=1.0)
-    compare_recording("a recording", 48, 32, hidden=True)
+    compare_recording("a recording", 24, 32, hidden=True)
     compare_update("update", 256, 64, eager_policy(width=64, mlp=256))
     compare_update("a wide update", 64, 256, eager_policy(width=128, mlp=512))
 

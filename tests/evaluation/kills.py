@@ -17,7 +17,7 @@ SAMPLERS = ("threshold:0.9", "threshold:0.7", "confidence:2", "random:4")
 
 
 def command(out, *options):
-    return [sys.executable, "-m", "unmask.cli", "evaluate", "--out", str(out), *map(str, options)]
+    return ["evaluate", "--out", str(out), *map(str, options)]
 
 
 def killed_and_resumed(directory, kills, seed, *options):
@@ -27,14 +27,14 @@ def killed_and_resumed(directory, kills, seed, *options):
     A run is killed a random time after it wrote a random number of pieces: at a quarter of the runs
     while it still starts.
     """
-    assert main(command(directory / "whole", *options)[3:]) == 0
+    assert main(command(directory / "whole", *options)) == 0
     rng, added, before, cut = random.Random(seed), [], 0, directory / "cut"
 
     def written():
         return sum(path.read_bytes().count(b"\n") for path in (cut / "partial").glob("*.jsonl"))
 
     for _ in range(kills):
-        child = start_fork(directory / "log", *command(cut, "--resume", *options)[3:])
+        child = start_fork(directory / "log", *command(cut, "--resume", *options))
         wanted = rng.randint(0, 3)
         while wanted and written() < before + wanted and not has_ended(child):
             time.sleep(0.005)
@@ -43,7 +43,7 @@ def killed_and_resumed(directory, kills, seed, *options):
         assert kill_fork(child) == -9, f"it ended by itself: give it more to do. {said}"
         added.append(written() - before)
         before = written()
-    assert main(command(cut, "--resume", *options)[3:]) == 0
+    assert main(command(cut, "--resume", *options)) == 0
     left = sorted(path.name for path in cut.iterdir())
     assert left == ["results.jsonl", "summary.json"], left
     return added, *((directory / name / "results.jsonl").read_bytes() for name in ("whole", "cut"))

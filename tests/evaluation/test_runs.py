@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import unmask.cli
-from tests.evaluation.kills import command, killed_and_resumed
-from tests.test_processes import run_two
+from tests.evaluation.kills import killed_and_resumed
+from tests.forks import run_two
 from tests.typechecks import check_types
 from unmask import UnmaskError, evaluate, load_task
 from unmask.decoding import decode, encode_prompt
@@ -93,21 +93,10 @@ def test_killed_evaluations_end_as_uninterrupted_ones(tmp_path, tiny_dir):
 
 
 def test_two_processes_write_what_one_writes(tmp_path, tiny_dir):
-    options = (
-        "--model",
-        tiny_dir,
-        "--samplers",
-        "confidence:8",
-        "random:16",
-        "--prompts",
-        10,
-        "--batch-size",
-        1,
-        "--temperature",
-        1.0,
-    )
-    assert unmask.cli.main(command(tmp_path / "one", *options)[3:]) == 0
-    printed = run_two(command(tmp_path / "two", *options))
+    words = ("evaluate", "--model", tiny_dir, "--samplers", "confidence:8", "random:16")
+    words = (*words, "--prompts", 10, "--batch-size", 1, "--temperature", 1.0, "--out")
+    assert unmask.cli.main([*map(str, words), str(tmp_path / "one")]) == 0
+    printed = run_two(tmp_path / "log", *words, tmp_path / "two")
     assert lines(tmp_path / "one") == lines(tmp_path / "two")
     assert printed.count("written to") == 1
     assert (

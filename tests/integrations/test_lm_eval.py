@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import random
-import time
 from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,8 +15,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks import _index
 
 from tests.decoding.test_trained_blocks import trained
-from tests.forks import has_ended, kill_fork, start_fork
-from tests.test_processes import free_port
+from tests.forks import run_two, start_fork, wait_for
 from unmask import UnmaskError, evaluate, load_model, load_task
 from unmask.cli import main
 from unmask.decoding import DecodeOptions, decode, encode_prompt
@@ -157,14 +155,6 @@ def test_limit_fewshot_and_chat_template(tasks, tmp_path):
     assert "message.content" in report["chat_template"]
 
 
-def wait_for(children):
-    """How forks ended that should end soon: their exit codes, -9 for one that hangs."""
-    end = time.monotonic() + 120
-    while not all(map(has_ended, children)) and time.monotonic() < end:
-        time.sleep(0.02)
-    return [kill_fork(child) for child in children]
-
-
 def test_the_harness_own_command_has_the_model(tasks, tmp_path, monkeypatch):
     from lm_eval.__main__ import cli_evaluate
 
@@ -180,29 +170,20 @@ def test_the_harness_own_command_has_the_model(tasks, tmp_path, monkeypatch):
     assert "exact_match,last" in report["results"]["chain_local"]
 
 
-def test_two_processes_answer_as_one(tasks, tmp_path, monkeypatch):
+def test_two_processes_answer_as_one(tasks, tmp_path):
     """Also where one of them has all its answers in its cache already, as after an interrupt."""
     options = ("--include-path", tasks, "--tasks", "chain_local", "--policy", "confidence:8")
     options = (*options, "--limit", 4, "--use-cache", tmp_path / "answers")
 
-    def run_two(out):
+    def answer(out):
         """What a group of two processes writes."""
-        with monkeypatch.context() as patch:
-            children = []
-            common = {"WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-            for rank in (0, 1):
-                for name, value in {**common, "RANK": rank, "LOCAL_RANK": rank}.items():
-                    patch.setenv(name, str(value))
-                words = ("lm-eval", *options, "--out", tmp_path / out)
-                children.append(start_fork(tmp_path / f"{out}-{rank}", *words))
-        said = [tmp_path / f"{out}-{rank}" for rank in (0, 1)]
-        assert wait_for(children) == [0, 0], [file.read_text() for file in said]
+        run_two(tmp_path / f"log-{out}", "lm-eval", *options, "--out", tmp_path / out)
         return read_json(tmp_path, out, "results.json")
 
-    two = run_two("two")
+    two = answer("two")
     (cache,) = tmp_path.glob("answers-*_rank1.db")
     cache.unlink()
-    resumed = run_two("resumed")
+    resumed = answer("resumed")
     assert lm_eval(*options[:-2], "--out", tmp_path / "one") == 0
     one = read_json(tmp_path, "one", "results.json")
     processes = [report["provenance"]["processes"] for report in (one, two, resumed)]

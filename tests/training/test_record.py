@@ -3,14 +3,13 @@
 import json
 import os
 import shutil
-import sys
 
 import pytest
 import torch
 
 import unmask
+from tests.forks import run_two
 from tests.policies.test_policies import perturbed
-from tests.test_processes import run_two
 from unmask import DecodeOptions, LearnedPolicy, UnmaskError
 from unmask.cli import main
 from unmask.decoding import Recorder, decode
@@ -292,26 +291,20 @@ def test_a_recording_goes_on_with_its_own_settings_only(tiny_dir, tmp_path, caps
     assert len(list((tmp_path / "cut").iterdir())) == 7
 
 
-RECORD_AND_TRAIN = """
-import sys
-from unmask.cli import main
-model, out = sys.argv[1:]
-words = ["--model", model, "--prompts", "9", "--batch-size", "1", "--max-new-tokens", "6"]
-assert main(["record", *words, "--samplers", "threshold:0.5", "--out", f"{out}/traces"]) == 0
-words = ["--from-traces", f"{out}/traces", "--model", model, "--rounds", "2", "--width", "16"]
-words += ["--trace-batch", "7", "--eval-prompts", "2", "--max-grad-norm", "100"]
-assert main(["train", *words, "--out", f"{out}/run"]) == 0
-"""
-
-
-def test_two_processes_record_and_learn_what_one_does(tiny_dir, tmp_path, monkeypatch):
-    script = tmp_path / "script.py"
-    script.write_text(RECORD_AND_TRAIN)
+def test_two_processes_record_and_learn_what_one_does(tiny_dir, tmp_path):
     for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-    monkeypatch.setattr("sys.argv", ["script.py", str(tiny_dir), str(tmp_path / "one")])
-    exec(RECORD_AND_TRAIN, {})
-    run_two([sys.executable, script, tiny_dir, tmp_path / "two"])
+        out = tmp_path / name
+        common = ["--model", tiny_dir, "--out"]
+        record = ["record", "--samplers", "threshold:0.5", "--prompts", 9, "--batch-size", 1]
+        record += ["--max-new-tokens", 6, *common, out / "traces"]
+        train = ["train", "--from-traces", out / "traces", "--rounds", 2, "--width", 16]
+        train += ["--trace-batch", 7, "--eval-prompts", 2, "--max-grad-norm", 100]
+        train += [*common, out / "run"]
+        for words in (record, train):
+            if name == "one":
+                assert main([*map(str, words)]) == 0
+            else:
+                run_two(tmp_path / f"log-{words[0]}", *words)
     shards = sorted((tmp_path / "one" / "traces").glob("shard-*"))
     assert len(shards) == 6
     for path in shards:
