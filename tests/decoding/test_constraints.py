@@ -17,7 +17,8 @@ from tests.reference.decode import decode_row
 from unmask import UnmaskError, load_policy
 from unmask.decoding import DecodeOptions, Request
 from unmask.decoding.calls import decode
-from unmask.decoding.request import extent_of
+from unmask.decoding.request import Tokens, as_token_sets, extent_of
+from unmask.scoring import encode_pair
 
 WORDS = ["7", "3", "a", "b", "+5", "*3", "=", "#", "then"]
 PROMPT = "7 a +5 b *3 ="
@@ -90,6 +91,47 @@ def test_an_array_for_another_vocabulary_is_refused(tiny_model):
                 max_new_tokens=4,
                 allowed=torch.ones(2, width).bool(),
             )
+
+
+def test_errors_name_what_was_wrong(tiny_model):
+    """A choice is no prompt, and nobody fills its masks."""
+    for options, says in (
+        ({"choices": ("# <mask>",)}, r"the choice '# <mask>' holds the mask token <mask>; leave"),
+        ({"choices": ("hello",)}, r"the choice 'hello' has words"),
+        ({"allowed": [["<mask>"]]}, r"the allowed text '<mask>' holds the mask token"),
+    ):
+        with pytest.raises(UnmaskError, match=says):
+            unmask.generate(tiny_model, [PROMPT], "confidence:1", max_new_tokens=4, **options)
+    with pytest.raises(UnmaskError, match=r"the text to be scored '.*# <mask>' holds the mask"):
+        encode_pair(tiny_model, PROMPT, "# <mask>")
+    with pytest.raises(UnmaskError) as error:
+        unmask.infill(tiny_model, ["7 a " * 9999], "confidence:1")
+    assert len(str(error.value)) < 200
+
+
+def test_a_large_vocabulary_is_read_once(tiny_model):
+    """Rows with the same sets have the same objects, whose hash is known."""
+    mask = torch.ones(16, 50_000, dtype=torch.bool)
+    mask[:, 7] = False
+    mask[3] = True
+    sets = as_token_sets(mask)
+    assert len({id(ids) for ids in sets}) == 2 and sets[3] is None and len(sets[0]) == 49_999
+    options = DecodeOptions(max_new_tokens=16)
+    made = [Request((5,), load_policy("confidence:1"), options, allowed=sets) for _ in range(2)]
+    assert made[0].allowed is made[1].allowed is sets
+    assert as_token_sets([[4, 3], [3, 4], None]) == ((3, 4), (3, 4), None)
+
+    class Met(int):
+        """A number that counts how often it is asked for its hash."""
+
+        asked = 0
+
+        def __hash__(self):
+            Met.asked += 1
+            return 7
+
+    ids = Tokens([Met(7)])
+    assert len({hash(ids), hash(ids), hash(ids)}) == 1 and Met.asked == 1
 
 
 def test_ways_to_say_what_is_allowed(tiny_model):

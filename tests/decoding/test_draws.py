@@ -1,11 +1,14 @@
 """Options of the draw and of a row's end: top-p, top-k, stop strings, the limit of passes."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import unmask
 from tests.reference.decode import RULES, decode_row
-from unmask.decoding import decode
+from unmask.decoding import DecodeOptions, Request, decode
+from unmask.decoding.generation import count_answer, find_stop, row_text
 from unmask.models import Forward
 from unmask.models.head import Sampling, TokenRules, best_tokens, restrict
 from unmask.policies import load_policy
@@ -153,9 +156,6 @@ def test_a_stop_string_cuts_the_text_and_ends_the_row():
 
 
 def test_a_stop_string_may_be_a_special_token(tiny_model):
-    from unmask.decoding import DecodeOptions, Request
-    from unmask.decoding.generation import row_text
-
     ids = tiny_model.tokenizer("1 a +5 = <pad> 7 b", add_special_tokens=False)["input_ids"]
     policy = load_policy("confidence:1")
     for stop, text in (((), "1 a +5 = 7 b"), (("<pad>",), "1 a +5 ="), (("+5", "<pad>"), "1 a")):
@@ -190,14 +190,39 @@ def byte_model(tiny_model):
 def test_text_before_a_stop_string_has_whole_characters_and_no_special_tokens(
     byte_model, written, stop, text
 ):
-    from unmask.decoding import DecodeOptions, Request
-    from unmask.decoding.generation import count_answer, row_text
-
     ids = byte_model.tokenizer(written, add_special_tokens=False)["input_ids"]
     options = DecodeOptions(max_new_tokens=len(ids), stop=(stop,))
     request = Request((5,), load_policy("confidence:1"), options)
     assert row_text(byte_model, request, ids) == text
     assert count_answer(byte_model, request, ids, [0] * len(ids)) <= len(ids)
+
+
+@pytest.mark.parametrize(
+    "written", ["plain 😀 words# done " * 60, "é" * 300 + "#", "🇩🇪" * 40 + "done#" + "😀" * 90]
+)
+def test_a_stop_string_is_found_in_few_decodes_of_a_long_text(byte_model, monkeypatch, written):
+    """Each costs the whole text before it. What is found is what a search from the end finds."""
+    tokenizer, calls = byte_model.tokenizer, []
+    ids, decode = tokenizer(written, add_special_tokens=False)["input_ids"], tokenizer.decode
+    before = written.partition("#")[0]
+    count = max(n for n in range(len(ids)) if before.startswith(decode(ids[:n])))
+    monkeypatch.setattr(tokenizer, "decode", lambda *a: calls.append(1) or decode(*a))
+    assert find_stop(byte_model, ids, ("#",)) == (count, before[len(decode(ids[:count])) :])
+    assert len(calls) < 60 < len(ids)
+
+
+def test_a_stop_string_does_not_reach_from_one_gap_into_another(tiny_model):
+    """Between them stands text of the prompt."""
+    prompt = tuple(tiny_model.tokenizer("7 a = 7 b # 6", add_special_tokens=False)["input_ids"])
+    holes = (1, 2, 5)  # "a =" and "#"
+    options = DecodeOptions(stop=("= #",))
+    request = Request(prompt, load_policy("confidence:1"), options, holes=holes)
+    row = [prompt[hole] for hole in holes]
+    assert row_text(tiny_model, request, row) == "7 a = 7 b # 6"
+    assert count_answer(tiny_model, request, row, [0, 1, 2]) == 3
+    request = replace(request, options=replace(options, stop=("a =",)))
+    assert row_text(tiny_model, request, row) == "7 7 b 6"
+    assert count_answer(tiny_model, request, row, [0, 1, 2]) == 0
 
 
 def test_tokens_of_the_answer_are_those_that_were_revealed():

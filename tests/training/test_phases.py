@@ -1,5 +1,7 @@
 """What a round of a phase brings in."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import unmask.training.phases as phases
 from tests.training.runs import tiny_run
 from unmask import LearnedPolicy, load_policy
 from unmask.processes import Processes
+from unmask.tasks import Example
 from unmask.training.phases import load_phases, roll_out
 from unmask.training.session import new_network, prepare_session
 
@@ -48,19 +51,34 @@ def test_experts_draw_random_numbers_of_their_own(begin, monkeypatch):
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize("bonus", [0.0, 0.1])
-def test_an_entropy_bonus_keeps_groups_without_signal(begin, bonus):
-    """A policy that has collapsed has no others, and its entropy is what the bonus is for."""
+@pytest.mark.parametrize("keeps", [{}, {"entropy_bonus": 0.1}, {"kl_penalty": 0.1, "kl_rounds": 1}])
+def test_an_entropy_bonus_and_a_kl_penalty_keep_groups_without_signal(begin, keeps):
+    """A policy that has collapsed has no others, and its entropy is what the bonus is for. The
+    penalty is a mean over all decisions, as long as it has a weight."""
     session, phase, policy = begin(
         reward=lambda correctness, nfe, length, alpha: torch.ones_like(correctness),
-        entropy_bonus=bonus,
         experts=("confidence:2",),
     )
+    optim = replace(phase.config.optim, **keeps)
+    phase = replace(phase, config=replace(phase.config, optim=optim))
+    if "kl_penalty" in keeps:
+        assert phase.kl_weight(0) == 0.1
+        assert phase.collect(session, policy, 1).decisions is None
     done = phase.collect(session, policy, 0)
     assert done.silent == len(done.reward) == 12
-    if not bonus:
+    if not keeps:
         assert done.decisions is None
         return
     assert done.decisions.prompt.unique().tolist() == [0, 1, 2]
     assert not done.decisions.advantage.any()
     assert float(done.decisions.weight.sum()) == pytest.approx(1)
+
+
+def test_examples_of_one_question_may_begin_their_answers_differently(begin):
+    session, _, _ = begin()
+    ways = [Example("7 a +5 =", "", prefill=prefill) for prefill in ("", "a then", "b", "a then")]
+    policy = load_policy("confidence:1")
+    together = session.decode(ways, policy, 0)
+    alone = [session.decode([way], policy, 0).tokens[0] for way in ways]
+    assert torch.equal(together.tokens, torch.stack(alone))
+    assert not torch.equal(alone[1], alone[2])

@@ -223,9 +223,8 @@ def find_holes(model: Model, row: Sequence[int], prompt: Prompt) -> list[int]:
     found = [i for i, token in enumerate(row) if token == model.mask_id]
     if not found:
         raise UnmaskError(
-            f"the prompt {prompt!r} holds no mask token ({mask_text(model)}); infilling needs one "
-            "in "
-            "each prompt"
+            f"the prompt {shorten(repr(prompt), 60)} holds no mask token ({mask_text(model)}); "
+            "infilling needs one in each prompt"
         )
     return found
 

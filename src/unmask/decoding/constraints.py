@@ -209,7 +209,7 @@ def encode_choice(model: Model, text: str) -> list[int]:
     Raises:
         UnmaskError: if it has none, or one that no answer holds.
     """
-    ids = encode_prompt(model, text)
+    ids = encode_prompt(model, text, what="choice")
     if not ids or model.never_set & set(ids) or model.end_set & set(ids):
         raise UnmaskError(
             f"the choice {short_text(repr(text))} holds no tokens, or one that ends a text or is "
@@ -253,7 +253,7 @@ def token_id(model: Model, text: str) -> int:
     Raises:
         UnmaskError: if it is none, or several.
     """
-    ids = encode_prompt(model, text)
+    ids = encode_prompt(model, text, what="allowed text")
     if len(ids) != 1:
         raise UnmaskError(
             f"allowed holds {short_text(repr(text))}, which is {len(ids)} tokens; give texts of "
@@ -288,15 +288,16 @@ def check_limits(model: Model, request: Request) -> None:
             f"allowed has {len(allowed)} positions and the answer has {request.length}; give at "
             "most as many"
         )
+    last, never = model.vocabulary - 1, model.never_set
     for place, ids in enumerate(allowed):
         if ids is None:
             continue
-        if wrong := [i for i in ids if not 0 <= i < model.vocabulary]:
+        if ids and not 0 <= ids[0] <= ids[-1] <= last:  # they are sorted
             raise UnmaskError(
-                f"allowed has the token id {wrong[0]} at position {place}; this model's ids are 0 "
-                f"to {model.vocabulary - 1}"
+                f"allowed has the token id {ids[0] if ids[0] < 0 else ids[-1]} at position "
+                f"{place}; this model's ids are 0 to {last}"
             )
-        if not set(ids) - model.never_set:
+        if all(token in never for token in ids):
             raise UnmaskError(
                 f"allowed has no token at position {place} that this model proposes; give at "
                 "least one"

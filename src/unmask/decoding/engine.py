@@ -21,7 +21,7 @@ from unmask.decoding.footprint import (
     held_bytes,
     join_footprints,
 )
-from unmask.decoding.generation import Cost, Result, Step, answer_of, find_stop
+from unmask.decoding.generation import Cost, Result, Step, answer_of, find_row_stop
 from unmask.decoding.proposer import Proposer
 from unmask.decoding.recorder import Recorder
 from unmask.decoding.request import Request, check_request
@@ -358,7 +358,7 @@ class Engine:
         buffer = buffer[given : given + request.length]
         masks = (i for i, token in enumerate(buffer) if token == self.model.mask_id)
         prefix = answer_of(self.model, buffer[: next(masks, len(buffer))])
-        return find_stop(self.model, prefix, request.options.stop) is not None
+        return find_row_stop(self.model, request, prefix) is not None
 
     def _advance(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from jaxtyping import Bool, Float, Int
@@ -16,6 +17,9 @@ from unmask.policies.base import Observation
 if TYPE_CHECKING:
     from unmask.decoding.recorder import Recorder
     from unmask.decoding.request import Request
+
+# By how many characters a prefix of a text may be longer than it is in the whole text.
+UNSETTLED = 8
 
 
 @dataclass(frozen=True)
@@ -171,7 +175,7 @@ def row_text(model: Model, request: Request, row: Sequence[int]) -> str:
     if request.holes is None:
         return answer_text(model, row, request.options.stop)
     holes, tokens = request.holes, list(row[: len(request.holes)])
-    count, rest = find_stop(model, tokens, request.options.stop) or (len(tokens), "")
+    count, rest = find_row_stop(model, request, tokens) or (len(tokens), "")
     whole: list[int | None] = list(request.prompt)
     for i, position in enumerate(holes):
         whole[position] = tokens[i] if i < count else None
@@ -229,16 +233,40 @@ def find_stop(model: Model, tokens: Sequence[int], stop: Sequence[str]) -> tuple
     if not places:
         return None
     before = whole[: min(places)]
-    # Half a character decodes to a replacement character, so the count is searched from above.
-    count = len(tokens)
+    # Texts of growing prefixes grow, but for the end: half a character decodes to a replacement
+    # character, and some tokenizers join what stands side by side. So the count is searched from a
+    # little above.
+    low, count = 0, len(tokens)
+    while low < count:
+        middle = (low + count) // 2
+        if len(decode(list(tokens[:middle]))) > len(before) + UNSETTLED:
+            count = middle
+        else:
+            low = middle + 1
     while not before.startswith(decode(list(tokens[:count]))):
         count -= 1
     return count, before[len(decode(list(tokens[:count]))) :]
 
 
+def find_row_stop(model: Model, request: Request, tokens: Sequence[int]) -> tuple[int, str] | None:
+    """Where the first stop string begins in the first tokens of a row's buffer, as `find_stop`.
+
+    When infilling, it is looked for in each run of neighbouring holes: between two runs stands text
+    of the prompt.
+    """
+    stop, holes = request.options.stop, request.holes
+    if not stop or holes is None:
+        return find_stop(model, tokens, stop)
+    begins = [i for i in range(len(tokens)) if i == 0 or holes[i] > holes[i - 1] + 1]
+    for first, end in pairwise([*begins, len(tokens)]):
+        if (cut := find_stop(model, tokens[first:end], stop)) is not None:
+            return first + cut[0], cut[1]
+    return None
+
+
 def count_answer(model: Model, request: Request, row: Sequence[int], steps: Sequence[int]) -> int:
     """Tokens that were revealed before the first end of text, or before the first stop string."""
     tokens = answer_of(model, row)
-    cut = find_stop(model, tokens, request.options.stop)
+    cut = find_row_stop(model, request, tokens)
     end = len(tokens) if cut is None else cut[0]
     return sum(step >= 0 for step in steps[:end])

@@ -18,7 +18,9 @@ def mask_text(model: Model) -> str:
     return str(model.tokenizer.convert_ids_to_tokens(model.mask_id))
 
 
-def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list[int]:
+def encode_prompt(
+    model: Model, prompt: Prompt, *, infill: bool = False, what: str = "prompt"
+) -> list[int]:
     """Token ids of one prompt; with `infill` it may hold mask tokens.
 
     An empty prompt has no tokens: the model then writes without being asked anything. A chat that
@@ -29,37 +31,38 @@ def encode_prompt(model: Model, prompt: Prompt, *, infill: bool = False) -> list
         prompt: a string, a list of chat messages, or token ids (a list, a tensor or an array). The
             content of a message is a string, or a list of parts {"type": "text", "text": …}.
         infill: whether mask tokens are meant to be filled.
+        what: what errors call it.
 
     Raises:
         UnmaskError: if it is of another type, the chat template cannot write it, or it has a token
             the model does not know.
     """
-    ids = prompt_ids(model, prompt)
+    ids = prompt_ids(model, prompt, what)
     last = min(max(model.largest_id, model.mask_id), model.vocabulary - 1)
     if wrong := [i for i in ids if not 0 <= i <= last]:
-        raise UnmaskError(f"a prompt has the token id {wrong[0]}; this model's ids are 0 to {last}")
+        raise UnmaskError(f"a {what} has the token id {wrong[0]}; this model's ids are 0 to {last}")
     if not infill and model.mask_id in ids:
         raise UnmaskError(
-            f"the prompt {short_text(repr(prompt))} holds the mask token {mask_text(model)}; say "
-            "infill=True to have it filled"
+            f"the {what} {short_text(repr(prompt))} holds the mask token {mask_text(model)}; "
+            + ("say infill=True to have it filled" if what == "prompt" else "leave it out")
         )
     unknown = model.tokenizer.unk_token_id
     if unknown is not None and unknown in ids and unknown not in model.end_set:
         raise UnmaskError(
-            f"the prompt {short_text(repr(prompt))} has words that this model's tokenizer does not "
+            f"the {what} {short_text(repr(prompt))} has words that this model's tokenizer does not "
             "know; use its vocabulary, or for a task's prompts the model that was trained on it"
         )
     return ids
 
 
-def prompt_ids(model: Model, prompt: Any) -> list[int]:
-    """A prompt's token ids, not checked yet."""
+def prompt_ids(model: Model, prompt: Any, what: str = "prompt") -> list[int]:
+    """A prompt's token ids, not checked yet; errors call it `what`."""
     if isinstance(prompt, Sequence) and prompt and all(isinstance(m, Mapping) for m in prompt):
         prompt = chat_text(model, [check_message(message) for message in prompt])
     if isinstance(prompt, str):
         if not is_text(prompt):
             raise UnmaskError(
-                f"the prompt {short_text(ascii(prompt))} holds half a character (a lone "
+                f"the {what} {short_text(ascii(prompt))} holds half a character (a lone "
                 "surrogate); give text of whole characters"
             )
         return model.tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -69,7 +72,7 @@ def prompt_ids(model: Model, prompt: Any) -> list[int]:
         return [index(part) for part in prompt]
     except TypeError:
         raise UnmaskError(
-            f"a prompt is {short_text(repr(prompt))}; give a string, a list of chat messages or a "
+            f"a {what} is {short_text(repr(prompt))}; give a string, a list of chat messages or a "
             "list of token ids"
         ) from None
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError, short_text
-from unmask.models.base import Model
+from unmask.models.base import Model, check_model
 from unmask.models.head import Sampling
 from unmask.models.limits import canvas_limit
 from unmask.policies.base import Needs, PolicyLike, needs_of
@@ -182,15 +182,30 @@ def as_tuple(name: str, values: Any) -> tuple[Any, ...]:
     return tuple(values)
 
 
+class Tokens(tuple[Any, ...]):
+    """A tuple that keeps its hash. A set of tokens may hold the whole vocabulary, and every row
+    asks for it in every pass."""
+
+    @cached_property
+    def _hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+
 def as_token_sets(
     allowed: Any, vocabulary: int | None = None
 ) -> tuple[tuple[int, ...] | None, ...]:
     """The tokens that may stand at each position, sorted, from lists of ids, or from a bool tensor
-    or array [positions, V]; of the model's `vocabulary`, where that is known.
+    or array [positions, V]; of the model's `vocabulary`, where that is known. Equal sets are one
+    object, and what this function has made it gives back as it is.
 
     Raises:
         UnmaskError: if it is neither.
     """
+    if isinstance(allowed, Tokens):
+        return allowed
     wanted = "give for each position a list of token ids, or None for any token"
     if isinstance(allowed, Tensor | np.ndarray):
         if allowed.ndim != 2 or str(allowed.dtype).removeprefix("torch.") != "bool":
@@ -204,16 +219,21 @@ def as_token_sets(
                 f"{vocabulary}; give one column for each"
             )
         rows = np.asarray(allowed.cpu() if isinstance(allowed, Tensor) else allowed)
-        return tuple(None if row.all() else tuple(row.nonzero()[0].tolist()) for row in rows)
+        known: dict[bytes, Tokens | None] = {}
+        for row in rows:
+            if (name := row.tobytes()) not in known:
+                known[name] = None if row.all() else Tokens(row.nonzero()[0].tolist())
+        return Tokens(known[row.tobytes()] for row in rows)
     if isinstance(allowed, str) or not isinstance(allowed, Sequence):
         raise UnmaskError(f"allowed is {short_text(repr(allowed))}; {wanted}")
-    found: list[tuple[int, ...] | None] = []
+    found: list[Tokens | None] = []
     for ids in allowed:
         plain = isinstance(ids, list | tuple | set | frozenset | range)
         if ids is not None and not (plain and all(type(token) is int for token in ids)):
             raise UnmaskError(f"allowed holds {short_text(repr(ids))}; {wanted}")
-        found.append(None if ids is None else tuple(sorted(set(ids))))
-    return tuple(found)
+        found.append(None if ids is None else Tokens(sorted(set(ids))))
+    same = {ids: ids for ids in found}
+    return Tokens(same[ids] for ids in found)
 
 
 def is_scale(value: Any) -> bool:
@@ -237,9 +257,11 @@ def check_request(model: Model, request: Request) -> None:
     """Refuses a request that this model cannot answer.
 
     Raises:
-        UnmaskError: for token ids that the model has no embedding of, a canvas that is too long,
-            more probabilities than there are tokens, or a cache with which the model cannot work.
+        UnmaskError: for a model without an end of text, token ids that it has no embedding of, a
+            canvas that is too long, more probabilities than there are tokens, or a cache with which
+            the model cannot work.
     """
+    check_model(model)
     if not isinstance(request, Request):
         raise UnmaskError(f"a request is {request!r}; give an unmask.decoding.Request")
     last = model.vocabulary - 1

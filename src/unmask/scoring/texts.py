@@ -11,10 +11,13 @@ import torch
 from unmask.decoding.canvas import padded_width
 from unmask.decoding.options import check_whole
 from unmask.decoding.prompts import Prompt, encode_prompt
+from unmask.decoding.request import as_tuple
 from unmask.errors import UnmaskError, short_text
-from unmask.models.base import Model
+from unmask.models.base import Model, check_model
 from unmask.models.limits import canvas_limit
 from unmask.transfer import to_device
+
+SCORED = "text to be scored"  # what errors call it
 
 
 @dataclass(frozen=True)
@@ -24,10 +27,23 @@ class Text:
     Attributes:
         tokens: token ids of the whole text.
         places: which of them are scored, in rising order.
+
+    Raises:
+        UnmaskError: if one of them is no sequence, or the places are no rising positions in it.
     """
 
     tokens: tuple[int, ...]
     places: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", as_tuple("tokens", self.tokens))
+        object.__setattr__(self, "places", as_tuple("places", self.places))
+        size, whole = len(self.tokens), all(type(place) is int for place in self.places)
+        if not whole or list(self.places) != sorted(set(self.places) & set(range(size))):
+            raise UnmaskError(
+                f"places is {short_text(repr(self.places))}; give rising positions within the text "
+                f"of {size} tokens"
+            )
 
     @property
     def given(self) -> tuple[int, ...]:
@@ -79,6 +95,7 @@ def encode_pair(
         UnmaskError: if one of them cannot be read, the continuation is empty, it holds a token
             that the model never proposes, or it has more than L tokens.
     """
+    check_model(model)
     if max_new_tokens is not None:
         check_whole("max_new_tokens", max_new_tokens, 1)
     text = join_pair(model, prompt, continuation)
@@ -115,7 +132,7 @@ def join_pair(
     model: Model,
     prompt: Prompt,
     continuation: str | Sequence[int],
-    encode: Callable[[Model, Prompt], list[int]] = encode_prompt,
+    encode: Callable[..., list[int]] = encode_prompt,
 ) -> Text:
     """A prompt and what follows it, as `encode_pair` makes it, whether or not it can be scored.
 
@@ -132,12 +149,12 @@ def join_pair(
         stripped = prompt.rstrip()
         continuation = prompt[len(stripped) :] + continuation
         before = encode_prompt(model, stripped)
-        whole = encode(model, stripped + continuation)
+        whole = encode(model, stripped + continuation, what=SCORED)
         if whole[: len(before)] == before:
             return Text(tuple(whole), tuple(range(len(before), len(whole))))
         prompt = stripped
     before = encode_prompt(model, prompt)
-    whole = [*before, *encode(model, continuation)]
+    whole = [*before, *encode(model, continuation, what=SCORED)]
     return Text(tuple(whole), tuple(range(len(before), len(whole))))
 
 
@@ -145,10 +162,17 @@ def check_text(model: Model, text: Text) -> Text:
     """The text, if this model can score it.
 
     Raises:
-        UnmaskError: if nothing is scored, it is too long, or holds a token that the model never
-            proposes.
+        UnmaskError: if it is no `Text`, nothing is scored, it is too long, or it holds a token that
+            the model does not have, or scores one that the model never proposes.
     """
+    if not isinstance(text, Text):
+        raise UnmaskError(f"a text is {short_text(repr(text))}; give what encode_pair returns")
     check_size(model, text)
+    last = model.vocabulary - 1
+    if wrong := [x for x in text.tokens if type(x) is not int or not 0 <= x <= last]:
+        raise UnmaskError(
+            f"a {SCORED} has the token id {wrong[0]!r}; this model's ids are 0 to {last}"
+        )
     if wrong := impossible_tokens(model, text):
         name = short_text(repr(model.tokenizer.convert_ids_to_tokens(wrong[0])))
         raise UnmaskError(

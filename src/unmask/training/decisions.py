@@ -245,7 +245,7 @@ def signal_batch(
         dense: weight of the dense reward; 0 is none.
         scaled: divide terminal advantages by their group's standard deviation.
         every: keep groups without signal too, with an advantage of 0: the entropy of their
-            decisions has a gradient.
+            decisions, or how far they are from another policy's, has a gradient.
     """
     table = stack_groups(rewards, [gained for _, gained in experts], rollouts)
     loud = groups_with_signal(table, dense)

@@ -156,7 +156,7 @@ class Grpo:
             for i, expert in enumerate(self.experts, 1)
         ]
         dense, reward = self.config.rewards.dense, own.reward
-        every = self.config.optim.entropy_bonus > 0
+        every = self.config.optim.entropy_bonus > 0 or self.kl_weight(number) > 0
         loud = groups_with_signal(stack_groups(reward, [x.reward for x in steering], g), dense)
         kept = loud | every
         decisions = signal_batch(
@@ -195,6 +195,12 @@ class Grpo:
             )
         clipped = (((log_prob.detach() - old).exp() - 1).abs() > epsilon).sum()
         return grpo_loss(log_prob, old, batch.advantage, batch.weight, epsilon), clipped
+
+    def kl_weight(self, number: int) -> float:
+        """Weight of the KL penalty in a round: `kl_penalty` in the first one of this phase, from
+        which it falls linearly to zero."""
+        optim, done = self.config.optim, number - self.rounds.start
+        return optim.kl_penalty * max(0.0, 1 - done / optim.kl_rounds)
 
     def learning_rate(self, number: int) -> float:
         """Linear warm-up, then a cosine to zero at the end of the run."""

@@ -83,10 +83,14 @@ class Session:
         """
         if self.config.rewards.alpha_range is None and not lacks_alpha(policy):
             alpha = None
-        prompts = {e.prompt: prompt_tokens(self.model, e) for e in examples}
+        asked = [(e.prompt, e.system, e.prefill) for e in examples]
+        ids = {
+            key: prompt_tokens(self.model, e)
+            for key, e in dict(zip(asked, examples, strict=True)).items()
+        }
         return decode(
             self.model,
-            [prompts[e.prompt] for e in examples],
+            [ids[key] for key in asked],
             policy,
             replace(self.options, seed=seed),
             batch_size=self.config.run.batch_size,

@@ -17,8 +17,9 @@ Where our defaults differ from the paper (experiments/llada-8b.yaml sets the pap
 * 1/16 of the training problems of GSM8K and MATH is held out for validation, and `gsm8k+math`
   draws from both with equal probability. So 936 rounds of 16 prompts are about 1.07 epochs; the
   paper's are one.
-* A group all of whose rewards are equal is left out of the batch, unless there is a dense reward or
-  an entropy bonus. In the paper it has advantage 0, which gives the same gradient without these.
+* A group all of whose rewards are equal is left out of the batch, unless there is a dense reward,
+  an entropy bonus or a KL penalty. In the paper it has advantage 0, which gives the same gradient
+  without these.
 * A round in which no group has signal then takes no optimiser step, so weight decay does not act
   either.
 
@@ -66,6 +67,7 @@ from unmask.training.config import TrainConfig
 from unmask.training.front import calibrate
 from unmask.training.labels import Label
 from unmask.training.phases import (
+    Grpo,
     Phase,
     check_phases,
     describe_imitation,
@@ -223,19 +225,18 @@ def train_round(session: Session, state: TrainState, phase: Phase) -> dict[str, 
         config.optim,
         session.processes,
         session.round_seed(number),
-        anchor_of(session, state, phase),
+        anchor_of(state, phase),
     )
     check_update(updated, round_, state.network, f"round {number + 1}")
     of_process = {**updated.metrics, "update_seconds": time.perf_counter() - began}
     return round_.metrics(session.processes, of_process) | {"lr": phase.learning_rate(number)}
 
 
-def anchor_of(session: Session, state: TrainState, phase: Phase) -> Anchor | None:
+def anchor_of(state: TrainState, phase: Phase) -> Anchor | None:
     """What a round of GRPO stays near to: the policy that GRPO began with, whose weight falls to
     zero. The state keeps its network from the first such round to the last."""
-    config, done = session.config, state.round - phase.rounds.start
-    weight = config.optim.kl_penalty * max(0.0, 1 - done / config.optim.kl_rounds)
-    if not phase.compares or weight == 0:
+    weight = phase.kl_weight(state.round) if isinstance(phase, Grpo) else 0.0
+    if weight == 0:
         state.first = None
         return None
     if state.first is None:
