@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -68,6 +69,8 @@ def test_a_chat_that_ends_with_the_assistant_goes_on(model):
     assert written(model, [asked]) == "(hello.)"
     assert written(model, [asked, {"role": "assistant", "content": "wor"}]) == "(hello.)wor"
     assert written(model, [asked, {"role": "assistant", "content": " "}]) == "(hello.)"
+    with pytest.raises(UnmaskError, match="no message but an empty one of the assistant"):
+        encode_prompt(model, [{"role": "assistant", "content": ""}])
 
 
 def test_parts_of_text_are_joined_and_all_else_is_refused(model):
@@ -127,6 +130,14 @@ def test_the_time_of_a_template_is_that_of_the_processor(monkeypatch):
         while True:
             time.sleep(0.01)
             turn()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says it in its own way")
+def test_the_memory_of_a_template_is_counted_in_bytes():
+    """getrusage gives KiB on Linux and bytes on macOS."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    kib = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    assert chat.peak_memory() == pytest.approx(kib * 1024, rel=0.05)
 
 
 def test_a_model_without_a_template(tiny_model):

@@ -29,10 +29,10 @@ def greedy(**needs):
 options = {
     "max_new_tokens": [0, -1, 4.0, "4", True, None, 2.5],
     "block_length": [0, 5, 2.0, "2"],
-    "temperature": [-1.0, float("nan"), float("inf"), "hot", None, 1e-38, 1e39, True],
+    "temperature": [-1.0, float("nan"), float("inf"), "hot", None, 1e-38, 1e39, True, 10**400],
     "top_p": [0.0, 1.5, -1.0, float("nan"), "all"],
     "top_k": [-1, 2.5, "3"],
-    "cfg_scale": [-1.0, float("nan"), "much"],
+    "cfg_scale": [-1.0, float("nan"), "much", 10**400],
     "eos": ["half", None, 3],
     "stop_at_eos": ["yes", 1, None],
     "stop": ["#", ("",), (3,), 5, None],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
@@ -167,5 +168,5 @@ def check_number(
 ) -> None:
     """Refuses what is no finite number from `low` to `high`; `accepted` says so in words."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not low <= value <= high:
+    if not number or not low <= value <= high or not abs(value) <= sys.float_info.max:
         raise UnmaskError(f"{name} is {value!r}; give {accepted}")

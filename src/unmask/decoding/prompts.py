@@ -124,6 +124,11 @@ def chat_text(model: Model, messages: Sequence[Mapping[str, Any]]) -> str:
     goes_on = last["role"] == "assistant" and bool(last["content"].strip())
     if last["role"] == "assistant" and not goes_on:
         messages = messages[:-1]
+    if not messages:
+        raise UnmaskError(
+            "the chat holds no message but an empty one of the assistant; begin with one of the "
+            "user"
+        )
     return render_chat(
         model.tokenizer,
         messages,

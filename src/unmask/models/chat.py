@@ -20,7 +20,8 @@ from unmask.errors import UnmaskError, refuse_errors
 LONGEST = 2**20  # characters of a template
 MOST_SECONDS = 5.0  # of the processor, so that a busy machine refuses no template
 LONGEST_WAIT = 120.0  # seconds of the clock, after which a template that waits is ended too
-MOST_MEMORY = 2**20  # KiB that may be taken while a chat is written
+MOST_MEMORY = 2**30  # bytes that may be taken while a chat is written
+PEAK_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes that getrusage counts a peak in
 LARGEST_NUMBER = 10**7
 
 
@@ -108,15 +109,15 @@ def limited_template() -> Iterator[None]:
     """
     before, deadline = sys.gettrace(), time.thread_time() + MOST_SECONDS
     latest = time.monotonic() + LONGEST_WAIT
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memory = peak_memory()
 
     def watch(frame: FrameType, event: str, argument: Any) -> Any:
         if time.thread_time() > deadline:
             raise TemplateLimit(f"it ran for more than {MOST_SECONDS:g} seconds")
         if time.monotonic() > latest:
             raise TemplateLimit(f"it did not end within {LONGEST_WAIT:g} seconds")
-        if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory > MOST_MEMORY:
-            raise TemplateLimit(f"it took more than {MOST_MEMORY // 1024} MiB of memory")
+        if peak_memory() - memory > MOST_MEMORY:
+            raise TemplateLimit(f"it took more than {MOST_MEMORY >> 20} MiB of memory")
         return watch
 
     sys.settrace(watch)
@@ -124,3 +125,8 @@ def limited_template() -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
+
+
+def peak_memory() -> int:
+    """The most bytes that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_UNIT

@@ -96,14 +96,22 @@ class ModelConfig(BaseModel):
 
     @model_validator(mode="after")
     def sizes_fit(self) -> ModelConfig:
-        """Whether heads can be cut, and enough experts are there; pydantic makes a sentence of what
-        is raised."""
+        """Whether heads can be cut, enough experts are there, and positions are turned as in a row
+        alone; pydantic makes a sentence of what is raised."""
         width, heads = self.hidden_size or self.d_model, self.num_attention_heads or self.n_heads
         shared = self.num_key_value_heads or self.n_kv_heads
         if width and heads and self.head_dim is None and width % heads:
             raise ValueError(f"width {width} cannot be cut into {heads} heads")
         if heads and shared and heads % shared:
             raise ValueError(f"{heads} heads cannot share {shared} key-value heads")
+        for rope in (self.rope_scaling, self.rope_parameters):
+            kinds = [rope, *rope.values()] if rope else []  # perhaps one for each kind of layer
+            for kind in (part for part in kinds if isinstance(part, dict)):
+                if (name := kind.get("rope_type", kind.get("type"))) in ("dynamic", "longrope"):
+                    raise ValueError(
+                        f"rope of type {name} depends on the longest row beside, and rows would "
+                        "not be independent"
+                    )
         if self.num_experts and (self.num_experts_per_tok or 1) > self.num_experts:
             raise ValueError(f"{self.num_experts_per_tok} of {self.num_experts} experts are asked")
         vocabulary = self.embedding_size or self.vocab_size
