@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-lowest lint docs wheel-check results bench test-gpu bench-gpu clean
+.PHONY: demo test test-thorough test-lowest lint docs wheel-check results bench test-gpu bench-gpu clean
 
 demo: $(STAMP)
 	$(BIN)/unmask demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+# The same tests with four to eight times as many random cases (forty minutes on two cores).
+test-thorough: $(STAMP)
+	UNMASK_THOROUGH=1 $(BIN)/python -m pytest
 
 # The tests with the lowest versions that pyproject.toml allows, in an environment of their own.
 # On Linux PyPI's torch is a build for CUDA of several gigabytes; on a machine without a GPU take the

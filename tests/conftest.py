@@ -32,6 +32,7 @@ install_import_hook(WITH_SHAPES, "beartype.beartype")
 import hypothesis
 
 import unmask
+from tests.effort import cases
 from tests.typechecks import check_types
 from unmask.files import write_json
 from unmask.models.tokenizer import word_tokenizer
@@ -39,7 +40,9 @@ from unmask.pretraining import PretrainConfig
 from unmask.pretraining.network import new_model, save_model
 
 torch.set_num_threads(1)
-hypothesis.settings.register_profile("unmask", deadline=None, max_examples=25, derandomize=True)
+hypothesis.settings.register_profile(
+    "unmask", deadline=None, max_examples=cases(15, 100), derandomize=True
+)
 hypothesis.settings.load_profile("unmask")
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.decoding.test_thousand import SPECS, small_model
+from tests.effort import cases
 from tests.reference.decode import RULES
 from tests.typechecks import check_types
 from unmask import UnmaskError, generate, load_policy
@@ -45,8 +46,8 @@ def same(a, b):
 @pytest.mark.parametrize("shift", [False, True])
 def test_with_a_refresh_at_every_step_a_cache_changes_nothing(shift):
     model = small_model(37, 2, 2, shift)
-    for seed in range(20):
-        check_types(seed < 5)
+    for seed in range(cases(10, 80)):
+        check_types(seed < 3)
         prompts, spec, options = draw(model, seed)
         plain = decode(model, prompts, load_policy(spec), **options)
         for kind in KINDS:
@@ -57,8 +58,8 @@ def test_with_a_refresh_at_every_step_a_cache_changes_nothing(shift):
 @pytest.mark.parametrize("network", [NetworkConfig(), NetworkConfig(hidden=16)])
 def test_a_learned_policy_sees_the_same_with_a_refresh_at_every_step(network):
     model = small_model(37, 2, 2, False)
-    for seed in range(10):
-        check_types(seed < 3)
+    for seed in range(cases(6, 40)):
+        check_types(seed < 2)
         prompts, _, options = draw(model, seed)
         policy = LearnedPolicy(PolicyNetwork(network).eval(), temperature=0.5)
         plain = decode(model, prompts, policy, **options)
@@ -71,16 +72,16 @@ def test_with_one_layer_nothing_is_approximated():
     """Keys and values of a first layer depend on their own token alone, and within a block only
     tokens of the block change."""
     model = small_model(37, 1, 2, False)
-    saved = 0
-    for seed in range(20):
-        check_types(seed < 5)
+    saved, count = 0, cases(10, 80)
+    for seed in range(count):
+        check_types(seed < 3)
         prompts, spec, options = draw(model, seed)
         plain = decode(model, prompts, load_policy(spec), **options)
         for kind in KINDS:
             cached = decode(model, prompts, load_policy(spec), cache=kind, **options)
             assert same(cached, plain), (seed, spec, kind, options)
         saved += int(plain.nfe.sum())
-    assert saved > 20 * 8
+    assert saved > count * 8
 
 
 def reference_row(model, prompt, choose, length, block_length, kind, refresh):
@@ -142,8 +143,8 @@ def reference_row(model, prompt, choose, length, block_length, kind, refresh):
 def test_between_refreshes_other_positions_stand_as_they_were(kind, shift):
     model = small_model(37, 3, 2, shift)
     different = 0
-    for seed in range(20):
-        check_types(seed < 5)
+    for seed in range(cases(10, 80)):
+        check_types(seed < 3)
         prompts, spec, options = draw(model, seed)
         name, value = spec.split(":")
         choose = RULES[name](int(value) if name in ("confidence", "margin") else float(value))

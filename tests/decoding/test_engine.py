@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import unmask
+from tests.effort import cases
 from tests.gpu.waits import Waits
 from tests.typechecks import check_types
 from unmask import UnmaskError
@@ -80,7 +81,7 @@ def same_result(a, b):
     return tokens and a.nfe == b.nfe
 
 
-@settings(max_examples=60)
+@settings(max_examples=cases(25, 250))
 @given(seed=st.integers(0, 10**9))
 def test_each_row_is_what_it_is_alone_whatever_comes_and_goes_beside_it(tiny_model, policies, seed):
     check_types(seed % 3 == 0)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.decoding.test_engine import learned, result_of
+from tests.effort import cases
 from unmask import UnmaskError
 from unmask.decoding import DecodeOptions, Request
 from unmask.decoding.reveal import model_of_logits, reveal
@@ -79,7 +80,7 @@ def decode_with_reveal(model, request):
             return block[0], steps[0], nfe
 
 
-@settings(max_examples=40)
+@settings(max_examples=cases(20, 100))
 @given(seed=st.integers(0, 10**9))
 def test_reveal_decides_what_the_engine_decides(tiny_model, policies, seed):
     request = random_request(random.Random(seed), policies)
@@ -90,7 +91,7 @@ def test_reveal_decides_what_the_engine_decides(tiny_model, policies, seed):
     assert nfe == expected.nfe
 
 
-@settings(max_examples=25)
+@settings(max_examples=cases(12, 100))
 @given(seed=st.integers(0, 10**9))
 def test_rows_do_not_depend_on_their_batch(tiny_model, policies, seed):
     rng = random.Random(seed)
