@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Does a policy of word problems serve another model, problems of other templates, and another domain? In blocks, as `--alpha-range` trains, without
 # hidden states, which another model has not: one policy on a second model of the same problems (Dream's format, another seed and tokenizer; a
-# download-free recipe); one of 17 templates on the six others, beside one that knows all; that one on chain, and SEEDS policies of chain (three by
-# default) on word problems. α grows with L: the same share of the reward for a pass.
+# download-free recipe); one of 17 templates on the six others, beside one that knows all; that one on chain, and policies of chain on word problems (SEEDS="0 1 2" by
+# default; "" leaves them out). α grows with L: the same share of the reward for a pass.
 #   bash experiments/words-transfer.sh [OUT] [PARTS…]
 # PARTS: some of model, templates, domain; all by default (never run at once). ROUNDS and PROMPTS (a round) set the trainings on word problems, 100 and 32
 # by default: an hour to an hour and a half for a policy on one core, four in fp32. The second model takes two hours. Finished parts are kept.
@@ -40,7 +40,7 @@ case $parts in *model*) train+=("train no-hidden-s0 $on_words --task word-proble
 case $parts in *templates*) train+=("train templates-s0 $on_words --task word-problems:templates") ;; esac
 case $parts in *templates* | *domain*) train+=("train all-s0 $on_words --task word-problems") ;; esac
 case $parts in *domain*)
-  for seed in ${SEEDS:-0 1 2}; do train+=("train chain-s$seed $chain --block-length 16 --alpha-range 0.05 16 --no-hidden --seed $seed --rounds 100"); done ;;
+  for seed in ${SEEDS-0 1 2}; do train+=("train chain-s$seed $chain --block-length 16 --alpha-range 0.05 16 --no-hidden --seed $seed --rounds 100"); done ;;
 esac
 case $parts in *model*) train+=("second_model") ;; esac
 printf '%s\n' "${train[@]}" | abreast
@@ -73,7 +73,7 @@ case $parts in *domain*)
   evaluate heuristics-chain $chain --prompts 500 --block-lengths 16 --samplers $fewer
   beside all-chain heuristics-chain
   evaluate heuristics-words $words --task word-problems --prompts 500 --block-lengths 32 --samplers $fewer
-  for seed in ${SEEDS:-0 1 2}; do
+  for seed in ${SEEDS-0 1 2}; do
     policy=$(along "$out/chain-s$seed/best" 0.05 0.6 4 16)
     evaluate chain-s$seed-words $words --task word-problems --prompts 500 --block-lengths 32 --samplers $policy
     evaluate chain-s$seed-chain $chain --prompts 500 --block-lengths 16 --samplers $policy

@@ -77,9 +77,20 @@ def test_a_single_process_is_on_the_device_it_was_given(monkeypatch):
 
 
 def test_processes_that_would_share_one_gpu_are_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
     with pytest.raises(UnmaskError, match="there are 2 processes, which would share it; give cuda"):
         Processes.join("cuda:0")
+
+
+@pytest.mark.parametrize("world", ["2", "abc", "", "0", "-1"])
+def test_a_world_that_no_launcher_made_is_refused(monkeypatch, world):
+    monkeypatch.setenv("WORLD_SIZE", world)
+    for name in ("RANK", "MASTER_ADDR"):
+        monkeypatch.delenv(name, raising=False)
+    says = f"WORLD_SIZE is '{world}', and no launcher set RANK and MASTER_ADDR; unset it, or use"
+    with pytest.raises(UnmaskError, match=says):
+        Processes.join("cpu")
 
 
 GROUP = """

@@ -69,6 +69,22 @@ def bf16_autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and computes_bf16(device))
 
 
+def count_processes() -> int:
+    """How many processes share this run: WORLD_SIZE, which a launcher sets.
+
+    Raises:
+        UnmaskError: if it is no number, or above 1 without a launcher.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    launched = "RANK" in os.environ and "MASTER_ADDR" in os.environ
+    if world != "1" and not (launched and world.isdecimal() and int(world) > 1):
+        raise UnmaskError(
+            f"WORLD_SIZE is {world!r}, and no launcher set RANK and MASTER_ADDR; unset it, or use "
+            "accelerate launch"
+        )
+    return int(world)
+
+
 def leave_group() -> None:
     """Ends this process' membership in the group, if it is in one."""
     if torch.distributed.is_initialized():
@@ -101,10 +117,10 @@ class Processes:
             timeout: how long a collective waits for the slowest process.
 
         Raises:
-            UnmaskError: if this machine has no such device, or several processes are told to share
-                one GPU.
+            UnmaskError: if this machine has no such device, several processes are told to share one
+                GPU, or WORLD_SIZE was not set by a launcher.
         """
-        world = int(os.environ.get("WORLD_SIZE", "1"))
+        world = count_processes()
         if world == 1:
             return Processes(0, 1, usable_device(device))
         if device != "cpu" and ":" in device:

@@ -437,6 +437,15 @@ def test_settings_that_cannot_be_used_are_refused():
             UnmaskLM(**settings)
 
 
+def test_a_chat_template_that_raises_is_one_sentence():
+    lm = UnmaskLM("embedded/chain", "confidence:8")
+    lm.model.tokenizer.chat_template = "{{ raise_exception('no system here') }}"
+    chat = [{"role": "system", "content": "7"}, {"role": "user", "content": "a"}]
+    says = r"cannot write a chat of these messages: system, user \(no system here\); give"
+    with pytest.raises(UnmaskError, match=says):
+        lm.apply_chat_template(chat)
+
+
 def test_a_share_of_the_prompts_options_of_the_generation_and_a_cache(tasks, tmp_path):
     cached = ("--include-path", tasks, "--tasks", "chain_short", "--limit", "0.5")
     cached = (*cached, "--gen-kwargs", "max_gen_toks=6", "--cache-requests")

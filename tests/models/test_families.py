@@ -165,12 +165,15 @@ def test_blocks_and_masks_come_from_the_files_or_the_caller(tmp_path):
     with pytest.raises(unmask.UnmaskError, match="which also ends a text"):
         load("sdar", mask_token_id=load("sdar").eos_ids[0])
     write("dream", tmp_path / "dream")
-    with pytest.raises(unmask.UnmaskError, match="Dream model has no blocks"):
-        load("dream", block_size=4)
+    for family, name in (("dream", "Dream"), ("a2d-qwen3", "A2D")):
+        with pytest.raises(unmask.UnmaskError, match=f"this {name} model has no blocks; leave it"):
+            load(family, block_size=4)
+    assert unmask.load_model("embedded/chain-blocks", block_size=4).attention_block == 4
     with pytest.raises(unmask.UnmaskError, match="needs attn_implementation sdpa"):
         load("sdar", attn_implementation="eager")
     edit(tmp_path / "sdar", block_size=0)
     refused(tmp_path / "sdar", "block_size 0; correct it")
+    assert load("sdar", block_size=3).attention_block == 3
 
 
 @pytest.mark.parametrize("family", ["sdar", "sdar_moe", "llada2_moe", "nemotron", "bert"])

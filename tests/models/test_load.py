@@ -52,17 +52,31 @@ def test_the_default_dtype_is_that_of_the_device_that_gets_the_weights(monkeypat
             torch.accelerator, "current_accelerator", lambda check_available, a=accelerator: a
         )
         elsewhere = accelerator or cpu
-        for device_map, quantization, device in (
-            (None, None, cpu),
-            (None, object(), elsewhere),
-            ("auto", None, elsewhere),
-            ("cpu", None, cpu),
-            ("cuda:1", object(), torch.device("cuda:1")),
-            ({"": "cpu"}, None, cpu),
-            ({"model": 1, "lm_head": 1}, None, torch.device("cuda:1")),
-            ({"": []}, None, elsewhere),
+        for device_map, device in (
+            (None, cpu),
+            ("auto", elsewhere),
+            ("cpu", cpu),
+            ("cuda:1", torch.device("cuda:1")),
+            ({"": "cpu"}, cpu),
+            ({"model": 1, "lm_head": 1}, torch.device("cuda:1")),
+            ({"": []}, elsewhere),
         ):
-            assert load.weights_device(cpu, device_map, quantization) == device
+            assert load.weights_device(cpu, device_map) == device
+
+
+def test_a_quantized_model_is_put_on_the_device_that_was_named(tiny_dir, monkeypatch):
+    """Without a map, transformers puts it on the current GPU."""
+    placements, real = [], load.load_network
+
+    def load_network(family, directory, dtype, placement):
+        placements.append(placement["device_map"])
+        return real(family, directory, dtype, {})
+
+    monkeypatch.setattr(load, "load_network", load_network)
+    monkeypatch.setattr(load, "usable_device", torch.device)
+    for given in ({}, {"device": "cuda:1"}, {"device": "cuda:1", "device_map": "auto"}):
+        load_model(tiny_dir, quantization_config=object(), **given)
+    assert placements == [{"": "cpu"}, {"": "cuda:1"}, "auto"]
 
 
 # The tests' own type checks would answer before the package does: a process without them is asked.
@@ -84,6 +98,9 @@ WRONG = {
     "load_model(MODEL, device_map=3)": "device_map is 3",
     "load_model(MODEL, device_map='everywhere')": "cannot be loaded",
     "load_model(MODEL, device_map={'a': 0, 'b': 'cpu'})": "several devices (0, cpu)",
+    "load_model(MODEL, block_size=4)": "but this plain model has no blocks; leave it out",
+    "load_model(MODEL, block_size=0)": "block_size is 0; give a whole number, at least 1",
+    "load_model(MODEL, block_size='4')": "block_size is '4'; give a whole number",
     "load_model(MODEL, revision=3)": "revision is 3",
     "load_model(MODEL, mask_token_id='<mask>')": "mask_token_id is '<mask>'; give the id",
     "load_model(MODEL, mask_token_id=-1)": "mask_token_id is -1",
@@ -258,3 +275,22 @@ def test_a_length_limit_of_the_wrong_type_limits_nothing(tiny_dir, tmp_path):
     file.write_text(json.dumps(values | {"model_max_length": {"a": 1}}), encoding="utf-8")
     generation = unmask.generate(load_model(directory), ["7 a ="], "random:4", max_new_tokens=4)
     assert generation.nfe.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "rope"),
+    [
+        ("rope_scaling", {"type": "dynamic", "factor": 2.0}),
+        ("rope_parameters", {"rope_type": "longrope", "rope_theta": 1e4}),
+        ("rope_parameters", {"full_attention": {"rope_type": "dynamic"}}),
+    ],
+)
+def test_positions_that_depend_on_the_batch_are_refused(tiny_dir, tmp_path, name, rope):
+    """Their frequencies follow the longest row that was seen."""
+    directory = shutil.copytree(tiny_dir, tmp_path / "model")
+    path = directory / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("rope_parameters", None)
+    path.write_text(json.dumps(config | {name: rope}), encoding="utf-8")
+    with pytest.raises(UnmaskError, match=r"rope of type \w+ depends on the longest row"):
+        load_model(directory)

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import unmask
+from tests.typechecks import check_types
 from unmask.models import Forward, Sampling
 from unmask.models.cache import PaddedKeys
 from unmask.models.head import HeadPlan, TokenRules, best_tokens, tiles
@@ -267,6 +268,23 @@ def test_a_causal_network_is_no_model(tiny_model):
     network.config.is_causal = True
     with pytest.raises(unmask.UnmaskError, match="whose config does not say is_causal"):
         dataclasses.replace(tiny_model, network=network)
+
+
+def test_the_ids_of_a_model_are_checked(tiny_model):
+    check_types(False)
+    call = ([[5, 6]], "confidence:1")
+    options = {"max_new_tokens": 2, "eos": "never"}
+    ids = {"eos_ids": list(tiny_model.eos_ids), "never_ids": list(tiny_model.never_ids)}
+    lists = dataclasses.replace(tiny_model, **ids)
+    assert (lists.eos_ids, lists.never_ids) == (tiny_model.eos_ids, tiny_model.never_ids)
+    expected = unmask.generate(tiny_model, *call, **options).tokens
+    assert unmask.generate(lists, *call, **options).tokens.equal(expected)
+    for wrong in (2, None, ("</s>",), (None,)):
+        with pytest.raises(unmask.UnmaskError, match=r"eos_ids is .*; give a list of token ids"):
+            dataclasses.replace(tiny_model, eos_ids=wrong)
+    for ends, says in (((), "has no end of text; give"), ((999,), "special token id 999; give")):
+        with pytest.raises(unmask.UnmaskError, match=says):
+            unmask.generate(dataclasses.replace(tiny_model, eos_ids=ends), *call, **options)
 
 
 def test_caches_take_the_keywords_of_newer_transformers():

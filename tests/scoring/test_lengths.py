@@ -1,6 +1,7 @@
 """Infilling of unknown length."""
 
 import pytest
+import torch
 
 from unmask import UnmaskError, infill
 from unmask.scoring import Text, bound_likelihood, infill_lengths
@@ -53,6 +54,35 @@ def test_no_end_of_text_unless_it_is_asked_for(tiny_model):
 def test_refusals(tiny_model, arguments, says):
     with pytest.raises(UnmaskError, match=says):
         infill_lengths(tiny_model, *arguments)
+
+
+def test_wrong_arguments_are_refused_before_anything_is_decoded(tiny_model):
+    def never_called(observation):
+        raise AssertionError
+
+    for changes, says in (
+        ({"samples": 3}, "samples is 3; give an even number"),
+        ({"samples": "many"}, "samples is 'many'; give a whole number"),
+        ({"keys": [1, 2]}, r"keys is \[1, 2\]; give a list of .* for each of 3 prompts"),
+        ({"keys": 5}, "keys is 5; give a list"),
+        ({"keys": ["a", "b", "c"]}, "key is 'a'; give a whole number"),
+        ({"prompts": PROMPTS[0]}, r"give a list of prompts: \[text\]"),
+        ({"model": "embedded/chain"}, "model is 'embedded/chain'; give one that load_model"),
+    ):
+        arguments = {"model": tiny_model, "prompts": PROMPTS} | changes
+        with pytest.raises(UnmaskError, match=says):
+            infill_lengths(policy=never_called, lengths=(1, 2), **arguments)
+
+
+def test_a_gap_that_a_policy_leaves_masked_has_no_likelihood(tiny_model):
+    def reveal_nothing(observation):
+        return torch.zeros_like(observation.masked)
+
+    with (
+        pytest.warns(UserWarning, match="still hold masks"),
+        pytest.raises(UnmaskError, match="left masks in a gap"),
+    ):
+        infill_lengths(tiny_model, PROMPTS, reveal_nothing, (1, 2))
 
 
 LAST = {"stop_at_eos": True, "eos": "last"}

@@ -12,6 +12,7 @@ import torch
 
 from tests.decoding.test_rows import learned
 from tests.decoding.test_thousand import small_model
+from tests.typechecks import check_types
 from unmask import UnmaskError, generate, load_model
 from unmask.models.tokenizer import word_tokenizer
 from unmask.policies import load_policy
@@ -287,6 +288,34 @@ def test_a_pair_is_tokenized_together():
     chat = encode_pair(model, [{"role": "user", "content": "7 a +5 ="}], "# 2")
     assert chat.targets == text.targets
     assert encode_pair(model, "", "# 2").given == ()
+
+
+def test_arguments_of_the_wrong_kind_are_refused_by_a_sentence():
+    check_types(False)
+    model, text = draw_model(0), Text((1, 4, 5), (1, 2))
+    for score in (bound_likelihood, exact_likelihood):
+        for texts, says in (
+            ("# 2", "texts is '# 2'; give a list of what encode_pair returns"),
+            (text, r"texts is Text\("),
+            (None, "texts is None"),
+            (["# 2"], "a text is '# 2'; give what encode_pair returns"),
+            ([text, Text((1, 9), (0,))], "token id 9; this model's ids are 0 to 8"),
+            ([Text((1, -1), (1,))], "token id -1"),
+            ([Text(("a", 4), (1,))], "token id 'a'"),
+            ([Text((1, 2), (1,))], "holds the token .*, which this model never proposes"),
+            ([Text((1, 4), ())], "no tokens"),
+        ):
+            with pytest.raises(UnmaskError, match=says):
+                score(model, texts)
+        with pytest.raises(UnmaskError, match="model is 'embedded/chain'"):
+            score("embedded/chain", [text])
+    with pytest.raises(UnmaskError, match="model is 'embedded/chain'; give one that load_model"):
+        encode_pair("embedded/chain", "7 a +5 =", "# 2")
+    for places in ((1, 0), (0, 0), (2,), (-1,), (0.0,)):
+        with pytest.raises(UnmaskError, match="give rising positions within the text of 2 tokens"):
+            Text((4, 5), places)
+    with pytest.raises(UnmaskError, match="tokens is 'abc'; give a sequence"):
+        Text("abc", (0,))
 
 
 def test_refusals():

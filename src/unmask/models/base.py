@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -15,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import pad
 
-from unmask.errors import UnmaskError
+from unmask.errors import UnmaskError, short_text
 from unmask.models.cache import BlockView, CacheView, PaddedKeys
 from unmask.models.head import (
     GREEDY,
@@ -102,7 +103,8 @@ class Model:
         network: a `transformers` model that sees what its mask says, with a language-model head.
         tokenizer: its tokenizer.
         mask_id: the token that stands for "not revealed yet".
-        eos_ids: tokens that end a text; the first one fills up short answers.
+        eos_ids: tokens that end a text; the first one fills up short answers. (This and `never_ids`
+            may be given as any list of whole numbers.)
         never_ids: tokens that are never proposed: the mask and other ids that no text contains.
         name: what it was loaded as.
         max_new_tokens: the length L of the answers it was trained on, if it says so.
@@ -119,8 +121,8 @@ class Model:
             keys and values are computed anew.
 
     Raises:
-        UnmaskError: if the network is a causal language model, or the mask token may be proposed
-            or ends a text.
+        UnmaskError: if the network is a causal language model, the ids are no lists of whole
+            numbers, or the mask token may be proposed or ends a text.
 
     Examples:
         >>> model = unmask.load_model("embedded/chain")
@@ -151,6 +153,8 @@ class Model:
                 f"the network is a {type(self.network).__name__} whose config does not say "
                 "is_causal=False, so it sees no token behind a mask; give a masked diffusion model"
             )
+        for name in ("eos_ids", "never_ids"):
+            object.__setattr__(self, name, as_ids(name, getattr(self, name)))
         if self.mask_id not in self.never_ids or self.mask_id in self.eos_ids:
             raise UnmaskError(
                 f"mask_id is {self.mask_id}; it has to be among never_ids and not among eos_ids, "
@@ -556,6 +560,40 @@ class Model:
             return None
         rows, first = generator[at[0]], at[1] * self.vocabulary
         return lambda token, n: rows.uniform(0, n, TOKEN, first + token)
+
+
+def as_ids(name: str, values: Any) -> tuple[int, ...]:
+    """Token ids as a tuple.
+
+    Raises:
+        UnmaskError: if they are no list of whole numbers.
+    """
+    try:
+        return tuple(index(value) for value in values)
+    except TypeError:
+        given = short_text(repr(values))
+        raise UnmaskError(f"{name} is {given}; give a list of token ids") from None
+
+
+def check_model(model: Any) -> None:
+    """Refuses what is no model, or one that cannot answer: it needs a mask token and an end of text
+    that are among its tokens. (`reveal` makes models that answer nothing themselves.)
+
+    Raises:
+        UnmaskError: if so.
+    """
+    if not isinstance(model, Model):
+        raise UnmaskError(f"model is {model!r}; give one that load_model returned")
+    if not model.eos_ids:
+        raise UnmaskError(
+            f"model {model.name} has no end of text; give unmask.Model its eos_ids, at least one"
+        )
+    last = model.vocabulary - 1
+    if wrong := [token for token in (model.mask_id, *model.eos_ids) if not 0 <= token <= last]:
+        raise UnmaskError(
+            f"model {model.name} has the special token id {wrong[0]}; give unmask.Model ids from 0 "
+            f"to {last}"
+        )
 
 
 def places_in_text(attention_mask: Tensor) -> Int[Tensor, "B S"]:

@@ -80,7 +80,7 @@ def load_model(
         name_or_path: `embedded/NAME` (see `embedded_models`), a directory, or a Hub repository
             `owner/name`. A name whose first part is a directory here is a local path; write
             `hf:owner/name` if the Hub's repository is meant all the same.
-        device: where to put it.
+        device: where to put it, quantized or not.
         dtype: of its weights and activations, a `torch.dtype` or its name ("bfloat16", "float16",
             "float32"); confidences are fp32 whatever this is. "auto" is bfloat16, but float32 on a
             CPU that has no instructions for bfloat16 and so would be many times slower with it.
@@ -89,9 +89,10 @@ def load_model(
         device_map: as in `transformers`, where it places the whole model on one device (for example
             "auto" with one GPU); `device` is then not used.
         quantization_config: as in `transformers`, for example
-            `BitsAndBytesConfig(load_in_4bit=True)`; needs a `device_map` or a GPU.
+            `BitsAndBytesConfig(load_in_4bit=True)`; most kinds need a GPU, so say device="cuda".
         revision: branch, tag or commit of a Hub repository.
-        block_size: of a block-causal model (SDAR, LLaDA2), where config.json lacks it or is wrong.
+        block_size: of a block-causal model, where config.json is wrong, or lacks it and the family
+            has blocks all the same (SDAR, LLaDA2).
         mask_token_id: the mask token, where config.json lacks it or is wrong.
 
     Raises:
@@ -111,13 +112,16 @@ def load_model(
         )
     if mask_token_id is not None and (type(mask_token_id) is not int or mask_token_id < 0):
         raise UnmaskError(f"mask_token_id is {mask_token_id!r}; give the id of a token, from 0 on")
+    if block_size is not None and (type(block_size) is not int or block_size < 1):
+        raise UnmaskError(f"block_size is {block_size!r}; give a whole number, at least 1")
     target = usable_device(device)
-    number = weight_dtype(dtype, weights_device(target, device_map, quantization_config))
+    if device_map is None and quantization_config is not None:
+        device_map = {"": str(target)}  # transformers would take the current GPU, if there is one
+    number = weight_dtype(dtype, weights_device(target, device_map))
     check_placement(attn_implementation, device_map)
     directory = find_model(str(name_or_path), revision)
     config = read_model_config(directory)
-    said = {"block_size": block_size, "mask_token_id": mask_token_id}
-    config |= {name: value for name, value in said.items() if value is not None}
+    config |= {} if mask_token_id is None else {"mask_token_id": mask_token_id}
     headers = read_weight_headers(directory)
     check_parts(config, headers, directory / "config.json")
     check_tokenizer_files(directory)
@@ -127,12 +131,11 @@ def load_model(
         "quantization_config": quantization_config,
     }
     with quiet_transformers():
+        if block_size is not None:
+            check_has_blocks(config, directory, block_size)
+            config |= {"block_size": block_size}
         family = find_family(config, directory)
-        if block_size is not None and family.block_size is None:
-            raise UnmaskError(
-                f"block_size was given, but a {family.name} model has no blocks; leave it out"
-            )
-        whole = device_map is None and quantization_config is None
+        whole = device_map is None
         if whole and config.get("quantization_config") is None:
             check_network(family, headers, directory, target, number)
         network = load_network(family, directory, number, placement)
@@ -199,11 +202,11 @@ def weight_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def weights_device(
-    device: torch.device, device_map: str | Mapping[str, Any] | None, quantization_config: Any
+    device: torch.device, device_map: str | Mapping[str, Any] | None
 ) -> torch.device:
-    """Where the weights will be: on `device`, or where a map or a quantisation places them, which
-    is an accelerator if there is one and no other device is named."""
-    if device_map is None and quantization_config is None:
+    """Where the weights will be: on `device`, or where a map places them, which is an accelerator
+    if there is one and no other device is named."""
+    if device_map is None:
         return device
     # Names such as "auto" are no devices; what is no device at all is refused later.
     with suppress(RuntimeError, TypeError, ValueError):
@@ -229,7 +232,7 @@ def check_placement(
     if not isinstance(device_map, str | Mapping | None):
         raise UnmaskError(f'device_map is {device_map!r}; give "auto", a mapping or None')
     if device_map is not None:
-        require_package("accelerate", "device_map", "train")
+        require_package("accelerate", "device_map or quantization_config", "train")
     if isinstance(device_map, Mapping):
         check_one_device(device_map)
 
@@ -370,6 +373,21 @@ def find_family(config: dict[str, Any], directory: Path) -> Family:
         "known are LLaDA, Dream, A2D, LLaDA-MoE, SDAR, LLaDA2, BERT-like masked LMs, and stock "
         'causal classes with "is_causal": false in config.json'
     )
+
+
+def check_has_blocks(config: dict[str, Any], directory: Path, size: int) -> None:
+    """Refuses a size of blocks for a model that has none. It has blocks if its family does, or, in
+    a plain model, if config.json gives a size, right or wrong.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    given = None if config.get("block_size") is None else size
+    family = find_family(config | {"block_size": given}, directory)
+    if family.block_size is None:
+        raise UnmaskError(
+            f"block_size was given, but this {family.name} model has no blocks; leave it out"
+        )
 
 
 def read_weight_headers(directory: Path) -> dict[str, TensorInfo]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unmask.decoding.calls import decode, find_holes
+from unmask.decoding.calls import check_prompts, decode, find_holes
 from unmask.decoding.generation import count_answer, row_text
 from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.prompts import Prompt, encode_prompt, mask_text
 from unmask.decoding.request import Request, with_trained_blocks
-from unmask.errors import UnmaskError
-from unmask.models.base import Model
+from unmask.errors import UnmaskError, count_of, short_text
+from unmask.models.base import Model, check_model
 from unmask.policies.base import PolicyLike
 from unmask.policies.load import load_policy
 from unmask.rng import row_keys
-from unmask.scoring.likelihood import bound_likelihood
+from unmask.scoring.likelihood import bound_likelihood, check_samples
 from unmask.scoring.texts import Text
 
 MOST_LENGTHS = 1000
@@ -78,7 +78,8 @@ def infill_lengths(
         settings: fields of `DecodeOptions`, which win over `options`.
 
     Raises:
-        UnmaskError: as `infill`; if a prompt has more than one mask token, or the range is none.
+        UnmaskError: as `infill`; if a prompt has more than one mask token, the range is none, or
+            the policy leaves masks in a gap.
 
     Examples:
         >>> from unmask.scoring import infill_lengths
@@ -86,18 +87,11 @@ def infill_lengths(
         >>> infill_lengths(model, ["7 a <mask> = 2"], "confidence:1", (1, 4))[0].text
         '7 a ... = 2'
     """
-    chosen = decode_options(options, settings)
+    check_model(model)
+    chosen = gap_options(options, settings)
     low, high = check_lengths(lengths)
-    ends = ["choices", "max_passes", "stop", *(["stop_at_eos"] if chosen.eos == "last" else [])]
-    if given := [name for name in ends if getattr(chosen, name)]:
-        raise UnmaskError(
-            f"{given[0]} was given for a gap of unknown length; leave it out, as each length is "
-            "filled whole"
-        )
-    eos = "never" if chosen.eos == "free" else chosen.eos
-    chosen = replace(chosen, eos=eos, max_new_tokens=None)
-    if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not prompts:
-        raise UnmaskError(f"prompts is {prompts!r}; give a list of at least one prompt")
+    check_samples(samples)
+    check_rows(prompts, keys)
     loaded: Any = policy
     if isinstance(policy, str | Path):
         loaded = load_policy(policy, device=model.device)
@@ -115,6 +109,11 @@ def infill_lengths(
     buffers, nfe = found.tokens.tolist(), found.nfe.tolist()
     steps = found.reveal_step.tolist()
     filled = [tuple(buffer[: len(hole)]) for buffer, hole in zip(buffers, holes, strict=True)]
+    if any(model.mask_id in tokens for tokens in filled):
+        raise UnmaskError(
+            "the policy left masks in a gap, which has no likelihood then; let it reveal a "
+            "position in each pass"
+        )
     texts = []
     for row, hole, tokens in zip(rows, holes, filled, strict=True):
         texts.append(Text((*row[: hole[0]], *tokens, *row[hole[-1] + 1 :]), hole))
@@ -136,6 +135,39 @@ def infill_lengths(
             )
         )
     return fillings
+
+
+def gap_options(options: DecodeOptions | None, settings: Mapping[str, Any]) -> DecodeOptions:
+    """How gaps are filled: whole, and with no end of text unless `eos` says so.
+
+    Raises:
+        UnmaskError: for an option that cannot be used, or that ends an answer early.
+    """
+    chosen = decode_options(options, settings)
+    ends = ["choices", "max_passes", "stop", *(["stop_at_eos"] if chosen.eos == "last" else [])]
+    if given := [name for name in ends if getattr(chosen, name)]:
+        raise UnmaskError(
+            f"{given[0]} was given for a gap of unknown length; leave it out, as each length is "
+            "filled whole"
+        )
+    eos = "never" if chosen.eos == "free" else chosen.eos
+    return replace(chosen, eos=eos, max_new_tokens=None)
+
+
+def check_rows(prompts: Any, keys: Any) -> None:
+    """Refuses what is no list of prompts, or keys that are not one for each of them.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    check_prompts(prompts)
+    if not prompts:
+        raise UnmaskError("no prompts were given; give at least one prompt")
+    if keys is not None and not (isinstance(keys, Sequence) and len(keys) == len(prompts)):
+        raise UnmaskError(
+            f"keys is {short_text(repr(keys))}; give a list of one whole number for each of "
+            f"{count_of(len(prompts), 'prompt')}"
+        )
 
 
 def check_lengths(lengths: tuple[int, int]) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -19,12 +20,20 @@ from torch import Tensor
 
 from unmask.decoding.options import check_whole
 from unmask.decoding.request import trained_blocks
-from unmask.errors import UnmaskError
-from unmask.models.base import Model
+from unmask.errors import UnmaskError, short_text
+from unmask.models.base import Model, check_model
 from unmask.policies.base import Observation, PolicyLike, current_block, decide, needs_of
 from unmask.policies.load import load_policy
 from unmask.rng import RowGenerator, row_keys
-from unmask.scoring.texts import Question, Text, ask_in_turn, hide_places, lay_out, split_text
+from unmask.scoring.texts import (
+    Question,
+    Text,
+    ask_in_turn,
+    check_text,
+    hide_places,
+    lay_out,
+    split_text,
+)
 from unmask.transfer import to_device
 
 LEFT_TO_RIGHT = "left-to-right"
@@ -79,7 +88,7 @@ def bound_likelihood(
         batch_size: rows side by side; it changes the speed, never the result.
 
     Raises:
-        UnmaskError: if a number is out of range, or a logit is not finite.
+        UnmaskError: if a text cannot be scored, a number is out of range, or a logit is not finite.
 
     Examples:
         >>> from unmask.scoring import bound_likelihood, encode_pair
@@ -89,9 +98,7 @@ def bound_likelihood(
         -36...
     """
     check_scoring(model, texts, batch_size, seed)
-    check_whole("samples", samples, 2)
-    if samples % 2:
-        raise UnmaskError(f"samples is {samples}; give an even number, as strata hold two each")
+    check_samples(samples)
     parts = [(i, part) for i, text in enumerate(texts) for part in split_text(model, text)]
     parts.sort(key=lambda pair: -len(pair[1].tokens))  # rows of like length share a pass
     groups = (ask_masks(model, part, draw_masks(part, samples, seed)) for _, part in parts)
@@ -108,6 +115,17 @@ def bound_likelihood(
         check_finite(Likelihood(value, error, len(text.places), count))
         for value, error, text, count in columns
     ]
+
+
+def check_samples(samples: Any) -> None:
+    """Refuses a number of masks that the bound cannot be estimated with.
+
+    Raises:
+        UnmaskError: if so.
+    """
+    check_whole("samples", samples, 2)
+    if samples % 2:
+        raise UnmaskError(f"samples is {samples}; give an even number, as strata hold two each")
 
 
 def draw_masks(part: Text, samples: int, seed: int) -> Bool[Tensor, "m n"]:
@@ -186,7 +204,8 @@ def exact_likelihood(
         batch_size: rows side by side; it changes the speed, never the result.
 
     Raises:
-        UnmaskError: if the order is unknown, a number is out of range, or a logit is not finite.
+        UnmaskError: if the order is unknown, a text cannot be scored, a number is out of range, or
+            a logit is not finite.
 
     Examples:
         >>> from unmask.scoring import encode_pair, exact_likelihood
@@ -321,17 +340,21 @@ def check_scoring(model: Model, texts: Sequence[Text], batch_size: int, seed: in
     """Refuses what cannot be scored.
 
     Raises:
-        UnmaskError: if there are no texts, or a number is out of range.
+        UnmaskError: if there are no texts, one cannot be scored, or a number is out of range.
     """
-    if not isinstance(model, Model):
-        raise UnmaskError(f"model is {model!r}; give one that load_model returned")
+    check_model(model)
     if model.causal_context:
         raise UnmaskError(
             f"a {model.family} model reads its context in another way than the block that it "
             "denoises, and likelihoods are not computed for it; use a model of another family"
         )
+    if isinstance(texts, str) or not isinstance(texts, Sequence):
+        given = short_text(repr(texts))
+        raise UnmaskError(f"texts is {given}; give a list of what encode_pair returns")
     if not texts:
         raise UnmaskError("no texts were given; give at least one to score")
+    for text in texts:
+        check_text(model, text)
     check_whole("batch_size", batch_size, 1)
     check_whole("seed", seed, 0, 2**63 - 1)
 

@@ -31,6 +31,7 @@ from unmask.integrations.lm_eval.likelihoods import (
     score_texts,
 )
 from unmask.models import Model, load_model
+from unmask.models.chat import render_chat
 from unmask.policies import load_policy
 from unmask.processes import Processes
 from unmask.rng import row_keys
@@ -178,15 +179,15 @@ class UnmaskLM(LM):
         """A conversation as the model's own chat template writes it.
 
         Raises:
-            UnmaskError: if its tokenizer has no template.
+            UnmaskError: if its tokenizer has no template, or that cannot write the conversation.
         """
         if self.model.tokenizer.chat_template is None:
             raise UnmaskError(
                 f"model {self.model.name} has no chat template; leave out --apply-chat-template"
             )
-        return self.model.tokenizer.apply_chat_template(
+        return render_chat(
+            self.model.tokenizer,
             chat_history,
-            tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
         )
