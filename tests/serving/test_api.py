@@ -231,6 +231,8 @@ def test_text_ends_before_a_stop_string(client, chain):
         ({"max_tokens": 10**15}, 400, "max_tokens"),
         ({"n": 10**9}, 400, "n"),
         ({"seed": -1}, 400, "seed"),
+        ({"stop": ["a"] * 65}, 400, "stop"),
+        ({"stop": "a" * 1001}, 400, "stop"),
         ({"prompt": "no such words"}, 400, None),
         ({"prompt": [10**9]}, 400, None),
         ({"prompt": "1 a +2 = <mask>"}, 400, "prompt"),
@@ -265,6 +267,8 @@ def test_what_cannot_be_answered_is_refused_in_openais_shape(client, change, sta
     assert error.param == param, error.body
     if "speed" in str(change) or "penalty" in str(change) or "bias" in str(change):
         assert f"does not support {param}" in error.body["message"]
+    if param == "stop":
+        assert "give at most 64, of at most 1000 characters each" in error.body["message"]
 
 
 def test_fields_that_ask_for_nothing_are_taken(client):

@@ -2,17 +2,23 @@
 
 import asyncio
 import contextlib
+import json
+import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.serving.server import serve_here
+from unmask import UnmaskError
 from unmask.decoding import DecodeOptions, constraints
-from unmask.serving import Limits, build_catalog
+from unmask.serving import Limits, build_catalog, run
+from unmask.serving.answers import Update
 from unmask.serving.catalog import merge_options
 from unmask.serving.protocol import CompletionBody
+from unmask.serving.worker import Job
 
 PROMPT = "1 a +2 b +3 ="
 
@@ -37,25 +43,28 @@ def wait_until(holds, seconds=120):
 
 
 class Gated:
-    """Decides as another policy does, but waits in each step until its gate is open, or fails."""
+    """Decides as another policy does, but waits in each step after the free ones until its gate is
+    open, or fails."""
 
-    def __init__(self, policy, fails=False):
-        self.policy, self.needs, self.fails = policy, policy.needs, fails
+    def __init__(self, policy, fails=False, free=0):
+        self.policy, self.needs, self.fails, self.free = policy, policy.needs, fails, free
         self.gate = threading.Event()
 
     def act(self, observation, generator):
-        self.gate.wait()
+        self.free -= 1
+        if self.free < 0:
+            self.gate.wait()
         if self.fails:
             raise RuntimeError("out of memory")
         return self.policy.act(observation, generator)
 
 
 @contextlib.contextmanager
-def serve_gated(tiny_dir, fails=False, **limits):
+def serve_gated(tiny_dir, fails=False, free=0, **limits):
     """A server whose policy `gated` waits at a gate; yields its URL, its worker and the gate, which
     is opened at the end."""
     catalog = catalog_of(tiny_dir, **limits)
-    policy = Gated(catalog.policies["confidence:1"], fails)
+    policy = Gated(catalog.policies["confidence:1"], fails, free)
     catalog.policies["gated"] = policy
     with serve_here(catalog) as url:
         try:
@@ -138,6 +147,26 @@ def test_choices_of_the_server_decide_the_length_where_nobody_gives_one(tiny_dir
     catalog.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "limits", "said"),
+    [
+        ({"cache": "dual"}, {}, "model 'blocks' cannot be .* cache is 'dual'; .* leave it out"),
+        ({"block_length": 8}, {}, "model 'blocks' cannot be .* block_length is 8; .* give 16"),
+        ({"choices": ("zebra",)}, {}, "model 'tiny' cannot be .* 'zebra'"),
+        (
+            {"max_new_tokens": 40},
+            {"max_row_tokens": 40},
+            "model 'tiny' cannot be .* max_new_tokens 40: max_row_tokens is 40, .* give more",
+        ),
+    ],
+)
+def test_options_that_a_model_cannot_take_are_refused_at_the_start(tiny_dir, options, limits, said):
+    models, before = [f"tiny={tiny_dir}", "blocks=embedded/chain-blocks"], threading.active_count()
+    with pytest.raises(UnmaskError, match=said):
+        build_catalog(models, ["confidence:1"], DecodeOptions(**options), Limits(**limits))
+    assert threading.active_count() == before  # no engine runs
+
+
 def test_choices_are_tokenized_once_for_all_answers(tiny_dir, monkeypatch):
     encoded, encode = [], constraints.encode_choice
 
@@ -210,6 +239,52 @@ def test_a_request_that_takes_too_long_is_given_up(tiny_dir, stream):
         assert late.status_code == (200 if stream else 504)
         gate.set()
         wait_until(lambda: worker.engine.idle and not worker.owner)
+
+
+def test_a_stream_whose_client_does_not_read_is_given_up_in_time(tiny_dir, monkeypatch):
+    listen = run.open_socket
+
+    def open_small(host, port):
+        bound = listen(host, port)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)  # of its connections too
+        return bound
+
+    monkeypatch.setattr(run, "open_socket", open_small)
+    own = {"policy": "gated", "canvas": True}
+    body = {"model": "tiny", "prompt": PROMPT, "max_tokens": 200, "n": 4, "stream": True}
+    content = json.dumps(body | {"unmask": own}).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Length: {len(content)}\r\n"
+    # The canvases of 40 passes are more than what the buffers between server and client hold.
+    with (
+        serve_gated(tiny_dir, free=40, timeout=2) as (url, worker, gate),
+        socket.socket() as client,
+    ):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((urlsplit(url).hostname, urlsplit(url).port))
+        client.sendall(f"{head}Content-Type: application/json\r\n\r\n".encode() + content)
+        wait_until(lambda: worker.dropped, 20)
+        gate.set()
+        wait_until(lambda: worker.engine.idle and not worker.owner)
+        client.settimeout(60)
+        said = b"".join(iter(lambda: client.recv(2**16), b""))  # the server closes the connection
+    assert b"200 OK" in said and not said.endswith(b"0\r\n\r\n") and b"[DONE]" not in said
+
+
+def test_an_inbox_keeps_the_newest_update_of_each_row_unless_every_step_is_wanted():
+    old, other, new = (Update(row, step) for row, step in ((0, 3), (1, 3), (0, 4)))
+    done = [Update(row, 5, steps=(5,)) for row in (0, 1)]
+
+    async def read(watch):
+        job = Job([None, None], watch, 60)  # type: ignore[list-item]  # requests are not looked at
+        for said in ([old, other], [new]):
+            job.put(said)
+        updates = job.updates()
+        found = [await anext(updates)]
+        job.put(done)
+        return found + [update async for update in updates]
+
+    assert asyncio.run(read("newest")) == [other, new, *done]
+    assert asyncio.run(read("steps")) == [old, other, new, *done]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -7,7 +7,7 @@ import pytest
 import unmask
 from unmask.decoding import DecodeOptions, Request
 from unmask.decoding.generation import answer_text
-from unmask.serving.answers import settled_text
+from unmask.serving.answers import free_of_stops, settled_text
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +52,27 @@ def test_a_possible_beginning_of_a_stop_string_waits(bytes_model):
         options = DecodeOptions(max_new_tokens=len(buffer), stop=stop)
         text = settled_text(model, Request((5,), policy, options), buffer)
         assert ("#" not in text) == waits and "so it" in text
+
+
+def test_the_work_for_a_stop_string_does_not_grow_with_it(bytes_model, monkeypatch):
+    model, places, decoded = bytes_model, [], []
+    decode = model.tokenizer.decode
+
+    class Stop(str):
+        def __getitem__(self, key):
+            places.append(key)
+            return super().__getitem__(key)
+
+        def startswith(self, *begins):
+            places.append(begins)
+            return super().startswith(*begins)
+
+    monkeypatch.setattr(model.tokenizer, "decode", lambda ids: decoded.append(1) or decode(ids))
+    text = "so it is " * 40
+    tokens = model.tokenizer(text)["input_ids"]
+    assert free_of_stops(model, tokens, [Stop("x" * 10_000 + "y")]) == len(tokens)
+    assert len(places) <= len(text)
+    decoded.clear()
+    count = free_of_stops(model, tokens, [Stop(text[9:] + "x")])  # all but "so it is " waits
+    assert decode(tokens[:count]) in text[:9] and count > 0
+    assert len(decoded) < len(tokens) / 3

@@ -30,7 +30,7 @@ from unmask.decoding.request import (
     with_trained_blocks,
 )
 from unmask.errors import UnmaskError, count_of
-from unmask.models.base import Model
+from unmask.models.base import Model, check_model
 from unmask.policies.base import PolicyLike
 from unmask.policies.load import load_policy
 from unmask.rng import row_keys
@@ -153,8 +153,7 @@ def stream(
         ...     text = text_so_far(model, step.tokens[0])  # · where nothing is known yet
     """
     chosen = decode_options(options, settings)
-    if not isinstance(model, Model):
-        raise UnmaskError(f"model is {model!r}; give one that load_model returned")
+    check_model(model)
     for name, value in (("infill", infill), ("record", record)):
         if not isinstance(value, bool):
             raise UnmaskError(f"{name} is {value!r}; give True or False")
@@ -274,8 +273,7 @@ def decode_steps(
         UnmaskError: as `generate`, at the call.
     """
     chosen = decode_options(options, settings)
-    if not isinstance(model, Model):
-        raise UnmaskError(f"model is {model!r}; give one that load_model returned")
+    check_model(model)
     check_prompts(prompts)
     n = len(prompts)
     if n < 1:

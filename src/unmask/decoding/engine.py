@@ -28,7 +28,7 @@ from unmask.decoding.request import Request, check_request
 from unmask.decoding.schedule import Schedule
 from unmask.errors import UnmaskError, count_of
 from unmask.memory import check_memory
-from unmask.models.base import Model
+from unmask.models.base import Model, check_model
 from unmask.policies.base import Needs, Observation, PolicyLike, decide
 from unmask.rng import RowGenerator
 from unmask.transfer import to_device
@@ -82,9 +82,8 @@ class Engine:
             raise UnmaskError(
                 f"batch_size is {slots!r}; give a whole number, at least 1, at most {2**31 - 1}"
             )
+        check_model(model)
         self.model, self.recorder = model, recorder
-        if not isinstance(model, Model):
-            raise UnmaskError(f"model is {model!r}; give one that load_model returned")
         self.schedule = Schedule(slots)
         self.least = recorder.needs if recorder else Needs(everywhere=False)
         self.waiting: dict[int, Request] = {}

@@ -3,6 +3,7 @@ answer and its cost, the canvas after a pass."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -108,14 +109,25 @@ def free_of_stops(model: Model, tokens: Sequence[int], stop: Sequence[str]) -> i
     """How many tokens lie wholly before the last place where a stop string may have begun."""
     decode = model.tokenizer.decode
     whole = decode(list(tokens)).rstrip("�")
-    open_end = max(
-        (n for text in stop for n in range(1, len(text)) if whole.endswith(text[:n])), default=0
-    )
+    open_end = max((count_begun(whole, text) for text in stop), default=0)
+    if not open_end:
+        return len(tokens)
     before = whole[: len(whole) - open_end]
-    count = len(tokens)
+    # Texts of growing prefixes grow, but for their ends: the count is searched from a little above.
+    most = len(before) + CLEANED
+    count = bisect_right(range(len(tokens)), most, key=lambda n: len(decode(list(tokens[:n]))))
     while not before.startswith(decode(list(tokens[:count])).rstrip("�")):
         count -= 1
     return count
+
+
+def count_begun(whole: str, text: str) -> int:
+    """How many characters at the end of a whole text are the beginning of a stop string, at most
+    all but its last."""
+    place = whole.find(text[0], max(0, len(whole) - len(text) + 1))
+    while place >= 0 and not text.startswith(whole[place:]):
+        place = whole.find(text[0], place + 1)
+    return 0 if place < 0 else len(whole) - place
 
 
 def canvas_event(model: Model, index: int, update: Update) -> dict[str, Any]:

@@ -164,11 +164,12 @@ async def answer_plan(
     usage = bool(body.stream_options and body.stream_options.include_usage)
     if body.stream_options is not None and not body.stream:
         raise ApiError(400, "stream_options needs stream; give both", "stream_options")
-    job = Job(plan.requests, "steps" if body.stream else "results")
+    canvas = body.extensions.canvas
+    watch = "results" if not body.stream else "steps" if canvas else "newest"
+    job = Job(plan.requests, watch, catalog.limits.timeout)
     worker = plan.served.worker
     worker.submit(job)
     if body.stream:
-        canvas = body.extensions.canvas
         parts = stream_parts(kind, catalog, plan, job, canvas=canvas, usage=usage)
         return EventStream(encode_events(parts), plan, job)
     try:

@@ -122,19 +122,43 @@ def build_catalog(
         loading: keywords of `load_model`.
 
     Raises:
-        UnmaskError: if one of them cannot be loaded, or a name is given twice.
+        UnmaskError: if one of them cannot be loaded, a name is given twice, or a model cannot take
+            the options.
     """
     named_models, named_policies = name_all("model", models), name_all("policy", policies)
     metrics = Metrics(list(named_models))
     loaded = {name: load_model(spec, **loading) for name, spec in named_models.items()}
+    lengths = {name: find_length(name, m, options, limits) for name, m in loaded.items()}
     device = next(iter(loaded.values())).device
     found = {name: load_policy(spec, device=device) for name, spec in named_policies.items()}
     served = {}
     for name, model in loaded.items():
-        length = usual_length(model, options)
         worker = Worker(model, name, slots, limits.max_queue, metrics)
-        served[name] = ServedModel(name, model, worker, options, length)
+        served[name] = ServedModel(name, model, worker, options, lengths[name])
     return Catalog(served, found, next(iter(found)), limits, metrics)
+
+
+def find_length(name: str, model: Model, options: DecodeOptions, limits: Limits) -> int:
+    """L where a request says nothing; such a request is checked as those of clients are.
+
+    Raises:
+        UnmaskError: if the model cannot answer it.
+    """
+    refused = f"model {name!r} cannot be served with these options"
+    try:
+        length = usual_length(model, options)
+        refused += f" and max_new_tokens {length}"
+        request = Request((0,), load_heuristic("confidence:1"), options.with_length(length))
+        if request.size > limits.max_row_tokens:
+            raise UnmaskError(
+                f"max_row_tokens is {limits.max_row_tokens}, for a prompt and its answer; give "
+                "more, or a smaller max_new_tokens"
+            )
+        check_request(model, request)
+        check_limits(model, request)
+    except UnmaskError as error:
+        raise UnmaskError(f"{refused}: {error}") from None
+    return length
 
 
 def usual_length(model: Model, options: DecodeOptions) -> int:
@@ -275,9 +299,8 @@ def plan_rows(
     for prompt in prompts:
         ids, holes = encode_row(served.model, prompt, suffix, options, limits)
         total += len(ids) - len(holes or ())
-        own = options
         for key in row_keys([ids] * count, options.seed):
-            request = Request(tuple(ids), policy, own, key, alpha, holes, allowed)
+            request = Request(tuple(ids), policy, options, key, alpha, holes, allowed)
             if request.size > limits.max_row_tokens:
                 raise too_long(limits)
             check_request(served.model, request)

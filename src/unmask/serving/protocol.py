@@ -110,6 +110,8 @@ class WholeBody(Strict):
 
 # Positions of `allowed` and tokens at them, together.
 MOST_ALLOWED = 20_000
+# Stop strings of a request, and the characters of each: they are looked for in every pass.
+MOST_STOPS, LONGEST_STOP = 64, 1000
 # Fields under `unmask` that are no fields of `DecodeOptions`.
 NO_DECODE_OPTIONS = {"policy", "alpha", "target_nfe", "allowed", "canvas"}
 
@@ -181,7 +183,11 @@ class Body(WholeBody):
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
-    stop: str | list[str] | None = None
+    stop: str | list[str] | None = Field(
+        None,
+        description=f"A text, or up to {MOST_STOPS} of them, of at most {LONGEST_STOP} characters "
+        "each: the answer ends before the first one.",
+    )
     n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -195,6 +201,19 @@ class Body(WholeBody):
         if not isinstance(values, dict):
             return values
         return {name: value for name, value in values.items() if not is_neutral(name, value)}
+
+    @field_validator("stop")
+    @classmethod
+    def count_stops(cls, value: str | list[str] | None) -> Any:
+        """Refuses more text than can be looked for beside other requests."""
+        texts = [value] if isinstance(value, str) else value or []
+        longest = max(map(len, texts), default=0)
+        if len(texts) > MOST_STOPS or longest > LONGEST_STOP:
+            raise ValueError(
+                f"{len(texts)} texts of up to {longest} characters were given; give at most "
+                f"{MOST_STOPS}, of at most {LONGEST_STOP} characters each"
+            )
+        return value
 
     @property
     def extensions(self) -> UnmaskOptions:

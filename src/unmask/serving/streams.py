@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from starlette.responses import StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from unmask.serving.answers import (
     Answer,
@@ -22,6 +24,8 @@ from unmask.serving.answers import (
 from unmask.serving.catalog import Catalog, Plan
 from unmask.serving.protocol import ApiError
 from unmask.serving.worker import Job
+
+log = logging.getLogger("unmask.serve")
 
 Kind = Literal["chat", "text"]
 OBJECTS = {"chat": "chat.completion", "text": "text_completion"}
@@ -92,7 +96,7 @@ async def whole_answer(kind: Kind, catalog: Catalog, plan: Plan, job: Job) -> di
     """
     heading, model = Heading(kind, plan), plan.served.model
     found: dict[int, Answer] = {}
-    async for update in job.updates(catalog.limits.timeout):
+    async for update in job.updates():
         found[update.row] = finished_answer(model, job.requests[update.row], update)
     answers = [found[row] for row in range(len(job.requests))]
     count_tokens(catalog, plan, answers)
@@ -156,7 +160,7 @@ async def stream_parts(
     if kind == "chat":
         for row in rows:
             yield heading.chunk([choice_part(kind, row, "", role=True)], **more)
-    async for update in job.updates(catalog.limits.timeout):
+    async for update in job.updates():
         row, request = update.row, job.requests[update.row]
         if update.steps is None:
             new, count = "", count_settled(model, update.tokens)
@@ -176,8 +180,8 @@ async def stream_parts(
         yield heading.chunk([choice_part(kind, row, None, answer)], **more)
     finished = [answers[row] for row in rows]
     count_tokens(catalog, plan, finished)
-    cost = {"unmask": answer_cost(plan, finished)}
     if usage:
+        cost = {"unmask": answer_cost(plan, finished)}
         yield heading.chunk([], usage=count_usage(plan, finished), **cost)
 
 
@@ -198,7 +202,8 @@ async def encode_events(parts: AsyncIterator[dict[str, Any]]) -> AsyncIterator[b
 
 
 class EventStream(StreamingResponse):
-    """A stream of events for a job, which is given up when the client leaves."""
+    """A stream of events for a job, which is given up when the client leaves, or has not read by
+    the job's deadline."""
 
     def __init__(self, events: AsyncIterator[bytes], plan: Plan, job: Job) -> None:
         super().__init__(
@@ -214,3 +219,16 @@ class EventStream(StreamingResponse):
         finally:
             if self.job.left:
                 self.plan.served.worker.drop(self.job)
+
+    async def stream_response(self, send: Send) -> None:
+        """Sends the events. After the deadline only what need not wait for the client is sent, such
+        as the error that says so; then the server closes the connection."""
+
+        async def send_in_time(message: Message) -> None:
+            async with asyncio.timeout_at(self.job.deadline):
+                await send(message)
+
+        try:
+            await super().stream_response(send_in_time)
+        except TimeoutError:
+            log.warning("a client did not read its stream in %g s; it is cut off", self.job.seconds)

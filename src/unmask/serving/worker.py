@@ -20,7 +20,7 @@ from unmask.serving.protocol import ApiError
 
 log = logging.getLogger("unmask.serve")
 
-Watch = Literal["results", "steps"]
+Watch = Literal["results", "newest", "steps"]
 
 
 class Job:
@@ -30,48 +30,62 @@ class Job:
 
     Args:
         requests: a row each.
-        watch: whether every step is wanted, or the finished rows alone.
+        watch: whether the finished rows alone are wanted, the newest state of each row too, or
+            every step.
+        seconds: that the request may take, from now on.
     """
 
-    def __init__(self, requests: Sequence[Request], watch: Watch) -> None:
-        self.requests, self.watch = tuple(requests), watch
+    def __init__(self, requests: Sequence[Request], watch: Watch, seconds: float) -> None:
+        self.requests, self.watch, self.seconds = tuple(requests), watch, seconds
         self.loop = asyncio.get_running_loop()
-        self.inbox: asyncio.Queue[list[Update] | ApiError] = asyncio.Queue()
+        self.deadline = self.loop.time() + seconds
+        self.inbox: list[Update | ApiError] = []
+        self.filled = asyncio.Event()
         self.left = len(self.requests)  # rows without a result, as the reader has seen it
         self.tickets: dict[int, int] = {}  # of the rows in the engine, by row; the worker's own
 
-    async def updates(self, seconds: float) -> AsyncIterator[Update]:
+    def put(self, said: Sequence[Update | ApiError]) -> None:
+        """Takes in what the worker says. A row's newer update replaces the one that was not read
+        yet, unless every step is wanted, so that a slow reader's inbox does not grow."""
+        if self.watch != "steps":
+            newer = {update.row for update in said if isinstance(update, Update)}
+            self.inbox = [u for u in self.inbox if isinstance(u, ApiError) or u.row not in newer]
+        self.inbox += said
+        self.filled.set()
+
+    async def updates(self) -> AsyncIterator[Update]:
         """What the worker says, until every row is done.
 
         Raises:
             ApiError: if the engine failed, a row could not be finished, or the seconds were over.
         """
-        deadline = self.loop.time() + seconds
         while self.left:
             try:
-                async with asyncio.timeout_at(deadline):
-                    found = await self.inbox.get()
+                async with asyncio.timeout_at(self.deadline):
+                    await self.filled.wait()
             except TimeoutError:
                 raise ApiError(
                     504,
-                    f"the answer was not finished after {seconds:g} seconds; ask for fewer or "
+                    f"the answer was not finished after {self.seconds:g} seconds; ask for fewer or "
                     "shorter answers, or try again later",
                     None,
                     "timeout",
                 ) from None
-            if isinstance(found, ApiError):
-                raise found
+            self.filled.clear()
+            found, self.inbox = self.inbox, []
             for update in found:
+                if isinstance(update, ApiError):
+                    raise update
                 if update.error:
                     raise ApiError(500, update.error, None, "model_failed")
                 self.left -= update.steps is not None
                 yield update
 
 
-def put_all(found: Sequence[tuple[Job, list[Update] | ApiError]]) -> None:
+def put_all(found: Sequence[tuple[Job, Sequence[Update | ApiError]]]) -> None:
     """Puts what the worker says into the jobs' inboxes; runs on the event loop."""
     for job, said in found:
-        job.inbox.put_nowait(said)
+        job.put(said)
 
 
 class Worker:
@@ -194,7 +208,7 @@ class Worker:
                     None,
                     "no_memory",
                 )
-            self._tell({job: refusal})
+            self._tell({job: [refusal]})
 
     def _cancel(self, job: Job) -> None:
         """Takes what is left of a job out of the engine."""
@@ -213,9 +227,9 @@ class Worker:
         error = ApiError(500, "the engine failed; the server's log says why", None, "engine_failed")
         for job in jobs:
             job.tickets.clear()
-        self._tell(dict.fromkeys(jobs, error))
+        self._tell({job: [error] for job in jobs})
 
-    def _tell(self, found: Mapping[Job, list[Update] | ApiError]) -> None:
+    def _tell(self, found: Mapping[Job, Sequence[Update | ApiError]]) -> None:
         """Wakes whoever reads the jobs: each event loop once, whatever the number of jobs."""
         for loop in {job.loop for job in found}:
             own = [(job, said) for job, said in found.items() if job.loop is loop]
@@ -236,10 +250,10 @@ class Worker:
 
     def _watched(self, step: Step) -> list[tuple[Job, Update]]:
         """The updates of rows whose steps are wanted."""
-        if not any(job.watch == "steps" for job, _ in self.owner.values()):
+        if not any(job.watch != "results" for job, _ in self.owner.values()):
             return []
         tickets = step.rows.tolist()
-        places = [i for i, t in enumerate(tickets) if self.owner[t][0].watch == "steps"]
+        places = [i for i, t in enumerate(tickets) if self.owner[t][0].watch != "results"]
         tokens, fresh, confidence = (
             part[places].tolist() for part in (step.tokens, step.fresh, step.confidence)
         )
