@@ -75,6 +75,14 @@ def test_two_processes_may_write_one_file_at_once(tmp_path, monkeypatch, write):
     assert os.listdir(tmp_path) == ["file"], "what a kill has left is written over"
 
 
+def test_a_file_that_cannot_be_put_into_its_place_is_named_and_leaves_nothing(tmp_path):
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        write_text(tmp_path / "taken", "1")
+    assert error.value.filename == str(tmp_path / "taken")
+    assert os.listdir(tmp_path) == ["taken"]
+
+
 @pytest.mark.parametrize("module", [unmask.files, unmask.provenance, unmask.tensors])
 def test_every_file_of_the_module_names_its_encoding(module):
     source = Path(module.__file__).read_text(encoding="utf-8")

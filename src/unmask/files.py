@@ -30,7 +30,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     """`write_text` of bytes."""
     part = part_of(path)
     part.write_bytes(data)
-    os.replace(part, path)
+    try:
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def check_no_directory(path: Path) -> None:
+    """Refuses a directory in the place of a file that is to be written, before the work is done.
+
+    Raises:
+        UnmaskError: if it is one.
+    """
+    if path.is_dir():
+        raise UnmaskError(f"output file {path} is a directory; name a file")
 
 
 def part_of(path: Path) -> Path:
@@ -44,6 +58,12 @@ def part_of(path: Path) -> Path:
 def is_part(path: Path) -> bool:
     """Whether a file or directory is the unfinished one of a write that a kill has ended."""
     return path.name.startswith(".") and path.name.endswith(".part")
+
+
+def list_whole(directory: Path) -> list[Path]:
+    """What lies in a directory but for unfinished files; nothing if there is none."""
+    found = directory.iterdir() if directory.is_dir() else ()
+    return sorted(path for path in found if not is_part(path))
 
 
 def remove_parts(directory: Path) -> None:

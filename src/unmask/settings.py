@@ -8,6 +8,7 @@ group an option belongs to. This module imports no torch: commands read it for `
 from __future__ import annotations
 
 import math
+import sys
 import types
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import Field, field, fields, is_dataclass, replace
@@ -99,7 +100,7 @@ def check_names(given: Iterable[str], known: Collection[str]) -> None:
 def check_settings(config: Any) -> None:
     """Checks the type and the bounds of every field of a group; for its `__post_init__`.
 
-    A list becomes a tuple, and a string becomes a path, where the field is one.
+    A list becomes a tuple; a string becomes a path, and a path a string, where the field is one.
 
     Raises:
         UnmaskError: naming the field, what was given and what is accepted.
@@ -108,12 +109,24 @@ def check_settings(config: Any) -> None:
         kind, value = field_types(type(config))[f.name], getattr(config, f.name)
         if isinstance(value, list):
             value = tuple(value)
-        if isinstance(value, str) and Path in (kind, *get_args(kind)):
+        kinds = (kind, *get_args(kind))
+        if isinstance(value, str) and Path in kinds:
             value = Path(value)
+        if isinstance(value, Path) and str in kinds:
+            value = str(value)
         if not matches_type(value, kind) or not within_bounds(value, f):
-            given = f"{value:g}" if isinstance(value, float) else short_text(ascii(value), 60)
+            given = (
+                f"{value:g}" if isinstance(value, float) else short_text(describe_value(value), 60)
+            )
             raise UnmaskError(f"{f.name} is {given}; give {describe_field(kind, f)}")
         object.__setattr__(config, f.name, value)
+
+
+def describe_value(value: Any) -> str:
+    """A value that cannot be used, for an error message. Python writes no number of thousands of
+    digits."""
+    huge = isinstance(value, int) and value.bit_length() > 200
+    return "a huge number" if huge else ascii(value)
 
 
 def matches_type(value: Any, kind: Any) -> bool:
@@ -130,7 +143,7 @@ def matches_type(value: Any, kind: Any) -> bool:
         return len(parts) == len(value) and all(map(matches_type, value, parts))
     if kind is float:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value)
+        return number and abs(value) <= sys.float_info.max
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, kind)

@@ -6,7 +6,9 @@ import pytest
 
 from unmask import DecodeOptions, UnmaskError
 from unmask.analysis import read_points
+from unmask.analysis.results import differing_settings
 from unmask.cli import main
+from unmask.models.head import CONFIDENCE_RULE
 
 POINT = {"sampler": "threshold:0.9", "block_length": 8, "prompts": 4, "seeds": 1}
 POINT |= dict.fromkeys(("accuracy", "accuracy_low", "accuracy_high"), 0.5)
@@ -75,6 +77,18 @@ def test_results_of_other_settings_are_refused_and_named(results, changes, capsy
         ["compare-fronts", *map(str, paths)],
     ):
         assert main(command) == 2 and "differ in eos" in capsys.readouterr().err
+
+
+def test_above_temperature_0_confidences_must_mean_the_same(results):
+    """Older versions wrote nothing of it, and theirs were the largest probability."""
+    rule, older = {"confidence": CONFIDENCE_RULE}, {"confidence": None}
+    for changes, differ in ((rule, []), (older, ["confidence"]), ({"confidence": "x"}, None)):
+        first = SETTINGS | {"temperature": 0.8} | rule
+        second = {k: v for k, v in (first | changes).items() if v is not None}
+        assert differing_settings(first, second) == (["confidence"] if differ is None else differ)
+        assert differing_settings(second, first) == (["confidence"] if differ is None else differ)
+    old, new = SETTINGS | {"temperature": 0.8}, SETTINGS | {"temperature": 0.8}
+    assert differing_settings(old, new) == [], "two old ones"
 
 
 @pytest.mark.filterwarnings("ignore:.* is of the model in bfloat16")

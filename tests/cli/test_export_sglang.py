@@ -107,6 +107,7 @@ def test_a_model_without_weights_has_the_tokens_of_the_whole_one(served, tiny_di
         (["threshold:0.9", "--temperature", "-1"], "temperature is -1"),
         (["threshold:0.9", "--model", "embedded/nothing"], "model 'embedded/nothing' is not known"),
         (["threshold:0.9", "--to", "missing/policy.yaml"], "directory missing does not exist"),
+        (["threshold:0.9", "--to", "."], "output file . is a directory; name a file"),
     ],
 )
 def test_bad_values_are_refused_and_nothing_is_written(export, tmp_path, arguments, says):

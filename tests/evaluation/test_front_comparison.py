@@ -282,5 +282,10 @@ def test_the_command(tmp_path, capsys):
     assert f"{tmp_path / 'fast'} has no results of block length 8" in capsys.readouterr().err
     assert main(["compare-fronts", slow, str(tmp_path / "none")]) == 2
     assert "is no directory" in capsys.readouterr().err
+    for names in (f"{slow},", f",{slow}", ""):
+        assert main(["compare-fronts", names, fast]) == 2
+        assert "names no directory before, between or behind its commas" in capsys.readouterr().err
+    assert main(["compare-fronts", slow, str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
+    assert f"output file {tmp_path} is a directory; name a file" in capsys.readouterr().err
     assert main(["compare-fronts", slow, fast, "--block-length", "7"]) == 2
     assert "block length 7; it has 48" in capsys.readouterr().err

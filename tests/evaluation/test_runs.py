@@ -72,6 +72,16 @@ def test_choices_say_how_long_answers_are(tiny_model, tiny_dir, tmp_path):
         block_lengths=[2, 16, 48],
     )
     assert [point.block_length for point in points] == [2, 3]
+    for wrong in ("16", 0, 2.0):
+        with pytest.raises(UnmaskError, match=r"block_length is .*; give a whole number"):
+            evaluate(
+                tiny_model,
+                load_task("chain"),
+                ["confidence:1"],
+                prompts=2,
+                choices=choices,
+                block_lengths=[wrong],
+            )
     words = ["record", "--model", str(tiny_dir), "--samplers", "confidence:1", "--prompts", "2"]
     words += ["--choices", *choices, "--out", str(tmp_path / "traces")]
     assert unmask.cli.main(words) == 0
@@ -304,6 +314,16 @@ def test_correctness_outside_0_to_1_is_an_error(tiny_model, tmp_path, value):
             tiny_model, task, ["random:16"], block_lengths=[48], prompts=2, out=tmp_path / "out"
         )
     assert not (tmp_path / "out" / "summary.json").exists()
+
+
+def test_an_answer_that_is_no_text_ends_the_first_piece(tiny_model, tmp_path):
+    """Its line could not be read back when all is decoded."""
+    task = dataclasses.replace(load_task("chain"), find_answer=lambda *_: 7)
+    options = {"block_lengths": [48], "prompts": 2, "out": tmp_path / "out"}
+    with pytest.raises(UnmaskError, match="find_answer of task chain gave 7"):
+        evaluate(tiny_model, task, ["random:16"], **options)
+    assert not (tmp_path / "out" / "partial" / "0.jsonl").exists()
+    unmask.evaluate(tiny_model, load_task("chain"), ["random:16"], **options, resume=True)
 
 
 def test_a_refusal_of_the_first_process_ends_all(tiny_model, monkeypatch):

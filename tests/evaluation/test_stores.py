@@ -86,9 +86,14 @@ def test_only_the_same_evaluation_is_resumed(begun, tiny_model):
             read(options["out"])
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("keep")
-    with pytest.raises(UnmaskError, match="already holds files"):
+    (tmp_path / "mine" / ".film.part").write_text("keep")
+    with pytest.raises(UnmaskError, match="mine holds no evaluation of unmask; name its direct"):
         evaluate(tiny_model, task, samplers, **(options | {"out": tmp_path / "mine"}), resume=True)
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    assert len(list((tmp_path / "mine").iterdir())) == 2
+    (tmp_path / "mine" / "summary.json").write_text("{}")
+    with pytest.raises(UnmaskError, match=r"summary\.json, read as a summary"):
+        evaluate(tiny_model, task, samplers, **(options | {"out": tmp_path / "mine"}), resume=True)
+    assert len(list((tmp_path / "mine").iterdir())) == 3
     with pytest.raises(UnmaskError, match="out is missing"):
         evaluate(tiny_model, task, samplers, **(options | {"out": None}), resume=True)
 

@@ -39,7 +39,9 @@ def test_model_cards_say_what_is_known_and_nothing_else(tmp_path, tiny_dir):
     ):
         assert text in card
     unmask.LearnedPolicy(network).save_pretrained(tmp_path / "b")
-    assert "None" not in card + (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
+    bare = (tmp_path / "b" / "README.md").read_text(encoding="utf-8")
+    assert "None" not in card + bare and "load_model" in card
+    assert "embedded/chain" not in bare and "PATH_OR_HUB_ID@beta=1.5` is faster" in bare
 
 
 def test_a_card_shows_what_was_measured_and_the_name_to_load_it_by(tmp_path):

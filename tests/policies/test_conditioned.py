@@ -91,6 +91,10 @@ def test_zeroed_inputs_are_not_seen(zero):
         (lambda: conditioned(alpha=None).logits(observation()), "say which"),
         (lambda: LearnedPolicy(PolicyNetwork()).alpha_for(5), "not trained for a range"),
         (
+            lambda: LearnedPolicy(perturbed(conditioned=True)).alpha_for(5),
+            "not calibrated yet, .* or give alpha",
+        ),
+        (
             lambda: LearnedPolicy(perturbed(hidden=8)).logits(observation()),
             "hidden states of width 8 but was given none",
         ),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from unmask import UnmaskError, load_task
-from unmask.pretraining import PretrainConfig
+from unmask.pretraining import PretrainConfig, data
 from unmask.pretraining.data import (
     BATCHES_AT_ONCE,
     draw_examples,
@@ -81,6 +81,19 @@ def test_a_task_whose_examples_never_fit_is_refused(vocabulary):
     short = replace(vocabulary, answer_length=1)
     with pytest.raises(UnmaskError, match="word-problems"):
         next(varied_batches(TASK, short, CONFIG, STEPS, LENGTHS))
+
+
+def test_a_task_of_words_may_leave_its_lengths_to_a_sample(monkeypatch):
+    """The sample is small here, so that longer examples follow, which are left out."""
+    monkeypatch.setattr(data, "SAMPLE", 2)
+    chain, config = load_task("chain"), PretrainConfig(batch_size=64)
+    for task in (replace(chain, max_prompt_tokens=None), replace(chain, max_new_tokens=None)):
+        vocabulary, whole = (find_vocabulary(each, config) for each in (task, chain))
+        assert vocabulary.tokenizer.get_vocab() == whole.tokenizer.get_vocab()
+        assert vocabulary.prompt_length < whole.prompt_length
+        assert fixed_batch(task, vocabulary, config, 0).prompt_lengths.max() <= (
+            vocabulary.prompt_length
+        )
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 
 from unmask import UnmaskError, load_task
 from unmask.tasks import Example, Task, Verdict
@@ -71,11 +73,33 @@ def test_only_so_many_are_checked_side_by_side(monkeypatch):
     assert most[0] <= 3
 
 
-@pytest.mark.parametrize("score", [float("nan"), -0.1, 1.5, float("inf")])
-def test_a_score_outside_of_its_range_is_refused(score):
-    task = Task("own", GeneratedSource(draw_nothing), lambda completion, example: score)
-    with pytest.raises(UnmaskError, match="own gave the score"):
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize(
+    "score",
+    [float("nan"), -0.1, 1.5, float("inf"), 10**400, None, "1", "right", [1.0], torch.ones(2)],
+)
+def test_a_score_that_is_no_number_from_0_to_1_is_refused(score, timed):
+    score_it = TimedScore(lambda *_: Verdict(score)) if timed else lambda *_: score
+    task = Task("own", GeneratedSource(draw_nothing), score_it)
+    with pytest.raises(
+        UnmaskError, match=r"own gave the score .* for the prompt 'p'; a score must"
+    ):
         task.score_all(["x"], [Example("p", "a")])
+
+
+def test_a_judge_that_gives_no_verdict_is_refused():
+    task = timed_task(score=TimedScore(lambda *_: 1.0))
+    with pytest.raises(UnmaskError, match=r"judge of task timed gave 1.0 for .* return a Verdict"):
+        task.verdicts(["x"], [Example("p", "a")])
+
+
+@pytest.mark.parametrize("number", [True, 1, np.float32(1), np.bool_(True), torch.ones(1)])
+def test_scores_of_any_library_become_numbers_that_can_be_written(number):
+    task = timed_task(score=TimedScore(lambda *_: Verdict(number, timed_out=True)))
+    plain = timed_task(score=lambda *_: number)
+    for each, late in ((task, True), (plain, False)):
+        (verdict,) = each.verdicts(["x"], [Example("p", "a")])
+        assert verdict == Verdict(1.0, late) and type(verdict.correct) is float
 
 
 def test_bad_requests_for_verdicts():
@@ -96,6 +120,14 @@ def test_answers_of_a_mixture_are_read_by_the_examples_own_task():
         mixed.answer("a b # 7")
     with pytest.raises(UnmaskError, match="is of task 'other'"):
         mixed.answer("a b # 7", Example("p", "a", task="other"))
+
+
+@pytest.mark.parametrize("answer", [7, b"7", ("7",)])
+def test_an_answer_that_is_no_text_is_refused(answer):
+    task = timed_task(find_answer=lambda *_: answer)
+    with pytest.raises(UnmaskError, match=r"find_answer of task timed gave .* 'so 7'; let it"):
+        task.answer("so 7")
+    assert timed_task(find_answer=lambda *_: None).answer("so 7") is None
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,18 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import get_args
+from typing import get_args, get_type_hints
 
 import pytest
 
 from unmask import TrainConfig, UnmaskError
+from unmask.cli import evaluate, generate, lm_eval, record, serve
 from unmask.decoding.options import DecodeOptions
 from unmask.policies.learned import ACTIONS
 from unmask.policies.network import CHOICES
+from unmask.policies.schema import SMALLEST
 from unmask.settings import change_settings, flat_settings, option_types
+from unmask.training.alpha import alpha_grid, draw_alpha
 from unmask.training.config import (
     ActionName,
     LabelName,
@@ -104,6 +107,8 @@ def test_names_agree_with_what_they_name():
     assert get_args(RewardName) == tuple(REWARDS)
     assert get_args(ActionName) == tuple(ACTIONS)
     assert get_args(LabelName) == tuple(LABELS)
+    for command in (evaluate, generate, lm_eval, record, serve):
+        assert get_type_hints(command.Config)["dtype"] == option_types(TrainConfig)["dtype"]
     assert set(get_args(Transform)) == set(CHOICES["transform"])
 
 
@@ -132,6 +137,9 @@ def test_changed_settings_are_checked_by_their_group():
         ({"max_new_tokens": 4, "block_length": 8}, "block_length is 8; give"),
         ({"alpha_range": (3.0, 1.0)}, "the smaller first"),
         ({"alpha_range": (2.0, 3.0)}, "default α"),
+        ({"alpha_range": (1e-31, 3.0)}, "from 1e-30 to 1e6"),
+        ({"lr": 10**400}, "lr is a huge number; give a number, 0 or more"),
+        ({"rounds": 10**5000}, "rounds is a huge number; give a whole number"),
         ({"alpha_start": 3.0, "alpha": 0.0}, "both above 0"),
         ({"alpha_start": 3.0, "alpha_range": (0.1, 3.0)}, "give one of them"),
         ({"learning_rate": 1.0}, "option 'learning_rate' is not known"),
@@ -141,6 +149,19 @@ def test_changed_settings_are_checked_by_their_group():
 def test_bad_settings_are_refused(change, message):
     with pytest.raises(UnmaskError, match=message):
         TrainConfig(**change)
+
+
+def test_a_path_may_stand_for_a_name():
+    traces = TrainConfig(from_traces=Path("a/b"), model=Path("c"))
+    assert traces == TrainConfig(from_traces="a/b", model="c")
+    assert TrainConfig(out="runs/x") == TrainConfig(out=Path("runs/x"))
+
+
+def test_alphas_of_a_range_lie_in_it():
+    """Rounding must not bring one to where no request takes it."""
+    config = TrainConfig(alpha_range=(SMALLEST, 3.0)).rewards
+    assert alpha_grid(config, 9)[0] == SMALLEST and alpha_grid(config, 3)[-1] == 3.0
+    assert float(draw_alpha(config, 10_000, 0.0, 0).double().min()) >= SMALLEST
 
 
 def run_python(code):

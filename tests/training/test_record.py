@@ -280,7 +280,7 @@ def test_a_recording_goes_on_with_its_own_settings_only(tiny_dir, tmp_path, caps
     (tmp_path / "cut" / "shard-00001.safetensors").unlink()
     (tmp_path / "cut" / ".shard-00001.safetensors.part").write_bytes(b"x")
     assert main([*words, str(tmp_path / "cut")]) == 2
-    assert "give --resume" in capsys.readouterr().err
+    assert "or go on with --resume" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "cut"), "--resume", "--seed", "1"]) == 2
     assert "seeds differ" in capsys.readouterr().err
     assert main([*words, str(tmp_path / "cut"), "--resume"]) == 0
@@ -289,6 +289,13 @@ def test_a_recording_goes_on_with_its_own_settings_only(tiny_dir, tmp_path, caps
         if path.name != "manifest.json":
             assert path.read_bytes() == (tmp_path / "cut" / path.name).read_bytes()
     assert len(list((tmp_path / "cut").iterdir())) == 7
+    (tmp_path / "mine").mkdir()
+    for name in ("thesis.txt", ".film.part"):
+        (tmp_path / "mine" / name).write_text("keep")
+    assert main([*words, str(tmp_path / "mine"), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'mine'} holds no recording of unmask; name its directory" in said
+    assert len(list((tmp_path / "mine").iterdir())) == 2
 
 
 def test_two_processes_record_and_learn_what_one_does(tiny_dir, tmp_path):

@@ -161,6 +161,16 @@ def second_reward(correctness, nfe, length, alpha):
     return correctness
 
 
+def test_a_run_with_choices_goes_on_by_its_own_command(tmp_path, tiny_dir):
+    """They cut the block length, which is written down as it was given."""
+    choices = {"choices": ("7", "a 3"), "max_new_tokens": None, "block_length": 16, "rounds": 1}
+    run = train(tiny_run(tmp_path / "run", tiny_dir, **choices))
+    again = tiny_run(tmp_path / "run", tiny_dir, **choices, resume=run)
+    assert resume_config(again).decode.block_length == 16
+    trained = LearnedPolicy.from_pretrained(run / "last").metadata["trained"]
+    assert trained["block_length"] == 2
+
+
 def test_a_reward_function_is_recorded_and_asked_for_again(tmp_path, tiny_dir):
     run = train(tiny_run(tmp_path / "run", tiny_dir, rounds=1), reward=first_reward)
     saved = json.loads((run / "run.json").read_text())

@@ -15,9 +15,16 @@ from unmask.cli import main
 from unmask.policies.base import Observation
 from unmask.processes import Processes
 from unmask.tensors import read_tensors
+from unmask.training.checkpoint import new_state
 from unmask.training.labels import LABELS, Labels, check_labels, rejoins, survives, truth_margin
 from unmask.training.session import prepare_session
-from unmask.training.supervised import label_parts, order_loss, prepare_lesson
+from unmask.training.supervised import (
+    complete_config,
+    label_parts,
+    order_loss,
+    part_loss,
+    prepare_lesson,
+)
 from unmask.training.traces import Traces, TraceSteps
 
 
@@ -271,6 +278,31 @@ def test_what_traces_cannot_teach_is_refused(traces, tiny_dir, tmp_path, capsys)
     assert "invalid choice" in refusal("--label", "guess")
     assert main(["train", "--out", str(tmp_path / "r"), "--label", "rejoins"]) == 2
     assert "label was given without from_traces" in capsys.readouterr().err
+
+
+def test_a_block_length_of_the_whole_answer_is_that_of_full_diffusion(traces, tiny_dir, tmp_path):
+    config = run_config(tmp_path / "run", traces, tiny_dir, block_length=8)
+    completed = complete_config(config)
+    assert (completed.decode.block_length, completed.decode.max_new_tokens) == (8, 8)
+
+
+def test_weights_below_one_in_all_do_not_shrink_the_loss(traces, tiny_dir, tmp_path):
+    """It is Σ w · BCE / Σ w whatever the weights add up to."""
+    session = prepare_session(
+        run_config(tmp_path / "run", traces, tiny_dir), Processes.join("cpu"), None
+    )
+    state, losses = new_state(session), []
+    for scale in (1.0, 1e-4, 0.0):
+
+        def scaled(steps, scale=scale):
+            found = survives(steps)
+            return replace(found, weight=scale * found.weight)
+
+        lesson = prepare_lesson(session, scaled)
+        ((part, counts),) = label_parts(lesson, lesson.learn[:4], seed=0)
+        losses.append(float(part_loss(lesson, state, part, counts).detach()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and losses[0] > 0
+    assert losses[2] == 0
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -34,7 +34,9 @@ from unmask import (
 from unmask.cli import main
 from unmask.files import read_json
 from unmask.processes import Processes
+from unmask.tasks.sources import GeneratedSource
 from unmask.tensors import read_tensors
+from unmask.training.config import ImitationConfig, OptimConfig, PolicyConfig, RewardConfig
 
 
 def test_training_moves_the_weights_and_writes_what_it_promises(tmp_path, tiny_dir, any_digit):
@@ -191,18 +193,53 @@ def test_decode_options_reach_rollouts_and_evaluations(tmp_path, tiny_dir, any_d
 
 
 def test_a_run_may_start_from_a_policy_of_the_same_shape_only(tmp_path, tiny_dir, any_digit):
-    start = str(train(tiny_run(tmp_path / "first", tiny_dir, rounds=2)) / "last")
+    first = tiny_run(tmp_path / "first", tiny_dir, rounds=2, initial_slope=0.5)
+    start = str(train(first) / "last")  # where its untrained weights began does not count
     train(tiny_run(tmp_path / "second", tiny_dir, rounds=1, lr=0.0, start=start))
     a, b = (
         read_tensors(tmp_path / run / "last" / "model.safetensors") for run in ("first", "second")
     )
     assert all(torch.equal(a[name], b[name]) for name in a)
-    # Where untrained weights begin does not count.
-    train(tiny_run(tmp_path / "other", tiny_dir, rounds=1, start=start, initial_slope=0.5))
-    for changes in ({"width": 32}, {"start": "threshold:0.9"}):
-        with pytest.raises(UnmaskError, match=r"does not fit: it(s width is 16| is no learned)"):
+    for changes, says in (
+        ({"width": 32}, "its width is 16, here 32"),
+        ({"start": "threshold:0.9"}, "it is no learned policy"),
+        ({"action": "plackett-luce"}, "its action is bernoulli, here plackett-luce"),
+    ):
+        with pytest.raises(UnmaskError, match=f"does not fit: {says}; train with"):
             train(tiny_run(tmp_path / "third", tiny_dir, **({"start": start} | changes)))
         assert not (tmp_path / "third").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"imitation_rounds": 4}, "imitation_rounds was given and has no effect without imitate"),
+        ({"imitation_lr": 0.1}, "without imitate"),
+        ({"kl_rounds": 4}, "without kl_penalty"),
+        ({"initial_bias": -2.0, "start": "a"}, "with start"),
+        ({"initial_slope": 1.0, "start": "a"}, "with start"),
+        ({"alpha": 3.0, "reward": "accuracy"}, "alpha was given and .* with reward accuracy"),
+        ({"alpha_start": 3.0, "reward": "accuracy"}, "with reward accuracy"),
+        ({"alpha_range": (0.1, 3.0), "reward": "accuracy"}, "with reward accuracy"),
+    ],
+)
+def test_options_without_an_effect_are_refused(tmp_path, tiny_dir, changes, says):
+    with pytest.raises(UnmaskError, match=f"{says}.*; leave .* out"):
+        train(tiny_run(tmp_path / "run", tiny_dir, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_only_what_was_given_needs_an_effect(tmp_path):
+    """Neither defaults, nor what a preset or a range puts there, nor the rest of a group."""
+    for changes in (
+        {"preset": "paper", "start": "a"},
+        {"optim": OptimConfig(lr=0.1), "policy": PolicyConfig(start="a")},
+        {"rewards": RewardConfig(reward="accuracy"), "imitation": ImitationConfig()},
+        {"alpha_range": (0.1, 3.0), "imitation_rounds": 4},
+        {"alpha": 3.0, "reward": "accuracy", "experts": ("threshold:0.9",)},
+    ):
+        session.check_effects(TrainConfig(**changes), None)
+    session.check_effects(TrainConfig(alpha=3.0, reward="accuracy"), lambda *_: torch.ones(1))
 
 
 def test_passes_that_are_known_are_not_counted_again(tmp_path, tiny_dir, monkeypatch):
@@ -220,6 +257,18 @@ def test_passes_that_are_known_are_not_counted_again(tmp_path, tiny_dir, monkeyp
     monkeypatch.setattr(session.Session, "decode", decode)
     assert front.passes_of_more(made, policy, every[:3]) == float(every.mean())
     assert asked == [9] and every.unique().numel() > 1
+
+
+@pytest.mark.filterwarnings("error:task .* were asked for")
+def test_a_small_task_is_measured_on_what_it_has_without_a_warning(tmp_path, tiny_dir):
+    """Nobody asked for as many problems as a range of α is measured on."""
+    config = tiny_run(tmp_path / "run", tiny_dir, alpha_range=(0.1, 10.0), width=8)
+    made = session.prepare_session(config, Processes.join("cpu"), None)
+    few = made.task.examples("validation", 3)
+    task = replace(made.task, source=GeneratedSource(lambda rng: rng.choice(few)))
+    policy = LearnedPolicy(session.new_network(made, None))
+    found = front.measure_front(replace(made, task=task), policy)
+    assert [entry["prompts"] for entry in found] == [3] * 9
 
 
 def test_a_start_that_does_not_fit_is_told_apart_by_the_options_names(tmp_path, tiny_dir):

@@ -51,11 +51,14 @@ def read_points(paths: Sequence[str | Path]) -> tuple[list[Point], list[str], in
 def differing_settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
     """The settings that two summaries must share to stand side by side, and do not. A decode option
     that an older one lacks had its default; other settings are compared where both say them. Of two
-    dtypes, a model has different contents anyway."""
+    dtypes, a model has different contents anyway. What a confidence is, only results above
+    temperature 0 say, and older ones of these do not: theirs was another."""
     same_dtype = first.get("dtype") == second.get("dtype")
     names = ["model", "task", "template", "split", *(["model_contents"] if same_dtype else [])]
     both = [name for name in names if name in first and name in second]
     options = [name for name in DEFAULTS if name not in OF_A_PIECE]
+    if first.get("temperature", 0) == second.get("temperature", 0):
+        options.append("confidence")
     return [
         name
         for name in (*both, *options)

@@ -33,9 +33,11 @@ class Config:
 def run(config: Config) -> None:
     from unmask.analysis import read_points
     from unmask.evaluation import compare_fronts, join_verdicts, read_records
-    from unmask.files import write_json
+    from unmask.files import check_no_directory, write_json
     from unmask.provenance import provenance
 
+    if config.out is not None:
+        check_no_directory(config.out)
     sides = [find_directories(text) for text in (config.first, config.second)]
     read_points([*sides[0], *sides[1]])  # refuses results of different settings
 
@@ -76,11 +78,16 @@ def find_directories(text: str) -> list[Path]:
     """The directories that a comma-separated list of names and patterns means, in order.
 
     Raises:
-        UnmaskError: if a name or pattern fits no directory.
+        UnmaskError: if a name or pattern fits no directory, or is empty.
     """
     found: list[Path] = []
     for part in text.split(","):
         name = part.strip()
+        if not name:
+            raise UnmaskError(
+                f"{text!r} names no directory before, between or behind its commas; leave such a "
+                "comma out (the current directory is .)"
+            )
         names = [name] if Path(name).is_dir() else sorted(glob.glob(name))
         paths = [Path(path) for path in names if Path(path).is_dir()]
         if not paths:

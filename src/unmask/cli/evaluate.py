@@ -54,7 +54,7 @@ class Config:
     processes, so it stays the same with --resume."""
     device: str = "cpu"
     """Device of the model; under `accelerate launch`, cuda gives each process a GPU of its own."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Weights and activations of the frozen model; auto is bfloat16, but float32 on a CPU without
     instructions for bfloat16."""
     decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)

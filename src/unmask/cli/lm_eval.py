@@ -63,7 +63,7 @@ class Config:
     continuation alone. Perplexity tasks, which have no continuations, do not use it."""
     device: str = "cpu"
     """Device; under `accelerate launch` on GPUs, each process takes its own."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Weights and activations of the frozen model; auto is bfloat16, but float32 on a CPU without
     instructions for bfloat16."""
     decode: tyro.conf.OmitArgPrefixes[DecodeOptions] = field(default_factory=DecodeOptions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
     from unmask.decoding.recorder import Recorder
     from unmask.decoding.request import Request
 
-# By how many characters a prefix of a text may be longer than it is in the whole text.
+# By how many characters a prefix of a text may be longer than it is in the whole text: WordPiece's
+# clean-up of spaces may still join its end with what follows.
 UNSETTLED = 8
 
 
@@ -233,19 +235,26 @@ def find_stop(model: Model, tokens: Sequence[int], stop: Sequence[str]) -> tuple
     if not places:
         return None
     before = whole[: min(places)]
-    # Texts of growing prefixes grow, but for the end: half a character decodes to a replacement
-    # character, and some tokenizers join what stands side by side. So the count is searched from a
-    # little above.
-    low, count = 0, len(tokens)
-    while low < count:
-        middle = (low + count) // 2
-        if len(decode(list(tokens[:middle]))) > len(before) + UNSETTLED:
-            count = middle
-        else:
-            low = middle + 1
-    while not before.startswith(decode(list(tokens[:count]))):
-        count -= 1
+    count = count_before(model, tokens, before)
     return count, before[len(decode(list(tokens[:count]))) :]
+
+
+def count_before(model: Model, tokens: Sequence[int], before: str) -> int:
+    """How many tokens lie wholly in the beginning of their text.
+
+    Texts of growing prefixes grow, but for their ends: half a character decodes to a replacement
+    character, and some tokenizers join what stands side by side. So the count is searched from a
+    little above.
+    """
+
+    def text(count: int) -> str:
+        return model.tokenizer.decode(list(tokens[:count]))
+
+    most = len(before) + UNSETTLED
+    count = bisect_right(range(len(tokens)), most, key=lambda n: len(text(n)))
+    while not before.startswith(text(count)):
+        count -= 1
+    return count
 
 
 def find_row_stop(model: Model, request: Request, tokens: Sequence[int]) -> tuple[int, str] | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from unmask.decoding import Cost, Generation, decode
 from unmask.decoding.constraints import longest_choice
-from unmask.decoding.options import DecodeOptions, decode_options
+from unmask.decoding.options import DecodeOptions, check_whole, decode_options
 from unmask.decoding.text import token_labels
 from unmask.errors import UnmaskError
 from unmask.evaluation.contents import model_revision
@@ -105,8 +105,7 @@ def evaluate(
     decode = decode_options(options, settings)
     if decode.choices and decode.max_new_tokens is None and block_lengths is not None:
         longest = longest_choice(model, decode.choices)
-        whole = number_list("block_lengths", block_lengths)
-        block_lengths = tuple(dict.fromkeys(min(each, longest) for each in whole))
+        block_lengths = cut_blocks(number_list("block_lengths", block_lengths), longest)
     decode = with_own_length(model, task, decode)
     plan = EvalPlan(
         samplers=load_samplers(samplers, model.device),
@@ -134,6 +133,17 @@ def check_callers_objects(model: Any, task: Any) -> None:
         raise UnmaskError(f"model is {model!r}; give what load_model returns")
     if not isinstance(task, Task):
         raise UnmaskError(f"task is {task!r}; give what load_task returns")
+
+
+def cut_blocks(block_lengths: Sequence[int], longest: int) -> tuple[int, ...]:
+    """The block lengths cut to answers of at most `longest` tokens, each once.
+
+    Raises:
+        UnmaskError: if one is no whole number.
+    """
+    for each in block_lengths:
+        check_whole("block_length", each, 1)
+    return tuple(dict.fromkeys(min(each, longest) for each in block_lengths))
 
 
 def choose_block_lengths(

@@ -17,6 +17,7 @@ from unmask.files import (
     check_data,
     check_file,
     check_plain,
+    list_whole,
     new_directory,
     read_json,
     read_json_lines,
@@ -118,32 +119,44 @@ class Ledger:
             UnmaskError: if the directory holds files and `resume` is off, or what it holds is not
                 this evaluation.
         """
+        if self.resume and self.go_on(settings):
+            return
+        new_directory(self.directory, begun=PARTIAL, go_on="--resume")
         partial = self.directory / PARTIAL
-        if self.resume:
-            check_plain(self.directory)
-            remove_parts(self.directory)
-        if self.resume and (self.directory / SUMMARY).exists():
-            self.check(settings, read_summary(self.directory / SUMMARY))
-            shutil.rmtree(partial, ignore_errors=True)
-            return
-        if self.resume and (partial / SETTINGS).exists():
-            self.check(settings, self.started()["settings"], begun=True)
-            return
-        if self.resume and [path.name for path in list_directory(self.directory)] == [PARTIAL]:
+        partial.mkdir()
+        write_json(partial / SETTINGS, {"settings": dict(settings), "provenance": dict(provenance)})
+
+    def go_on(self, settings: Mapping[str, Any]) -> bool:
+        """Whether the directory holds this evaluation, begun or finished; then all is removed that
+        a kill left half-written. One that was killed before it began is made empty.
+
+        Raises:
+            UnmaskError: if what it holds is not this evaluation.
+        """
+        partial, held = self.directory / PARTIAL, list_whole(self.directory)
+        finished = (self.directory / SUMMARY).exists()
+        if not held:
+            return False
+        if not finished and not (partial / SETTINGS).exists():
+            if held != [partial] or not partial.is_dir():
+                raise UnmaskError(
+                    f"{self.directory} holds no evaluation of unmask; name its directory"
+                )
             if any(partial.glob("*.jsonl")):
                 raise UnmaskError(
                     f"{partial / SETTINGS} is missing, though there are results beside it; copy "
                     "it again, or name a new directory"
                 )
             shutil.rmtree(partial)  # killed before it began
-        try:
-            new_directory(self.directory)
-        except UnmaskError as error:
-            raise UnmaskError(
-                f"{error}; or give --resume to go on with an interrupted evaluation"
-            ) from None
-        partial.mkdir()
-        write_json(partial / SETTINGS, {"settings": dict(settings), "provenance": dict(provenance)})
+            return False
+        check_plain(self.directory)
+        if finished:
+            self.check(settings, read_summary(self.directory / SUMMARY))
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            self.check(settings, self.started()["settings"], begun=True)
+        remove_parts(self.directory)
+        return True
 
     def check(
         self, settings: Mapping[str, Any], found: Mapping[str, Any], begun: bool = False
@@ -219,11 +232,6 @@ class Ledger:
         )
         write_json(self.directory / SUMMARY, summary)
         shutil.rmtree(self.directory / PARTIAL, ignore_errors=True)
-
-
-def list_directory(directory: Path) -> list[Path]:
-    """What lies in a directory; nothing if there is none."""
-    return sorted(directory.iterdir()) if directory.is_dir() else []
 
 
 def check_finished(directory: Path) -> None:

@@ -22,13 +22,17 @@ Decides which tokens a masked diffusion language model reveals at each forward p
 
 USE = """
 ## Use
+"""
 
+EXAMPLE = """
     import unmask
 
     model = unmask.load_model({model!r})
     print(unmask.generate(model, ["…"], "{name}", {options}).text)
 
-or `unmask generate --model {model} --policy {name} {words} "…"`.
+or `unmask generate --model {model} --policy {name} {words} "…"`."""
+
+TRADE_OFF = """
 `{name}@{faster}` is faster and less accurate, `{name}@{slower}` is slower.
 """
 
@@ -39,8 +43,9 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
 
     Args:
         settings: decode-time settings (temperature, beta, fallback).
-        metadata: what `Run.policy` of the trainer gives (`trained`, `length`, `metrics`, `commit`,
-            …), or what an import gives. A list `pareto` of {sampler, accuracy, accuracy_low,
+        metadata: what `deployed_policy` of the trainer gives (`trained`, `length`, `metrics`,
+            `commit`, …), or what an import gives; without `trained` nobody knows the model, and
+            there is no example. A list `pareto` of {sampler, accuracy, accuracy_low,
             accuracy_high, nfe} becomes a table; so do the `points` of `measured`, which an
             evaluation found on test prompts. `name` is how the policy is loaded.
     """
@@ -88,7 +93,8 @@ def model_card(settings: Mapping[str, Any], metadata: Mapping[str, Any]) -> str:
     options = {"max_new_tokens": metadata.get("length", 48)}
     if trained.get("block_length"):
         options["block_length"] = trained["block_length"]
-    return text + USE.format(
+    use = USE + (EXAMPLE if trained else "") + TRADE_OFF
+    return text + use.format(
         model=str(trained.get("model", "embedded/chain")),
         options=", ".join(f"{name}={value}" for name, value in options.items()),
         words=" ".join(f"--{x.replace('_', '-')} {value}" for x, value in options.items()),

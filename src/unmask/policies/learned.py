@@ -193,6 +193,12 @@ class LearnedPolicy:
             UnmaskError: if the policy has no such table, or its range does not hold `nfe`.
         """
         table = self.calibration
+        if not table and self.network.config.conditioned:
+            raise UnmaskError(
+                "a target NFE was given, but this policy was not calibrated yet, which training "
+                "does at its end; wait until then, go on with `unmask train --resume`, or give "
+                "alpha instead"
+            )
         if not table:
             raise UnmaskError(
                 "a target NFE was given, but this policy was not trained for a range of α; use one "

@@ -52,17 +52,19 @@ class Vocabulary:
 
 def find_vocabulary(task: Task, config: PretrainConfig) -> Vocabulary:
     """The tokenizer for a task, and its longest prompt and answer in tokens: as the task says, or
-    all three from a sample of its training examples. A run that is resumed keeps its tokenizer.
+    from a sample of its training examples. A run that is resumed keeps its tokenizer.
 
     Raises:
         UnmaskError: if that cannot be read.
     """
-    if task.words and task.max_prompt_tokens and task.max_new_tokens:
-        length = task.max_new_tokens
-        return Vocabulary(word_tokenizer(task.words), task.max_prompt_tokens, length, length)
+    if says_lengths(task):
+        prompt, answer = cast(int, task.max_prompt_tokens), cast(int, task.max_new_tokens)
+        return Vocabulary(word_tokenizer(task.words), prompt, answer, answer)
     sample = task.examples("train", SAMPLE)
     saved = config.out / "tokenizer.json"
-    if config.resume and saved.is_file():
+    if task.words:
+        tokenizer = word_tokenizer(task.words)
+    elif config.resume and saved.is_file():
         with refuse_errors(f"{saved} cannot be loaded", "start the run again without it"):
             tokenizer = finished(Tokenizer.from_file(str(saved)), LEARNED_CHAT)
     else:
@@ -76,6 +78,12 @@ def find_vocabulary(task: Task, config: PretrainConfig) -> Vocabulary:
     answer_length = max(len(answer) for _, answer in pairs)
     recommended = None if config.buffer_lengths is None else task.max_new_tokens
     return Vocabulary(tokenizer, prompt_length, answer_length, recommended or answer_length)
+
+
+def says_lengths(task: Task) -> bool:
+    """Whether a task says its words and how long prompts and answers may be, so that nothing is
+    measured and an example that does not fit is a fault of the task."""
+    return bool(task.words and task.max_prompt_tokens and task.max_new_tokens)
 
 
 def tokenize(
@@ -184,7 +192,7 @@ def fixed_batch(
 ) -> FixedBatch:
     """The batch of one step, where all answers are padded to one length."""
     stream = draw_examples(task, config, step, config.batch_size)
-    if not task.words:
+    if not says_lengths(task):
         stream = (e for e in stream if fits(vocabulary, *tokenize(vocabulary.tokenizer, [e])[0]))
     tokens, lengths = encode(vocabulary, list(islice(stream, config.batch_size)))
     generator = torch.Generator().manual_seed(step_seed(config, step))

@@ -3,23 +3,21 @@ answer and its cost, the canvas after a pass."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from unmask.decoding.generation import (
+    UNSETTLED,
     answer_of,
     answer_text,
     buffer_tokens,
     count_answer,
+    count_before,
     find_stop,
 )
 from unmask.decoding.request import Request
 from unmask.models.base import Model
-
-# WordPiece's clean-up of spaces may still join the last so many characters with what follows.
-CLEANED = 8
 
 
 @dataclass(frozen=True)
@@ -101,24 +99,17 @@ def settled_text(model: Model, request: Request, tokens: Sequence[int]) -> str:
     text = tokenizer.decode(buffer_tokens(model, prefix), skip_special_tokens=True)
     text = text.rstrip("�")  # the bytes of a character that is not whole yet
     if getattr(tokenizer, "clean_up_tokenization_spaces", False):
-        text = text[:-CLEANED]
+        text = text[:-UNSETTLED]
     return text
 
 
 def free_of_stops(model: Model, tokens: Sequence[int], stop: Sequence[str]) -> int:
     """How many tokens lie wholly before the last place where a stop string may have begun."""
-    decode = model.tokenizer.decode
-    whole = decode(list(tokens)).rstrip("�")
+    whole = model.tokenizer.decode(list(tokens)).rstrip("�")
     open_end = max((count_begun(whole, text) for text in stop), default=0)
     if not open_end:
         return len(tokens)
-    before = whole[: len(whole) - open_end]
-    # Texts of growing prefixes grow, but for their ends: the count is searched from a little above.
-    most = len(before) + CLEANED
-    count = bisect_right(range(len(tokens)), most, key=lambda n: len(decode(list(tokens[:n]))))
-    while not before.startswith(decode(list(tokens[:count])).rstrip("�")):
-        count -= 1
-    return count
+    return count_before(model, tokens, whole[: len(whole) - open_end])
 
 
 def count_begun(whole: str, text: str) -> int:

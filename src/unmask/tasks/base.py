@@ -3,13 +3,14 @@ test."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
-from unmask.errors import UnmaskError, count_of
+from unmask.errors import UnmaskError, count_of, short_text
 from unmask.sandbox import worker_count
 from unmask.tasks.examples import SPLITS, Example, Split
 from unmask.tasks.sources import Source, rows_before_repeat
@@ -67,8 +68,8 @@ class Task:
         template: name and version of the prompt's wording, the same for training and tests; results
             record it.
         find_answer: `(completion, example) -> str`, the part of a completion that several samples
-            vote on; by default all of it. Mixtures and your own problems (jsonl) look at the
-            example, which may be None.
+            vote on, or None where there is none; by default all of it. Mixtures and your own
+            problems (jsonl) look at the example, which may be None.
         waits: whether `score` waits for another process, so that many are best checked side by
             side.
         has_answers: whether the examples have right answers, which pre-training needs.
@@ -82,7 +83,7 @@ class Task:
     max_prompt_tokens: int | None = None
     block_length: int = 32
     template: str = "plain@1"
-    find_answer: Callable[[str, Example | None], str] = strip_answer
+    find_answer: Callable[[str, Example | None], str | None] = strip_answer
     waits: bool = False
     has_answers: bool = True
 
@@ -133,8 +134,8 @@ class Task:
         group = (seed * 1_000_003 + step) * 1009 + rank + 1
         return self.source.batch(self.name, start, start + n, seed, group)
 
-    def answer(self, completion: str, example: Example | None = None) -> str:
-        """The part of a completion that several samples vote on.
+    def answer(self, completion: str, example: Example | None = None) -> str | None:
+        """The part of a completion that several samples vote on; None where there is none.
 
         Args:
             completion: what a model wrote.
@@ -142,26 +143,41 @@ class Task:
                 own way.
 
         Raises:
-            UnmaskError: for a mixture without the example.
+            UnmaskError: for a mixture without the example, or if `find_answer` gives no text.
         """
-        return self.find_answer(completion, example)
+        found: object = self.find_answer(completion, example)
+        if found is not None and not isinstance(found, str):
+            raise UnmaskError(
+                f"find_answer of task {self.name} gave {describe_value(found)} for the completion "
+                f"{short_text(ascii(completion), 80)}; let it return a text, or None where there "
+                "is no answer"
+            )
+        return found
 
     def verdict(self, completion: str, example: Example) -> Verdict:
         """What the verifier says of one completion.
 
         Raises:
-            UnmaskError: if it gives a score outside [0, 1].
+            UnmaskError: if it gives something else than a number from 0 to 1, or than a `Verdict`
+                of one where it has a limit on time.
         """
         if isinstance(self.score, TimedScore):
-            verdict = self.score.judge(completion, example)
+            verdict: object = self.score.judge(completion, example)
+            if not isinstance(verdict, Verdict):
+                raise UnmaskError(
+                    f"the judge of task {self.name} gave {describe_value(verdict)} for the prompt "
+                    f"{example.prompt[:80]!r}; let it return a Verdict"
+                )
         else:
-            verdict = Verdict(float(self.score(completion, example)))
-        if not 0 <= verdict.correct <= 1:
+            verdict = Verdict(self.score(completion, example))
+        correct = read_score(verdict.correct)
+        if correct is None:
             raise UnmaskError(
-                f"the verifier of task {self.name} gave the score {verdict.correct} for the prompt "
+                f"the verifier of task {self.name} gave the score "
+                f"{describe_value(verdict.correct)} for the prompt "
                 f"{example.prompt[:80]!r}; a score must lie between 0 and 1"
             )
-        return verdict
+        return replace(verdict, correct=correct)
 
     def verdicts(
         self, completions: Sequence[str], examples: Sequence[Example], workers: int | None = None
@@ -192,6 +208,21 @@ class Task:
     def score_all(self, completions: Sequence[str], examples: Sequence[Example]) -> list[float]:
         """The correctness of each pair, as in `verdicts`."""
         return [verdict.correct for verdict in self.verdicts(completions, examples)]
+
+
+def read_score(value: Any) -> float | None:
+    """A score as a number of Python, whatever library it is of; None if it is no number from 0 to
+    1. A text is none, even one that spells a number."""
+    try:
+        score = math.nan if isinstance(value, str | bytes) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last one is PyTorch's
+        return None
+    return score if 0 <= score <= 1 else None
+
+
+def describe_value(value: object) -> str:
+    """What a function of the user's gave, for an error message."""
+    return short_text(ascii(value), 60)
 
 
 def check_task(task: object) -> None:

@@ -119,7 +119,7 @@ def mixture(name: str, tasks: Sequence[Task], weights: Sequence[float]) -> Task:
     def judge(completion: str, example: Example) -> Verdict:
         return own_task(example).verdict(completion, example)
 
-    def find_answer(completion: str, example: Example | None) -> str:
+    def find_answer(completion: str, example: Example | None) -> str | None:
         return own_task(example).answer(completion, example)
 
     words = tuple(dict.fromkeys(word for task in tasks for word in task.words))

@@ -161,8 +161,7 @@ def deployed_policy(
     """The policy as it is used: with fallback, at the evaluation temperature, and with what it was
     trained on."""
     config, trained = session.config, session.config.settings()
-    if session.model.attention_block is not None:
-        trained["block_length"] = session.model.attention_block
+    trained["block_length"] = session.model.attention_block or session.options.block_length
     metadata = {
         "trained": trained,
         "length": session.length,

@@ -128,11 +128,13 @@ class RewardConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         if self.alpha_range is not None:
+            from unmask.policies.schema import SMALLEST  # loads torch
+
             low, high = self.alpha_range
-            if not 0 < low < high <= 1e6:
+            if not SMALLEST <= low < high <= 1e6:
                 raise UnmaskError(
                     f"alpha_range is {low:g} to {high:g}; give two values above 0, the smaller "
-                    "first, at most 1e6"
+                    f"first, from {SMALLEST:g} to 1e6"
                 )
             if not low <= self.alpha <= high:
                 raise UnmaskError(
@@ -158,8 +160,8 @@ class PolicyConfig:
     """Take what is not given from the paper's own configuration instead of our defaults: network,
     optimiser and rollouts, with its learning rate scaled to `rounds` (docs/paper-map.md)."""
     start: str | None = None
-    """Begin with the weights of this trained policy (directory or Hub repository), whose network
-    must be of the same shape."""
+    """Begin with the weights of this trained policy (directory or Hub repository), whose `action`
+    and shape of network must be the same."""
     inputs: int = at_least(1, 1, 2**16)
     """k: the policy reads k probabilities at each position: that of the proposed token and the
     largest others."""

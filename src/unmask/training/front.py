@@ -14,6 +14,7 @@ from torch import Tensor
 from unmask.evaluation import bootstrap
 from unmask.evaluation.contents import weights_digest
 from unmask.policies import LearnedPolicy
+from unmask.tasks import Example
 from unmask.training.alpha import alpha_grid
 from unmask.training.session import Session
 
@@ -58,7 +59,7 @@ def measure_front(session: Session, policy: LearnedPolicy) -> list[dict[str, Any
     else:
         variants = [(f"@alpha={a:.3g}", {"alpha": a}) for a in alpha_grid(rewards, 9)]
         count = max(RANGE_PROMPTS, count)
-    examples = session.task.examples("validation", count)
+    examples = validation_examples(session, count)
     front, passes = [], []
     for name, changes in variants:
         generation = session.decode(examples, replace(policy, **changes), seed=0)
@@ -84,13 +85,19 @@ def measure_front(session: Session, policy: LearnedPolicy) -> list[dict[str, Any
     return front
 
 
+def validation_examples(session: Session, count: int) -> list[Example]:
+    """So many validation problems, or all where the task has fewer; nobody asked for so many, so
+    this is no warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "task .* has .* were asked for")
+        return session.task.examples("validation", count)
+
+
 def passes_of_more(session: Session, policy: LearnedPolicy, passes: Float[Tensor, " N"]) -> float:
     """Mean NFE of a policy on `LEVEL` times N validation prompts, or all where the task has fewer;
     those of the first N are known."""
     count = len(passes)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "task .* has .* were asked for")
-        examples = session.task.examples("validation", LEVEL * count)[count:]
+    examples = validation_examples(session, LEVEL * count)[count:]
     if examples:
         passes = torch.cat([passes, session.decode(examples, policy, seed=0).nfe.double()])
     return float(passes.mean())

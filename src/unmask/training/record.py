@@ -28,7 +28,14 @@ from unmask.evaluation.plan import (
     check_requests,
     check_switch,
 )
-from unmask.files import check_plain, new_directory, remove_parts, write_json, write_text
+from unmask.files import (
+    check_plain,
+    list_whole,
+    new_directory,
+    remove_parts,
+    write_json,
+    write_text,
+)
 from unmask.memory import check_disk, check_memory, describe_size, free_disk
 from unmask.models import Model
 from unmask.policies import LearnedPolicy
@@ -298,9 +305,8 @@ def open_recording(
             recording.
     """
     if resume and (out / MANIFEST).exists():
-        check_plain(out)
-        remove_parts(out)
         found = read_manifest(out)
+        check_plain(out)
         wanted = json.loads(json.dumps(settings))
         held = found["settings"]
         differ = sorted(n for n in {*wanted, *held} if held.get(n) != wanted.get(n))
@@ -309,13 +315,11 @@ def open_recording(
                 f"{out} holds traces of other settings ({', '.join(differ) or 'shape'} differ); "
                 "give the same ones, or name a new directory"
             )
+        remove_parts(out)
         return
-    try:
-        new_directory(out)
-    except UnmaskError as error:
-        raise UnmaskError(
-            f"{error}; or give --resume to go on with an interrupted recording"
-        ) from None
+    if resume and list_whole(out):
+        raise UnmaskError(f"{out} holds no recording of unmask; name its directory")
+    new_directory(out, begun=MANIFEST, go_on="--resume")
     manifest = {
         "format": FORMAT,
         "settings": settings,

@@ -23,7 +23,7 @@ from unmask.models import Model
 from unmask.models.load import load_model, own_task
 from unmask.policies import LearnedPolicy, NetworkConfig, Policy, PolicyNetwork, load_policy
 from unmask.processes import Processes
-from unmask.settings import change_settings
+from unmask.settings import change_settings, flat_settings
 from unmask.tasks import Example, Split, Task, load_task, prompt_tokens
 from unmask.tasks.sources import DatasetSource, Source
 from unmask.training.alpha import alpha_grid
@@ -57,7 +57,7 @@ class Session:
     @cached_property
     def options(self) -> DecodeOptions:
         """How rollouts and evaluations are decoded."""
-        return replace(self.config.decode, max_new_tokens=self.length)
+        return with_own_length(self.model, self.task, self.config.decode)
 
     def round_seed(self, number: int) -> int:
         """The seed of a round's rollouts and minibatches."""
@@ -153,6 +153,8 @@ def prepare_session(
         UnmaskError: if a name, file or setting cannot be used, the model does not know the task's
             words, or the task has no validation examples.
     """
+    if config.run.resume is None:
+        check_effects(config, reward)
     if task is None:
         if config.data.task is None:
             given, own = config.given, own_task(config.data.model)
@@ -170,18 +172,10 @@ def prepare_session(
     config = change_settings(config, {"dtype": dtype}).with_given(config.given)
     if model.attention_block is not None:
         config = config.in_blocks()
-    decode = with_own_length(model, task, config.decode)
-    if decode.block_length != config.decode.block_length:  # cut to the choices
-        config = replace(config, decode=replace(config.decode, block_length=decode.block_length))
+    length = with_own_length(model, task, config.decode).max_new_tokens or 0
     session = Session(
-        config,
-        task,
-        model,
-        decode.max_new_tokens or 0,
-        processes,
-        reward or REWARDS[config.rewards.reward],
+        config, task, model, length, processes, reward or REWARDS[config.rewards.reward]
     )
-    _ = session.options  # checks the block length against L
     if model.attention_block is not None and config.rewards.dense:
         raise UnmaskError(
             "the dense reward counts what is masked in the whole answer, and a policy of a "
@@ -191,6 +185,32 @@ def prepare_session(
         check_anchor(config)
     prompt_tokens(model, example)
     return session
+
+
+def check_effects(config: TrainConfig, reward: Reward | None) -> None:
+    """Refuses options that were given and would change nothing beside the others. One that has its
+    default counts as not given, since whoever gives a group of settings gives all of it.
+
+    Raises:
+        UnmaskError: naming the option, and the one that it needs or that takes its effect away.
+    """
+    teachers = config.given & {"imitate", "experts"}  # which may be told α
+    rewarded = reward is not None or config.rewards.reward != "accuracy" or bool(teachers)
+    imitates, begins = bool(config.imitation.imitate), config.policy.start is None
+    effects = {
+        "imitation_rounds": (imitates, "without imitate"),
+        "imitation_lr": (imitates, "without imitate"),
+        "kl_rounds": (config.optim.kl_penalty > 0, "without kl_penalty"),
+        "initial_bias": (begins, "with start, which says all weights"),
+        "initial_slope": (begins, "with start, which says all weights"),
+        "alpha": (rewarded, "with reward accuracy"),
+        "alpha_start": (rewarded, "with reward accuracy"),
+        "alpha_range": (rewarded, "with reward accuracy"),
+    }
+    has, default = flat_settings(config), flat_settings(TrainConfig())
+    for name, (counts, words) in effects.items():
+        if not counts and name in config.given and has[name] != default[name]:
+            raise UnmaskError(f"{name} was given and has no effect {words}; leave {name} out")
 
 
 def check_anchor(config: TrainConfig) -> None:
@@ -240,7 +260,7 @@ def new_network(session: Session, start: str | None) -> PolicyNetwork:
     caller's random generators are left as they were.
 
     Raises:
-        UnmaskError: if the policy `start` has a network of another shape.
+        UnmaskError: if the policy `start` has a network of another shape, or other actions.
     """
     config, device = session.config, session.processes.device
     with torch.random.fork_rng(devices=[]):
@@ -253,6 +273,8 @@ def new_network(session: Session, start: str | None) -> PolicyNetwork:
         differ = "it is no learned policy"
         if isinstance(policy, LearnedPolicy):
             differ = shape_differences(policy.network.config, network.config)
+            if policy.action != config.policy.action:
+                differ = f"its action is {policy.action}, here {config.policy.action}"
         if differ or not isinstance(policy, LearnedPolicy):
             raise UnmaskError(f"the start {start} does not fit: {differ}; train with its settings")
         network.load_state_dict(policy.network.state_dict())

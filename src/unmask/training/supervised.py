@@ -90,6 +90,8 @@ def complete_config(config: TrainConfig) -> TrainConfig:
     manifest = read_manifest(directory)
     wanted = recorded_settings(manifest, directory)
     has = flat_settings(config)
+    if has["block_length"] == manifest["shape"]["length"] and wanted["block_length"] is None:
+        wanted["block_length"] = has["block_length"]  # both are full diffusion
     differ = sorted(
         n for n in config.given if n in wanted and has[n] != wanted[n] and (n, has[n]) != AUTO
     )
@@ -363,7 +365,8 @@ def label_parts(
         labels = check_labels(lesson.label(steps), steps, lesson.name)
         parts.append(Part(steps, labels, int(traces.eligible_counts[own[-1]])))
         sums += torch.stack([labels.weight.sum(), is_ordered(labels).sum().float()])
-    weight, ordered = session.processes.total(sums).clamp(min=1)
+    sums = session.processes.total(sums)
+    weight, ordered = sums.masked_fill(sums == 0, 1)  # then every loss is 0
     for part in parts:
         yield part, Counts(weight, ordered)
 
