@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.forks import run_two
+from unmask.cli import main
 from unmask.tensors import read_tensors
 
 pytestmark = pytest.mark.gpu
@@ -22,15 +24,25 @@ def two_devices(device):
         pytest.skip("needs two GPUs")
 
 
+def run_command(device, log, count, *words):
+    """A command of unmask in so many processes. On the CPU they are forks of this one, which start
+    in no time and which a GPU does not allow."""
+    if device != "cpu":
+        run_processes(count, "unmask.cli", *words)
+    elif count == 2:
+        run_two(log, *words)
+    else:
+        assert main([*map(str, words)]) == 0
+
+
 def run_processes(count, *arguments):
-    """A module in so many processes, as torchrun starts them; what it printed."""
+    """A module in so many processes, as torchrun starts them."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*launch, "--nproc_per_node", str(count), "-m", *map(str, arguments)]
     # A process on the CPU takes one thread, as in the tests of one process.
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def test_each_process_has_a_device_of_its_own(device, tiny_dir, tmp_path):
@@ -60,7 +72,7 @@ def test_a_round_of_two_processes(device, tiny_dir, tmp_path):
         "out": tmp_path / "run",
     }
     options = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    run_processes(2, "unmask.cli", "train", *options)
+    run_command(device, tmp_path / "log", 2, "train", *options)
     run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     assert run["provenance"]["processes"] == 2
     weights = read_tensors(tmp_path / "run" / "best" / "model.safetensors")
@@ -73,7 +85,8 @@ def test_two_processes_evaluate_as_one(device, tiny_dir, tmp_path):
     results = []
     for count in (1, 2):
         out = tmp_path / str(count)
-        run_processes(count, "unmask.cli", "evaluate", *settings, *samplers, "--out", out)
+        words = ("evaluate", *settings, *samplers, "--out", out)
+        run_command(device, tmp_path / f"log-{count}", count, *words)
         results.append((out / "results.jsonl").read_text(encoding="utf-8"))
     assert results[0] == results[1]
     assert len(results[0].splitlines()) == 20
