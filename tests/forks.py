@@ -31,14 +31,16 @@ def start_fork(log: Path, *words: object, variables: Mapping[str, str] | None = 
         return child
     code = 1
     try:
-        with log.open("w", encoding="utf-8") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        file = log.open("w", encoding="utf-8", buffering=1)  # whole lines, also of one to be killed
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        sys.stdout = sys.stderr = file  # pytest has put others there
         check_types(False)
         os.environ.update(variables or {})
         sys.argv = ["unmask", *map(str, words)]
         code = main(sys.argv[1:])
     finally:
+        sys.stdout.flush()
         os._exit(code)
 
 

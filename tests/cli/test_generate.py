@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import unmask
+from tests.forks import run_two
 from unmask.cli import main
 from unmask.policies import NetworkConfig, PolicyNetwork
 from unmask.scoring import infill_lengths
@@ -348,14 +349,7 @@ def test_masks_in_the_prompt_and_new_tokens_behind(tmp_path):
 def test_two_processes_share_the_prompts_and_write_one_file(tmp_path):
     prompts = [f"{n} a +5 b *3 =" for n in range(1, 6)]
     options = ["generate", "--temperature", "1", "--max-new-tokens", "6", *prompts, "--output"]
-    launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "unmask.cli"]
-    done = subprocess.run(
-        [sys.executable, "-m", *launch, *options, str(tmp_path / "two")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.count("5 answers in") == 1
+    assert run_two(tmp_path / "log", *options, tmp_path / "two").count("5 answers in") == 1
     assert main([*options, str(tmp_path / "one")]) == 0
     assert (tmp_path / "two").read_text() == (tmp_path / "one").read_text()
 

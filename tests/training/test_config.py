@@ -12,9 +12,7 @@ from unmask.cli import evaluate, generate, lm_eval, record, serve
 from unmask.decoding.options import DecodeOptions
 from unmask.policies.learned import ACTIONS
 from unmask.policies.network import CHOICES
-from unmask.policies.schema import SMALLEST
 from unmask.settings import change_settings, flat_settings, option_types
-from unmask.training.alpha import alpha_grid, draw_alpha
 from unmask.training.config import (
     ActionName,
     LabelName,
@@ -155,13 +153,6 @@ def test_a_path_may_stand_for_a_name():
     traces = TrainConfig(from_traces=Path("a/b"), model=Path("c"))
     assert traces == TrainConfig(from_traces="a/b", model="c")
     assert TrainConfig(out="runs/x") == TrainConfig(out=Path("runs/x"))
-
-
-def test_alphas_of_a_range_lie_in_it():
-    """Rounding must not bring one to where no request takes it."""
-    config = TrainConfig(alpha_range=(SMALLEST, 3.0)).rewards
-    assert alpha_grid(config, 9)[0] == SMALLEST and alpha_grid(config, 3)[-1] == 3.0
-    assert float(draw_alpha(config, 10_000, 0.0, 0).double().min()) >= SMALLEST
 
 
 def run_python(code):

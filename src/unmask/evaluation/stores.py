@@ -134,14 +134,13 @@ class Ledger:
             UnmaskError: if what it holds is not this evaluation.
         """
         partial, held = self.directory / PARTIAL, list_whole(self.directory)
-        finished = (self.directory / SUMMARY).exists()
+        finished, begun = (self.directory / SUMMARY).exists(), (partial / SETTINGS).exists()
         if not held:
             return False
-        if not finished and not (partial / SETTINGS).exists():
-            if held != [partial] or not partial.is_dir():
-                raise UnmaskError(
-                    f"{self.directory} holds no evaluation of unmask; name its directory"
-                )
+        if not (finished or begun or (held == [partial] and partial.is_dir())):
+            raise UnmaskError(f"{self.directory} holds no evaluation of unmask; name its directory")
+        check_plain(self.directory)
+        if not finished and not begun:
             if any(partial.glob("*.jsonl")):
                 raise UnmaskError(
                     f"{partial / SETTINGS} is missing, though there are results beside it; copy "
@@ -149,7 +148,6 @@ class Ledger:
                 )
             shutil.rmtree(partial)  # killed before it began
             return False
-        check_plain(self.directory)
         if finished:
             self.check(settings, read_summary(self.directory / SUMMARY))
             shutil.rmtree(partial, ignore_errors=True)

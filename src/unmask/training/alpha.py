@@ -27,7 +27,7 @@ def draw_alpha(config: RewardConfig, n: int, progress: float, seed: int) -> Floa
         return torch.full((n,), alpha, dtype=torch.float32)
     low, high = (math.log(alpha) for alpha in config.alpha_range)
     drawn = torch.rand(n, generator=torch.Generator().manual_seed(seed))
-    return (low + (high - low) * drawn).exp().clamp(*config.alpha_range)  # rounding may leave it
+    return (low + (high - low) * drawn).exp()
 
 
 def alpha_grid(config: RewardConfig, n: int) -> list[float]:
@@ -35,4 +35,4 @@ def alpha_grid(config: RewardConfig, n: int) -> list[float]:
     if config.alpha_range is None:
         return [config.alpha]
     low, high = (math.log10(alpha) for alpha in config.alpha_range)
-    return torch.logspace(low, high, n, dtype=torch.float64).clamp(*config.alpha_range).tolist()
+    return torch.logspace(low, high, n, dtype=torch.float64).tolist()
