@@ -97,9 +97,9 @@ def test_killed_evaluations_end_as_uninterrupted_ones(tmp_path, tiny_dir):
     check_types(False)  # in the whole run only: the killed ones are forks of this process
     samplers = ("--samplers", "confidence:1", "random:2", "--seeds", 0, 1)
     added, whole, cut = killed_and_resumed(
-        tmp_path, 3, 1, "--model", tiny_dir, *samplers, "--prompts", 24, "--batch-size", 2
+        tmp_path, 3, 1, "--model", tiny_dir, *samplers, "--prompts", 12, "--batch-size", 2
     )
-    assert sum(added) > 0 and whole == cut and len(whole.splitlines()) == 2 * 2 * 24
+    assert sum(added) > 0 and whole == cut and len(whole.splitlines()) == 2 * 2 * 12
 
 
 def test_two_processes_write_what_one_writes(tmp_path, tiny_dir):
