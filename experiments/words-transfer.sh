@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Does a policy of word problems serve another model, problems of other templates, and another domain? In blocks, as `--alpha-range` trains, without
 # hidden states, which another model has not: one policy on a second model of the same problems (Dream's format, another seed and tokenizer; a
-# download-free recipe); one of 17 templates on the six others, beside one that knows all; that one on chain, and policies of chain on word problems (SEEDS="0 1 2" by
-# default; "" leaves them out). α grows with L: the same share of the reward for a pass.
+# download-free recipe); one of 17 templates on the six others, beside one that knows all; that one on chain, and policies of chain on word problems
+# (SEEDS="0 1 2" by default; "" leaves them out). α grows with L: the same share of the reward for a pass.
 #   bash experiments/words-transfer.sh [OUT] [PARTS…]
-# PARTS: some of model, templates, domain; all by default (never run at once). ROUNDS and PROMPTS (a round) set the trainings on word problems, 100 and 32
-# by default: an hour to an hour and a half for a policy on one core, four in fp32. The second model takes two hours. Finished parts are kept.
+# PARTS: some of model, templates, domain; all by default (never run at once). ROUNDS and PROMPTS (a round) are 100 and 32 by default: an hour to an
+# hour and a half for a policy of word problems on one core, four in fp32. The second model takes two hours. Finished parts are kept.
 # What is small ends in $out/report.
 set -euo pipefail
 out=${1:-runs/words-transfer}
@@ -34,13 +34,14 @@ along() { # policy, αs
 from_words="0.1 0.3 0.6 1.5 10 40"
 heuristics="threshold:0.95 threshold:0.9 threshold:0.7 threshold:0.5 entropy:0.1 entropy:0.3 entropy:0.5 entropy:0.7 entropy:1 entropy:1.5 entropy:2"
 
-on_words="$words --block-length 32 --alpha-range 0.1 40 --no-hidden --seed 0 --rounds ${ROUNDS:-100} --prompts ${PROMPTS:-32}"
+rounds="--rounds ${ROUNDS:-100} --prompts ${PROMPTS:-32}"
+on_words="$words --block-length 32 --alpha-range 0.1 40 --no-hidden --seed 0 $rounds"
 case $parts in *model*) train+=("train no-hidden-s0 $on_words --task word-problems:unseen") ;; esac
 # Both learn on problems that the model has seen, so that they differ in the templates alone.
 case $parts in *templates*) train+=("train templates-s0 $on_words --task word-problems:templates") ;; esac
 case $parts in *templates* | *domain*) train+=("train all-s0 $on_words --task word-problems") ;; esac
 case $parts in *domain*)
-  for seed in ${SEEDS-0 1 2}; do train+=("train chain-s$seed $chain --block-length 16 --alpha-range 0.05 16 --no-hidden --seed $seed --rounds 100"); done ;;
+  for seed in ${SEEDS-0 1 2}; do train+=("train chain-s$seed $chain --block-length 16 --alpha-range 0.05 16 --no-hidden --seed $seed $rounds"); done ;;
 esac
 case $parts in *model*) train+=("second_model") ;; esac
 printf '%s\n' "${train[@]}" | abreast
