@@ -12,6 +12,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
 from tests.typechecks import check_types
 from unmask.cli import main
 
@@ -35,6 +37,7 @@ def start_fork(log: Path, *words: object, variables: Mapping[str, str] | None = 
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         sys.stdout = sys.stderr = file  # pytest has put others there
+        settle_threads()
         check_types(False)
         os.environ.update(variables or {})
         sys.argv = ["unmask", *map(str, words)]
@@ -42,6 +45,13 @@ def start_fork(log: Path, *words: object, variables: Mapping[str, str] | None = 
     finally:
         sys.stdout.flush()
         os._exit(code)
+
+
+def settle_threads() -> None:
+    """Makes PyTorch's pool of threads anew, in a process that has just been forked. Otherwise the
+    first threads that need it do so side by side, as those that load a model, and one finds none:
+    "Invalid thread pool!"."""
+    torch.set_num_threads(1)
 
 
 def kill_fork(child: int) -> int:

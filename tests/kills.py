@@ -28,6 +28,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.forks import settle_threads
+
 SMALL = ("--max-new-tokens", "6", "--block-length", "3")
 TRAIN = ("--rounds", "3", "--prompts", "2", "--rollouts", "2", "--width", "16", *SMALL)
 TRAIN = (*TRAIN, "--dense", "1", "--eval-every", "2", "--save-every", "1", "--eval-prompts", "2")
@@ -189,6 +191,7 @@ def run_child(words: tuple[str, ...], out: Path, place: int | None, torn: bool) 
             with text.open("w", encoding="utf-8") as file, open(os.devnull, "w") as nothing:
                 os.dup2(nothing.fileno(), 1)
                 os.dup2(file.fileno(), 2)
+                settle_threads()
                 killer = Killer(str(out.absolute()), place, torn)
                 killer.see_files()
                 sys.addaudithook(killer.hook)

@@ -2,7 +2,7 @@
 
 Run as a program, in a process of its own: it prints a line of JSON for each case with its name, the
 bytes that were computed and those by which the process grew at most (Linux). All cases are measured
-twice, in two forks: as they are, and with an allocator that gives everything back at once.
+in one fork, and a case of each kind in another, whose allocator gives everything back at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import torch
 from benchmarks.models import random_llada
 
 import unmask
+from tests.forks import settle_threads
 from unmask.decoding import DecodeOptions, Recorder
 from unmask.decoding.canvas import padded_width
 from unmask.decoding.footprint import answer_bytes, decision_bytes, decode_bytes, footprint_of
@@ -39,6 +40,7 @@ from unmask.training.update import MicroBatch, act_again, log_probs, micro_bytes
 
 PROCESS = Path("/proc/self")
 M_MMAP_THRESHOLD = -3  # of mallopt
+CHAIN = "embedded/chain"
 
 
 def read_size(name: str) -> int:
@@ -145,14 +147,16 @@ def compare_update(name: str, count: int, length: int, policy: LearnedPolicy) ->
     print(json.dumps([name, micro_bytes(policy, decisions, config), peak]), flush=True)
 
 
-def in_fork(function: Callable[[], None]) -> None:
-    """Runs a function in a fork, so that it leaves no memory behind in this process."""
+def in_fork(*functions: Callable[[], None]) -> None:
+    """Runs functions in a fork, so that they leave no memory behind in this process."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            function()
+            settle_threads()
+            for function in functions:
+                function()
             code = 0
         finally:
             os._exit(code)
@@ -163,37 +167,40 @@ def in_fork(function: Callable[[], None]) -> None:
 def give_back_at_once() -> None:
     """Makes the allocator map what is larger than 64 KiB by itself, and unmap it when freed."""
     assert ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**16) == 1
-    compare_all()
 
 
 def main() -> None:
-    in_fork(compare_all)
-    in_fork(give_back_at_once)
+    in_fork(compare_first, compare_rest)
+    in_fork(give_back_at_once, compare_first)
 
 
-def compare_all() -> None:
-    """Prints a line for each case."""
-    chain, wide = "embedded/chain", eager_policy(width=128, mlp=512)
+def compare_first() -> None:
+    """Prints a line for a case of each kind."""
     shown = eager_policy(width=64, mlp=256, inputs=20, hidden=128)
-    compare_decode("many rows", chain, (256, 8, 48), "threshold:0")
-    compare_decode("a long canvas", chain, (1, 16, 3000), "threshold:0")
-    at_once = unmask.load_model(chain)
+    compare_decode("many rows", CHAIN, (256, 8, 48), "threshold:0")
+    compare_decode("a cache", CHAIN, (256, 8, 48), "threshold:0", cache="dual")
+    compare_decode("recorded", CHAIN, (256, 8, 48), shown, record=True)
+    compare_decode("blocks", "embedded/chain-blocks", (64, 200, 48), "threshold:0")
+    compare_recording("a recording", 24, 32, hidden=True)
+    compare_update("update", 256, 64, eager_policy(width=64, mlp=256))
+
+
+def compare_rest() -> None:
+    """Prints a line for each further case."""
+    wide = eager_policy(width=128, mlp=512)
+    compare_decode("a long canvas", CHAIN, (1, 16, 3000), "threshold:0")
+    at_once = unmask.load_model(CHAIN)
     vars(at_once)["positions_at_once"] = 2**62  # as on a GPU
     compare_decode("a long row", at_once, (256, 8, 48), "threshold:0", longest=2000)
     compare_decode("a longer row", at_once, (32, 8, 48), "threshold:0", longest=430)
-    compare_decode("a long answer", chain, (48, 8, 500), "threshold:0")
-    compare_decode("a draw", chain, (256, 8, 48), "threshold:0", temperature=1.0, top_p=0.9)
-    compare_decode("guidance", chain, (128, 8, 48), "threshold:0", cfg_scale=1.0)
-    compare_decode("a cache", chain, (256, 8, 48), "threshold:0", cache="dual")
-    compare_decode("a learned policy", chain, (256, 8, 48), wide)
-    compare_decode("recorded", chain, (256, 8, 48), shown, record=True)
-    compare_decode("blocks", "embedded/chain-blocks", (64, 200, 48), "threshold:0")
+    compare_decode("a long answer", CHAIN, (48, 8, 500), "threshold:0")
+    compare_decode("a draw", CHAIN, (256, 8, 48), "threshold:0", temperature=1.0, top_p=0.9)
+    compare_decode("guidance", CHAIN, (128, 8, 48), "threshold:0", cfg_scale=1.0)
+    compare_decode("a learned policy", CHAIN, (256, 8, 48), wide)
     words = word_tokenizer([f"w{i}" for i in range(8)])
     many_words = replace(random_llada(100_000, width=64, layers=1), tokenizer=words)
     compare_decode("few rows, many words", many_words, (2, 8, 8), "threshold:0", temperature=1.0)
-    compare_recording("a recording", 24, 32, hidden=True)
-    compare_update("update", 256, 64, eager_policy(width=64, mlp=256))
-    compare_update("a wide update", 64, 256, eager_policy(width=128, mlp=512))
+    compare_update("a wide update", 64, 256, wide)
 
 
 if __name__ == "__main__":
