@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,8 +29,9 @@ from unmask.evaluation.plan import (
 from unmask.evaluation.points import Point, describe, summarise
 from unmask.evaluation.stores import Ledger, MemoryStore, Store
 from unmask.models import Model
+from unmask.models.base import check_model
 from unmask.policies.base import PolicyLike
-from unmask.processes import Processes
+from unmask.processes import Processes, count_processes
 from unmask.provenance import provenance
 from unmask.tasks import Example, Split, Task, Verdict
 
@@ -129,8 +129,7 @@ def evaluate(
 
 def check_callers_objects(model: Any, task: Any) -> None:
     """Refuses what is no model or no task."""
-    if not isinstance(model, Model):
-        raise UnmaskError(f"model is {model!r}; give what load_model returns")
+    check_model(model)
     if not isinstance(task, Task):
         raise UnmaskError(f"task is {task!r}; give what load_task returns")
 
@@ -170,7 +169,7 @@ def choose_seeds(given: Sequence[int] | None, decode: DecodeOptions) -> tuple[in
 
 def join_processes(model: Model) -> Processes:
     """The launcher's group, if there is one, with the model where it is."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if count_processes() == 1:
         return Processes(0, 1, model.device)
     return replace(Processes.join(model.device.type), device=model.device)
 
