@@ -1,12 +1,18 @@
 """Files of tensors: headers that lie, and what does not fit what is expected."""
 
+import errno
 import json
+import os
+import stat
 import struct
 
 import pytest
+import torch
 
+from tests.disk import full_disk
 from unmask import UnmaskError
-from unmask.tensors import read_header, read_tensors
+from unmask.files import write_json
+from unmask.tensors import read_header, read_tensors, write_tensors
 
 
 def test_tensors_that_cannot_be_read_are_named_in_one_line(tmp_path):
@@ -14,6 +20,38 @@ def test_tensors_that_cannot_be_read_are_named_in_one_line(tmp_path):
     with pytest.raises(UnmaskError, match="cannot be read as safetensors") as caught:
         read_tensors(tmp_path / "a.safetensors")
     assert "\n" not in str(caught.value)
+
+
+def test_others_may_read_tensors_as_far_as_every_other_file(tmp_path):
+    """safetensors itself lets nobody but the owner read."""
+    for mask, mode in ((0o022, 0o644), (0o002, 0o664), (0o077, 0o600)):
+        before = os.umask(mask)
+        try:
+            write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE((tmp_path / "a.safetensors").stat().st_mode) == mode
+
+
+def test_tensors_that_cannot_be_written_leave_nothing(tmp_path):
+    (tmp_path / "a.safetensors").mkdir()
+    with pytest.raises(OSError, match=r"a[.]safetensors"):
+        write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_full_disk_is_an_error_of_the_system(tmp_path):
+    """And not one of safetensors, which the command line does not know."""
+    for path, write in (
+        (tmp_path / "a.safetensors", lambda path: write_tensors(path, {"a": torch.zeros(9999)})),
+        (tmp_path / "a.json", lambda path: write_json(path, "a" * 9999)),
+    ):
+        path.write_text("before")
+        with full_disk(), pytest.raises(OSError, match=path.name) as caught:
+            write(path)
+        assert caught.value.errno == errno.EFBIG
+        assert path.read_text() == "before"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def write_header(path, header, data=b"\0" * 8):

@@ -28,13 +28,30 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """`write_text` of bytes."""
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a new, empty file to write to, which takes the place of `path` when the body has
+    ended; after an error it is removed.
+
+    Raises:
+        OSError: of the body or of the replacing, with the name of `path`.
+    """
     part = part_of(path)
-    part.write_bytes(data)
     try:
-        os.replace(part, path)
-    except OSError as error:
         part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        part.touch()
+        yield part
+        os.replace(part, path)
+    except BaseException as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def check_no_directory(path: Path) -> None:

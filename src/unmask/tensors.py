@@ -6,14 +6,17 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+import stat
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask.errors import UnmaskError, refuse_errors, short_error, short_text
-from unmask.files import check_file, part_of
+from unmask.files import check_file, replacing
 
 # The functions that handle tensors import torch themselves: the commands read configurations
 # without it, and `--help` must not wait for torch.
@@ -37,16 +40,36 @@ BITS = {
 
 
 def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """`write_text` for a safetensors file."""
+    """`write_text` for a safetensors file, with the permissions of every other new file: those that
+    safetensors gives let nobody but the owner read.
+
+    Raises:
+        OSError: if it cannot be written, for example on a disk that is full.
+    """
     from safetensors.torch import save_file
 
-    part = part_of(path)
-    save_file(
-        {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-        part,
-        metadata={"format": "pt"},
-    )
-    os.replace(part, path)
+    with replacing(path) as part, system_errors():
+        permissions = stat.S_IMODE(part.stat().st_mode)
+        save_file(
+            {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
+            part,
+            metadata={"format": "pt"},
+        )
+        part.chmod(permissions)
+
+
+@contextmanager
+def system_errors() -> Iterator[None]:
+    """Makes what safetensors says of a file that the system cannot write an OSError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if found := re.search(r"os error ([0-9]+)", str(error)):
+            number = int(found[1])
+            raise OSError(number, os.strerror(number)) from None
+        raise
 
 
 def read_tensors(

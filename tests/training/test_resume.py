@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.disk import full_disk
 from tests.forks import kill_fork, start_fork
 from tests.training.runs import (
     Killed,
@@ -78,6 +79,19 @@ def test_kill_9_and_resume_by_command(tmp_path, tiny_dir, capsys):
     resume = ["train", "--resume", str(tmp_path / "cut"), "--batch-size", "7", "--rounds", "20"]
     assert main(resume) == 0
     assert (tmp_path / "cut" / "run.json").read_text() == started and "--rounds 20" in started
+    assert_equal_weights(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_full_disk_ends_a_training_with_one_sentence_and_it_goes_on(tmp_path, tiny_dir, capsys):
+    options = f"--model {tiny_dir} --max-new-tokens 6 --rounds 4 --prompts 2 --rollouts 2".split()
+    options += ["--width", "16", "--eval-prompts", "2", "--save-every", "2", "--eval-every", "2"]
+    assert main(["train", *options, "--out", str(tmp_path / "whole")]) == 0
+    capsys.readouterr()
+    with full_disk(16384):  # the settings fit, a checkpoint does not
+        assert main(["train", *options, "--out", str(tmp_path / "cut")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "File too large" in said and "checkpoint" in said
+    assert main(["train", "--resume", str(tmp_path / "cut")]) == 0
     assert_equal_weights(tmp_path / "whole", tmp_path / "cut")
 
 

@@ -22,6 +22,7 @@ from transformers import (
 from unmask.files import read_json, write_json
 from unmask.models.load import quiet_transformers
 from unmask.pretraining.config import PretrainConfig
+from unmask.tensors import system_errors
 
 PERIODS = (2, 5, 10, 20, 50, 100, 200)
 
@@ -91,7 +92,7 @@ def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> Non
     with torch.random.fork_rng(devices=[]):
         bf16 = type(model)(model.config)
     bf16.load_state_dict(model.state_dict())
-    with quiet_transformers():  # its progress bar would be shown at every checkpoint
+    with quiet_transformers(), system_errors():  # a progress bar would be shown every time
         bf16.to(torch.bfloat16).save_pretrained(part)
     if isinstance(model, Qwen2ForCausalLM):
         dream = {
@@ -101,6 +102,8 @@ def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> Non
         }
         write_json(part / "config.json", read_json(part / "config.json") | dream)
     tokenizer.save_pretrained(part)
+    # safetensors lets nobody but the owner read.
+    shutil.copymode(part / "config.json", part / "model.safetensors")
     for path in sorted(part.iterdir()):
         os.replace(path, out / path.name)
     part.rmdir()
