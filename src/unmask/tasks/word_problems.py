@@ -102,25 +102,38 @@ class Unseen:
     """Problems that a model which learned from `word-problems` has not met. It answers those that
     it has met better, and with more confidence, than a policy will find it later.
 
-    Training takes three quarters of the validation problems of `word-problems`, and validation the
-    last quarter; tests are drawn as those of `word-problems`, and are mostly other problems.
+    Training and validation part the validation problems of `word-problems` by their texts, three
+    to one, and each template comes equally often. A template has few combinations of numbers there,
+    so parting those would leave validation without some templates. Tests are drawn as those of
+    `word-problems`, and are mostly other problems.
 
     Attributes:
         source: of all problems.
+        templates: the problems of each template.
     """
 
     source: GeneratedSource
+    templates: tuple[GeneratedSource, ...]
 
     def stream(self, name: str, split: Split, seed: int) -> Iterator[Example]:
         if split == "test":
             yield from self.source.stream(name, split, seed)
-        for example in self.source.stream(f"{name}/{split}", "validation", seed):
-            last = zlib.crc32(split_key(example).encode()) // 16 % 4 == 3
-            if last == (split == "validation"):
-                yield example
+        streams = [
+            source.stream(f"{name}/{split}/{number}", "validation", seed)
+            for number, source in enumerate(self.templates)
+        ]
+        rng = random.Random(f"{name}/{split}/{seed}")
+        while True:
+            for stream in rng.sample(streams, len(streams)):
+                yield next(example for example in stream if is_last(example) == (split != "train"))
 
     def batch(self, name: str, start: int, stop: int, seed: int, group: int) -> list[Example]:
         return list(islice(self.stream(name, "train", group), stop - start))
+
+
+def is_last(example: Example) -> bool:
+    """Whether a problem is in the last quarter of the problems, by its text."""
+    return zlib.crc32(example.prompt.encode()) % 4 == 3
 
 
 def task(variant: str = "") -> Task:
@@ -138,19 +151,20 @@ def task(variant: str = "") -> Task:
             "embedded/word-problems was not trained on"
         )
     require_package("reasoning_gym", f"task {name}")
-    source: Source = problems_of(TEMPLATES)
+    all_problems = problems_of(TEMPLATES)
+    source: Source = all_problems
     if variant == "templates":
         kept = tuple(template for template in TEMPLATES if template not in HELD_OUT)
         source = ByTemplate(problems_of(kept), problems_of(HELD_OUT))
     elif variant == "unseen":
-        source = Unseen(problems_of(TEMPLATES))
+        source = Unseen(all_problems, tuple(problems_of((template,)) for template in TEMPLATES))
     return Task(
         name=name,
         source=source,
         score=score,
         max_new_tokens=128,
         block_length=32,
-        template="word-problems@2",
+        template="word-problems:unseen@3" if variant == "unseen" else "word-problems@2",
         find_answer=find_result,
     )
 
