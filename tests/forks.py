@@ -1,16 +1,25 @@
-"""Command lines in forks of this process: to be killed, or as groups of two.
+"""Command lines and programs in forks of this process: to be killed, as groups of two, or alone.
 
 A fork has loaded already what a new process loads for four to ten seconds, and what is tested of a
 kill is what it leaves on the disk.
 """
 
+import contextlib
+import gc
+import importlib
 import os
+import runpy
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Mapping
+import traceback
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -26,6 +35,30 @@ def start_fork(log: Path, *words: object, variables: Mapping[str, str] | None = 
         words: of the command.
         variables: of its environment, beside those of this process.
     """
+
+    def act() -> int:
+        sys.argv = ["unmask", *map(str, words)]
+        return main(sys.argv[1:])
+
+    with log.open("w", encoding="utf-8") as file:
+        return begin_fork(act, file, file, variables)
+
+
+def begin_fork(
+    act: Callable[[], int],
+    out: IO[str],
+    error: IO[str],
+    variables: Mapping[str, str] | None = None,
+) -> int:
+    """Starts a function in a fork that ends with the exit code that it returns. As in a new
+    process, types are not checked, and warnings are printed. Returns the process's number.
+
+    Args:
+        act: the function.
+        out: an open file for its standard output.
+        error: for its standard error.
+        variables: of its environment, beside those of this process.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
@@ -33,18 +66,75 @@ def start_fork(log: Path, *words: object, variables: Mapping[str, str] | None = 
         return child
     code = 1
     try:
-        file = log.open("w", encoding="utf-8", buffering=1)  # whole lines, also of one to be killed
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        sys.stdout = sys.stderr = file  # pytest has put others there
+        os.dup2(out.fileno(), 1)
+        os.dup2(error.fileno(), 2)
+        # Pytest has put others there. Whole lines, also of one to be killed.
+        sys.stdout, sys.stderr = (os.fdopen(n, "w", 1, "utf-8", closefd=False) for n in (1, 2))
+        importlib.reload(warnings)  # pytest keeps those of a test for itself
+        gc.freeze()  # a collection looks at new objects only, and copies no memory of the others
         settle_threads()
         check_types(False)
         os.environ.update(variables or {})
-        sys.argv = ["unmask", *map(str, words)]
-        code = main(sys.argv[1:])
+        code = act()
     finally:
-        sys.stdout.flush()
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(code)
+
+
+def run_function(
+    act: Callable[[], int], variables: Mapping[str, str] | None = None, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Runs a function in a fork as `begin_fork` does; how it ended and what it printed, as
+    `subprocess.run` gives it. An exception that it does not catch is printed. One that takes more
+    than so many seconds is killed."""
+
+    def act_or_print() -> int:
+        try:
+            return act()
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        except BaseException:
+            traceback.print_exc()
+            return 1
+
+    with temporary_text() as out, temporary_text() as error:
+        (code,) = wait_for([begin_fork(act_or_print, out, error, variables)], seconds)
+        for file in (out, error):
+            file.seek(0)
+        return subprocess.CompletedProcess((), code, out.read(), error.read())
+
+
+def temporary_text() -> IO[str]:
+    """An open file for text, which is gone when it is closed."""
+    return tempfile.TemporaryFile("w+", encoding="utf-8")
+
+
+def run_code(
+    code: str, *words: str, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs a program's text in a fork, as `python -c` runs it in a new process; `words` are its
+    arguments."""
+
+    def act() -> int:
+        sys.argv = ["-c", *words]
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+        return 0
+
+    return run_function(act, variables)
+
+
+def run_module(name: str, *words: str, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    """Runs a module in a fork, as `python -m` runs it in a new process; `words` are its arguments.
+    After so many seconds it is killed."""
+
+    def act() -> int:
+        sys.argv = [name, *words]
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+        return 0
+
+    return run_function(act, seconds=seconds)
 
 
 def settle_threads() -> None:
@@ -65,9 +155,10 @@ def has_ended(child: int) -> bool:
     return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def wait_for(children: list[int]) -> list[int]:
-    """How forks ended that should end soon: their exit codes, −9 for one that hangs."""
-    end = time.monotonic() + 120
+def wait_for(children: list[int], seconds: float = 120) -> list[int]:
+    """How forks ended that should end within so many seconds: their exit codes, −9 for one that
+    hangs."""
+    end = time.monotonic() + seconds
     while not all(map(has_ended, children)) and time.monotonic() < end:
         time.sleep(0.02)
     return [kill_fork(child) for child in children]

@@ -343,8 +343,8 @@ def main() -> int:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     # Imported once, here, so that a fork starts at once.
     import reasoning_gym  # noqa: F401
+    import tensorboard.summary.writer.record_writer  # noqa: F401
     import torch
-    import torch.utils.tensorboard
     import transformers  # noqa: F401
 
     import unmask.cli.evaluate

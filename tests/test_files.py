@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,11 +14,16 @@ import torch
 import unmask.files
 import unmask.provenance
 import unmask.tensors
+from tests.disk import full_disk
+from tests.forks import run_function
 from unmask import UnmaskError
 from unmask.cli import main
 from unmask.errors import count_of, refuse_errors, short_error, short_text
 from unmask.files import (
+    append_bytes,
+    check_writable,
     decode_lines,
+    filling,
     hold_directory,
     part_of,
     read_json,
@@ -83,12 +89,49 @@ def test_a_file_that_cannot_be_put_into_its_place_is_named_and_leaves_nothing(tm
     assert os.listdir(tmp_path) == ["taken"]
 
 
+def test_what_is_added_to_a_file_is_all_there_or_nothing_of_it(tmp_path):
+    append_bytes(tmp_path / "a", b"one\n")
+    with full_disk(10), pytest.raises(OSError, match=r"too large.*/a"):
+        append_bytes(tmp_path / "a", b"another, longer\n")
+    append_bytes(tmp_path / "a", b"two\n")
+    assert (tmp_path / "a").read_bytes() == b"one\ntwo\n"
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    with pytest.raises(UnmaskError, match="is a directory"):
+        check_writable(tmp_path)
+    check_writable(tmp_path / "new" / "a")  # whoever writes it may make directories
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o555)
+
+        def act():
+            if os.getuid() == 0:  # which may write everywhere
+                os.setuid(65534)
+            with pytest.raises(UnmaskError, match="takes no new files"):
+                check_writable(Path(name, "a"))
+            return 0
+
+        assert run_function(act).returncode == 0
+
+
+def test_the_files_of_a_directory_are_moved_when_all_are_written(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("before")
+    with pytest.raises(OSError, match=r"too large.*/b"), filling(tmp_path) as part, full_disk(4):
+        (part / "a").write_text("new")
+        write_text(part / "b", "longer")
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["before", "before"]
+    with filling(tmp_path) as part:
+        (part / "a").write_text("new")
+    assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["new", "before"]
+
+
 @pytest.mark.parametrize("module", [unmask.files, unmask.provenance, unmask.tensors])
 def test_every_file_of_the_module_names_its_encoding(module):
     source = Path(module.__file__).read_text(encoding="utf-8")
     for call in (r"\.read_text\(", r"\.write_text\(", r"(?<!\bos\.)\bopen\("):
         for part in re.split(call, source)[1:]:
-            assert "encoding=" in part.split("\n")[0] or part.startswith('"rb")')
+            assert "encoding=" in part.split("\n")[0] or part.startswith(('"rb")', '"ab")'))
 
 
 def test_lines_end_at_newlines_only():

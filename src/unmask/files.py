@@ -54,14 +54,61 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def check_no_directory(path: Path) -> None:
-    """Refuses a directory in the place of a file that is to be written, before the work is done.
+@contextmanager
+def filling(directory: Path) -> Iterator[Path]:
+    """Gives a new directory inside another one, whose files are moved into the other one, one by
+    one, when the body has ended; after an error they are removed.
 
     Raises:
-        UnmaskError: if it is one.
+        OSError: of the body or of the moving, with the name of a file in `directory`, or of
+            `directory` where the error names none.
+    """
+    part = part_of(directory / "files")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        part.mkdir(parents=True)
+        yield part
+        for path in sorted(part.iterdir()):
+            os.replace(path, directory / path.name)
+        part.rmdir()
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, OSError):
+            name = directory if error.filename is None else directory / Path(error.filename).name
+            raise OSError(error.errno, error.strerror, str(name)) from None
+        raise
+
+
+def append_bytes(path: Path, data: bytes) -> None:
+    """Writes to the end of a file, which is as long as before after an error.
+
+    Raises:
+        OSError: if it cannot be written, with its name.
+    """
+    length = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+    except OSError as error:
+        with suppress(OSError):
+            os.truncate(path, length)
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def check_writable(path: Path) -> None:
+    """Refuses a file that cannot be written, before the work is done: a directory in its place, or
+    a directory around it, if there is one, that takes no files.
+
+    Raises:
+        UnmaskError: if so.
     """
     if path.is_dir():
         raise UnmaskError(f"output file {path} is a directory; name a file")
+    if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
+        raise UnmaskError(
+            f"output file {path} cannot be written, as {path.parent} takes no new files; name one "
+            "that you may write"
+        )
 
 
 def part_of(path: Path) -> Path:

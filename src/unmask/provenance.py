@@ -37,7 +37,12 @@ def commit() -> str | None:
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", *arguments], cwd=here.parent, capture_output=True, text=True, check=True
+            ["git", *arguments],
+            cwd=here.parent,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # names of files that changed
+            check=True,
         ).stdout.strip()
 
     try:

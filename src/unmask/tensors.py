@@ -60,12 +60,11 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 @contextmanager
 def system_errors() -> Iterator[None]:
-    """Makes what safetensors says of a file that the system cannot write an OSError."""
-    from safetensors import SafetensorError
-
+    """Makes what safetensors and tokenizers say of a file that the system cannot write an
+    OSError."""
     try:
         yield
-    except SafetensorError as error:
+    except Exception as error:  # those of tokenizers are of no other type
         if found := re.search(r"os error ([0-9]+)", str(error)):
             number = int(found[1])
             raise OSError(number, os.strerror(number)) from None

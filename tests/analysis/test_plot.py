@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from tests.disk import full_disk
 from unmask import UnmaskError
 from unmask.analysis import plot_pareto
 from unmask.analysis.plot import costs_against
@@ -47,6 +48,16 @@ def test_the_ending_decides_the_format(tmp_path, suffix, begins):
         out = tmp_path / f"{against}.{suffix}"
         plot_pareto(points, 16, "title", out, against=against)
         assert out.read_bytes().startswith(begins)
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_a_full_disk_leaves_the_figure_that_was_there(tmp_path, suffix):
+    points = [Point("confidence:1", 8, 10, 1, 0.5, 0.4, 0.6, 4.0, 3.0, 5.0)]
+    out = tmp_path / f"a.{suffix}"
+    out.write_text("before")
+    with full_disk(100), pytest.raises(UnmaskError, match="too large"):
+        plot_pareto(points, 8, "title", out)
+    assert out.read_text() == "before" and list(tmp_path.iterdir()) == [out]
 
 
 def test_figures_that_cannot_be_written_or_drawn_are_refused(tmp_path):

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 import unmask
+from tests.disk import full_disk
 from tests.typechecks import check_types
 from unmask import UnmaskError
+from unmask.cli import main
 from unmask.pretraining import PretrainConfig, pretrain
 from unmask.pretraining.network import PERIODS
 from unmask.tasks import Example, Task
@@ -57,6 +59,19 @@ def test_killed_and_resumed_is_the_same_as_never_stopped(tmp_path, settings, mon
         pretrain(PretrainConfig(out=tmp_path / "killed", steps=3, save_every=2, **settings))
     pretrain(PretrainConfig(out=tmp_path / "killed", steps=3, resume=True, **settings))
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, capsys):
+    options = f"--out {tmp_path} --steps 2 --layers 1 --width 32 --heads 2 --batch-size 4"
+    words = ["pretrain", *options.split()]
+    # The settings fit; of the model nothing does, or all but the weights, or but the tokenizer.
+    for most in (1000, 20_000, 40_000):
+        with full_disk(most):
+            assert main([*words, *(["--resume"] if most > 1000 else [])]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1 and str(tmp_path) in said and "too large" in said
+        assert not list(tmp_path.rglob(".*"))
+    assert main([*words, "--resume"]) == 0
 
 
 def test_a_run_may_be_resumed_for_longer_and_says_so(tmp_path):

@@ -15,7 +15,7 @@ from tests.serving.test_limits import catalog_of
 from unmask import UnmaskError
 from unmask.serving.run import open_socket, serve
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +63,15 @@ def test_a_signal_before_the_server_answers_ends_it(tiny_dir, monkeypatch, numbe
         serve(catalog, open_socket("127.0.0.1", 0), started=lambda: started.append(1))
     assert not late and not started
     assert not catalog.models["tiny"].worker.thread.is_alive()
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_ends_it(tiny_dir, number):
+    catalog = catalog_of(tiny_dir)
+    with rescue() as late:
+        bound = open_socket("127.0.0.1", 0)
+        serve(catalog, bound, started=lambda: signal.raise_signal(number))
+    assert not late and not catalog.models["tiny"].worker.thread.is_alive()
 
 
 def test_a_stop_does_not_wait_for_ever_for_a_client(tiny_dir, monkeypatch):

@@ -5,6 +5,7 @@ Figures are made without `matplotlib.pyplot`, whose backend and open figures bel
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
@@ -20,6 +21,7 @@ from unmask.analysis.traces import Trace
 from unmask.errors import UnmaskError, count_of
 from unmask.evaluation.front import families
 from unmask.evaluation.points import Point
+from unmask.files import write_bytes
 
 Against = Literal["nfe", "seconds"]
 
@@ -156,7 +158,10 @@ def save_figure(figure: Figure, out: Path) -> Path:
         text.set_parse_math(False)  # a prompt's dollar signs are dollar signs
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=130)
+        # Not straight to the file: what matplotlib says of a full disk depends on the format.
+        image = io.BytesIO()
+        figure.savefig(image, dpi=130, format=out.suffix[1:])
+        write_bytes(out, image.getvalue())
     except (OSError, ValueError) as error:
         raise UnmaskError(
             f"figure {out} cannot be written ({error}); name a .png, .svg or .pdf file that you "

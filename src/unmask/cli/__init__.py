@@ -10,10 +10,12 @@ runs.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,10 +121,11 @@ def run_command(name: str, arguments: list[str]) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit code (2 for bad input, after one sentence on standard
     error)."""
+    settle_streams()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     name = shorten_word(arguments[0]) if arguments else ""
     try:
-        with interrupts_stay(), short_warnings():
+        with signals_interrupt(), short_warnings():
             code = print_usage(arguments) if name in ("", "-h", "--help") else run_words(arguments)
         sys.stdout.flush()  # not at the exit of Python, which would complain of a closed pipe
         return code
@@ -142,40 +145,65 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"unmask {name}: {GPU_FULL}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"unmask {name}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        number = signal.Signals(error.args[0] if error.args else signal.SIGINT)
+        reason = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+        print(f"unmask {name}: {reason}", file=sys.stderr)
+        return 128 + number
+
+
+def settle_streams() -> None:
+    """Gives this process standard streams where it was started without (`>&-`), and lets them write
+    what their encoding lacks as `\\u2192`."""
+    # A file that is opened later must not get the number of a standard stream.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 @contextmanager
-def interrupts_stay() -> Iterator[None]:
-    """While the body runs, whatever error an interrupt (Ctrl-C) turns into is a KeyboardInterrupt.
+def signals_interrupt() -> Iterator[None]:
+    """While the body runs, an interrupt (Ctrl-C) and the signals that ask a process to end are a
+    KeyboardInterrupt with their number, whatever error that turns into: so the processes and
+    temporary files of a command end with it.
 
     Packages that import their parts at first use may take an interrupt for a missing module.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # not the main thread's own handler: whoever set another one deals with it
-        return
+    usual = {signal.SIGINT: signal.default_int_handler}
+    # A process of a group may wait for another one in a library that lets Python see no signal: a
+    # launcher could not end it.
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        usual |= {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     noticed: list[int] = []
 
     def notice(number: int, frame: FrameType | None) -> None:
         noticed.append(number)
-        raise KeyboardInterrupt
+        # `timeout` and a terminal that closes may signal twice: that must not break off the end.
+        if len(noticed) == 1 or number == signal.SIGINT:
+            raise KeyboardInterrupt(number)
 
+    # Whoever set another handler than the usual one deals with the signal; only the main thread may
+    # set one.
+    main_thread = threading.current_thread() is threading.main_thread()
+    taken = [n for n, handler in usual.items() if main_thread and signal.getsignal(n) == handler]
     try:
-        signal.signal(signal.SIGINT, notice)
-    except ValueError:  # in another thread than the main one
-        yield
-        return
-    try:
+        for number in taken:
+            signal.signal(number, notice)
         yield
     except Exception as error:
         if noticed:
-            raise KeyboardInterrupt from error
+            raise KeyboardInterrupt(noticed[0]) from error
         raise
     finally:
-        if signal.getsignal(signal.SIGINT) is notice:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number in taken:
+            if signal.getsignal(number) is notice:
+                signal.signal(number, usual[number])
 
 
 @contextmanager

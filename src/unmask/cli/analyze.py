@@ -24,7 +24,7 @@ class Config:
 
 def run(config: Config) -> None:
     from unmask.analysis import analyse, plot_order, plot_tokens, read_points, read_traces
-    from unmask.files import new_directory, write_json
+    from unmask.files import filling, new_directory, write_json
 
     traces = [trace for directory in config.results for trace in read_traces(directory)]
     if not traces:
@@ -43,9 +43,10 @@ def run(config: Config) -> None:
         raise UnmaskError("the results are of different prompts; analyse them apart")
     rows = analyse(traces)
     out = new_directory(config.out)
-    write_json(out / "analysis.json", rows)
-    plot_order(rows, out / "order.png")
-    plot_tokens(traces, config.prompt, out / "tokens.png")
+    with filling(out) as part:
+        write_json(part / "analysis.json", rows)
+        plot_order(rows, part / "order.png")
+        plot_tokens(traces, config.prompt, part / "tokens.png")
     for row in rows:
         per_block = " ".join(f"{value:.1f}" for value in row["nfe_per_block"])
         name = f"{row['sampler']:<40} BL {row['block_length']:>3}"

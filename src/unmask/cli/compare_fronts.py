@@ -33,11 +33,11 @@ class Config:
 def run(config: Config) -> None:
     from unmask.analysis import read_points
     from unmask.evaluation import compare_fronts, join_verdicts, read_records
-    from unmask.files import check_no_directory, write_json
+    from unmask.files import check_writable, write_json
     from unmask.provenance import provenance
 
     if config.out is not None:
-        check_no_directory(config.out)
+        check_writable(config.out)
     sides = [find_directories(text) for text in (config.first, config.second)]
     read_points([*sides[0], *sides[1]])  # refuses results of different settings
 

@@ -189,25 +189,24 @@ def train_in_parallel(runs: dict[str, dict[str, Any]]) -> None:
     import torch
 
     threads = str(max(1, torch.get_num_threads() // len(runs)))
-    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "PYTHONIOENCODING": "utf-8"}
 
     def follow(name: str, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
         for line in process.stdout:
             print(f"{name:<5}│ {line}", end="", flush=True)
 
-    processes = {
-        name: subprocess.Popen(
-            [sys.executable, "-m", "unmask.cli", "train", *command_arguments(settings)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for name, settings in runs.items()
-    }
-    followers = [threading.Thread(target=follow, args=item) for item in processes.items()]
+    processes: dict[str, subprocess.Popen[str]] = {}
     try:
+        for name, settings in runs.items():
+            processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "unmask.cli", "train", *command_arguments(settings)],
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+            )
+        followers = [threading.Thread(target=follow, args=item) for item in processes.items()]
         for follower in followers:
             follower.start()
         for follower in followers:
@@ -216,6 +215,7 @@ def train_in_parallel(runs: dict[str, dict[str, Any]]) -> None:
     finally:
         for process in processes.values():
             process.kill()
+            process.wait()
     if failed:
         raise UnmaskError(f"training of {', '.join(failed)} failed; its lines above say why")
 

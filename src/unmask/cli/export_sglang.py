@@ -52,7 +52,7 @@ def run(config: Config) -> None:
     import yaml
 
     from unmask.decoding.options import check_whole
-    from unmask.files import check_no_directory, write_text
+    from unmask.files import check_writable, write_text
     from unmask.integrations.blocks import BlockSettings, policy_of
 
     own = vars(config) | ({} if config.model is None else model_settings(config.model))
@@ -62,7 +62,7 @@ def run(config: Config) -> None:
     known = {field.name for field in fields(BlockSettings)} & set(own)
     settings = BlockSettings(**{name: own[name] for name in known})
     policy_of(settings)  # refuses what would stop the server
-    check_no_directory(config.to)
+    check_writable(config.to)
     if not config.to.parent.is_dir():
         raise UnmaskError(f"directory {config.to.parent} does not exist; make it, or change --to")
     values: dict[str, Any] = {"policy": absolute_spec(config.policy)}

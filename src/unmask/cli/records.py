@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask.errors import UnmaskError
-from unmask.files import check_file, decode_lines, write_bytes, write_text
+from unmask.files import check_file, check_writable, decode_lines, write_bytes, write_text
 
 OTHER_TABLES = (".tsv", ".xls", ".xlsx", ".ods", ".feather", ".arrow", ".orc", ".h5", ".sqlite")
 
@@ -53,8 +53,8 @@ def read_values(path: Path, forms: str, kind: str) -> list[tuple[str, Any]]:
 
 
 def check_output(path: Path | None) -> None:
-    """Refuses an output file that exists, has no directory, is named as a kind of table that is not
-    written, or needs a library that is missing.
+    """Refuses an output file that exists, has no directory or one that takes no files, is named as
+    a kind of table that is not written, or needs a library that is missing.
 
     Raises:
         UnmaskError: if so.
@@ -67,6 +67,7 @@ def check_output(path: Path | None) -> None:
         raise UnmaskError(
             f"output file {path} is in no existing directory; make {path.parent} first"
         )
+    check_writable(path)
     if path.suffix.lower() in OTHER_TABLES:
         raise UnmaskError(
             f"output file {path} would be a table of a kind that is not written; name a file that "

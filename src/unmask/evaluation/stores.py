@@ -14,6 +14,7 @@ from unmask.decoding.options import DecodeOptions
 from unmask.errors import UnmaskError
 from unmask.evaluation.schema import PieceLine, Record, StartedEvaluation, Summary
 from unmask.files import (
+    append_bytes,
     check_data,
     check_file,
     check_plain,
@@ -214,12 +215,10 @@ class Ledger:
         closed first."""
         path = self.directory / PARTIAL / f"{rank}.jsonl"
         if path.exists() and not path.read_bytes().endswith(b"\n"):
-            with path.open("a", encoding="utf-8") as file:
-                file.write("\n")
+            append_bytes(path, b"\n")
 
         def write(piece: Mapping[str, Any]) -> None:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(piece, allow_nan=False) + "\n")
+            append_bytes(path, json.dumps(piece, allow_nan=False).encode() + b"\n")
 
         return write
 

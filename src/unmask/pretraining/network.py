@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import shutil
 from pathlib import Path
@@ -19,7 +18,7 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from unmask.files import read_json, write_json
+from unmask.files import filling, read_json, write_json
 from unmask.models.load import quiet_transformers
 from unmask.pretraining.config import PretrainConfig
 from unmask.tensors import system_errors
@@ -87,23 +86,19 @@ def add_waves(embeddings: Tensor, tokenizer: Any, scale: float) -> None:
 def save_model(model: Any, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Writes the model in bf16 as stock `transformers` files, or in Dream's format; the weights of
     `model` stay as they are. Each file is replaced whole or not at all."""
-    part = out / ".model.part"
-    shutil.rmtree(part, ignore_errors=True)
     with torch.random.fork_rng(devices=[]):
         bf16 = type(model)(model.config)
     bf16.load_state_dict(model.state_dict())
-    with quiet_transformers(), system_errors():  # a progress bar would be shown every time
+    # Without quiet_transformers a progress bar would be shown at every checkpoint.
+    with filling(out) as part, quiet_transformers(), system_errors():
         bf16.to(torch.bfloat16).save_pretrained(part)
-    if isinstance(model, Qwen2ForCausalLM):
-        dream = {
-            "architectures": ["DreamModel"],
-            "model_type": "Dream",
-            "mask_token_id": tokenizer.mask_token_id,
-        }
-        write_json(part / "config.json", read_json(part / "config.json") | dream)
-    tokenizer.save_pretrained(part)
-    # safetensors lets nobody but the owner read.
-    shutil.copymode(part / "config.json", part / "model.safetensors")
-    for path in sorted(part.iterdir()):
-        os.replace(path, out / path.name)
-    part.rmdir()
+        if isinstance(model, Qwen2ForCausalLM):
+            dream = {
+                "architectures": ["DreamModel"],
+                "model_type": "Dream",
+                "mask_token_id": tokenizer.mask_token_id,
+            }
+            write_json(part / "config.json", read_json(part / "config.json") | dream)
+        tokenizer.save_pretrained(part)
+        # safetensors lets nobody but the owner read.
+        shutil.copymode(part / "config.json", part / "model.safetensors")

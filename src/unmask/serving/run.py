@@ -58,8 +58,8 @@ def serve(
     cors: Sequence[str] = (),
     started: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT (Ctrl-C); then finishes every request that was accepted, as
-    long as its client takes the answer in time. A second Ctrl-C ends it at once.
+    """Serves until SIGTERM, SIGHUP or SIGINT (Ctrl-C); then finishes every request that was
+    accepted, as long as its client takes the answer in time. A second Ctrl-C ends it at once.
 
     Args:
         catalog: models and policies.
@@ -85,8 +85,10 @@ def serve(
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    # uvicorn has none for SIGHUP, which `nohup` ignores: there it does what this one says.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
     sys.setswitchinterval(SWITCH_INTERVAL)
     # What is loaded by now stays; a full collection would look at all of it, which takes some
     # hundred milliseconds in which nothing is answered.

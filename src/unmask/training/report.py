@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
+import socket
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -14,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typing_extensions import TypedDict
 
 from unmask.errors import UnmaskError
-from unmask.files import read_json_lines, write_text
+from unmask.files import append_bytes, read_json_lines, write_text
 
 
 class Entry(TypedDict):
@@ -23,6 +28,32 @@ class Entry(TypedDict):
     __pydantic_config__ = ConfigDict(extra="allow", strict=True)  # type: ignore[misc]
 
     round: Annotated[int, Field(ge=0)]
+
+
+class Board:
+    """A file for TensorBoard, written without a thread: PyTorch's SummaryWriter has one, and says
+    there what a full disk does to it, in many lines."""
+
+    def __init__(self, directory: Path) -> None:
+        """Begins a file of this process in a directory, which is made."""
+        directory.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self.path = directory / name
+        self.add(file_version="brain.Event:2")
+
+    def write(self, values: Mapping[str, float], number: int) -> None:
+        """Adds what was measured in round `number`."""
+        found = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        self.add(step=number, summary={"value": found})
+
+    def add(self, **fields: Any) -> None:
+        """Adds an event of the present time."""
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[attr-defined]
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        record = io.BytesIO()
+        RecordWriter(record).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        append_bytes(self.path, record.getvalue())
 
 
 class MetricsLog:
@@ -49,10 +80,8 @@ class MetricsLog:
         self.bar.add_task("", total=rounds, completed=done)
         self.board = None
         if main:
-            from torch.utils.tensorboard import SummaryWriter
-
             write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries))
-            self.board = SummaryWriter(str(directory / "tensorboard"))
+            self.board = Board(directory / "tensorboard")
 
     def __enter__(self) -> MetricsLog:
         self.bar.start()
@@ -65,8 +94,6 @@ class MetricsLog:
         trace: TracebackType | None,
     ) -> None:
         self.bar.stop()
-        if self.board is not None:
-            self.board.close()
 
     def write(self, entry: dict[str, Any]) -> None:
         """Adds the entry of a round, or replaces it where the round has one already.
@@ -88,13 +115,10 @@ class MetricsLog:
         if known:
             write_text(self.path, "".join(json.dumps(e) + "\n" for e in self.entries))
         else:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            append_bytes(self.path, json.dumps(entry).encode() + b"\n")
         assert self.board is not None
-        for name, value in entry.items():
-            if name != "round" and name not in before:
-                self.board.add_scalar(name, value, global_step=entry["round"])
-        self.board.flush()
+        new = {name: value for name, value in entry.items() if name not in {"round", *before}}
+        self.board.write(new, entry["round"])
 
     def latest(self, number: int) -> dict[str, Any]:
         """The entry of round `number`, if the log has it, to be completed; else one without
