@@ -1,9 +1,14 @@
+import gc
 import os
+
+# Nearly all that is imported stays: to look for garbage in it takes a second again and again.
+gc.disable()
 
 # The tensors are tiny; threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import importlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,12 +38,15 @@ import hypothesis
 
 import unmask
 from tests.effort import cases
+from tests.sandbox.runs import CHILD, copy_compiled
 from tests.typechecks import check_types
 from unmask.files import write_json
 from unmask.models.tokenizer import word_tokenizer
 from unmask.pretraining import PretrainConfig
 from unmask.pretraining.network import new_model, save_model
 
+gc.enable()
+gc.freeze()
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
     "unmask", deadline=None, max_examples=cases(15, 100), derandomize=True
@@ -51,6 +59,19 @@ def types_are_checked():
     """Also after a test that turned it off."""
     yield
     check_types(True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_child(tmp_path_factory):
+    """The code of the sandbox's two processes, compiled once: where Python writes no compiled files
+    (PYTHONDONTWRITEBYTECODE), each of some thousand processes would compile it for itself."""
+    sandbox = importlib.import_module("unmask.sandbox.check")
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.dont_write_bytecode:
+            directory = tmp_path_factory.mktemp("sandbox") / "child"
+            copy_compiled(CHILD, directory)
+            patch.setattr(sandbox, "CHILD", directory)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,12 @@
 """The GPU benchmark on a CPU, with layouts small enough for it."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from benchmarks.gpu import LAYOUTS, Config, main, random_model
+
+from tests.forks import run_module
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
@@ -44,7 +44,5 @@ def test_layouts_are_those_of_the_published_models():
 
 
 def test_it_is_a_program():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--help"], capture_output=True, text=True
-    )
+    done = run_module("benchmarks.gpu", "--help")
     assert done.returncode == 0 and "--layouts" in done.stdout

@@ -1,13 +1,10 @@
 """A few of the places where `python -m tests.kills` kills commands; all are tried by hand."""
 
-import subprocess
-import sys
+from tests.forks import run_module
 
 
 def test_commands_that_are_killed_are_gone_on_with():
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.kills", "--short"], capture_output=True, text=True
-    )
+    done = run_module("tests.kills", "--short", seconds=600)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
     assert done.stdout.count(", 0 unequal") == 7
     lines = [line for line in done.stdout.splitlines() if " kills: " in line]

@@ -1,8 +1,6 @@
 """Processes: devices, sums over a group of two, and a backend that takes tensors of one device."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 import unmask
 import unmask.training
-from tests.forks import run_two
+from tests.forks import run_module, run_two
 from unmask import UnmaskError
 from unmask.processes import PATIENCE, Processes, bf16_autocast, computes_bf16, usable_device
 
@@ -203,15 +201,13 @@ def test_the_model_is_loaded_onto_the_device_of_this_process(tmp_path, monkeypat
 
 
 def test_two_processes_as_accelerate_starts_them_train_one_policy(tmp_path, tiny_dir):
-    launch = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1"
+    """What accelerate starts are new processes; it runs in a fork itself, which has it loaded."""
+    launch = "--multi_gpu --num_processes 2 --num_machines 1"
     launch += " --mixed_precision no --dynamo_backend no --main_process_port 0 -m unmask.cli train"
     options = "--max-new-tokens 6 --rounds 2 --prompts 2 --rollouts 2 --width 16 --eval-prompts 3"
     run = tmp_path / "run"
-    result = subprocess.run(
-        [sys.executable, "-m", *f"{launch} {options} --model {tiny_dir} --out {run}".split()],
-        capture_output=True,
-        text=True,
-    )
+    words = f"{launch} {options} --model {tiny_dir} --out {run}".split()
+    result = run_module("accelerate.commands.launch", *words, seconds=600)
     assert result.returncode == 0, result.stderr[-2000:]
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
     assert (run / "best" / "model.safetensors").exists()

@@ -278,34 +278,70 @@ def test_a_run_with_a_damaged_checkpoint_is_not_resumed(run, tiny_dir):
     refuses(run, "train", "--resume", "run", says="checkpoint.safetensors.*damaged")
 
 
-def shell(*arguments, cwd):
-    command = [sys.executable, "-m", "unmask.cli", *map(str, arguments)]
-    return subprocess.run(
-        command,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+REAL = """
+import json, os, runpy, sys
+from pathlib import Path
+here = Path.cwd()
+for number, words in enumerate(json.loads(sys.argv[1])):
+    for name in ("1", "2"):
+        with open(here / f"{number}.{name}", "w") as file:
+            os.dup2(file.fileno(), int(name))
+    sys.argv = ["unmask", *words]
+    code = 0
+    try:
+        runpy.run_module("unmask.cli", run_name="__main__", alter_sys=True)
+    except SystemExit as stop:
+        code = stop.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    (here / f"{number}.code").write_text(repr(code))
+"""
+
+
+def run_real(directory, *commands):
+    """Runs commands as `python -m unmask.cli` does, one after the other in one real process; exit
+    code, stdout, stderr of each. The process takes ten seconds to load what the first one needs."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    given = json.dumps([[*map(str, command)] for command in commands])
+    program = [sys.executable, "-c", REAL, given]
+    done = subprocess.run(
+        program, cwd=directory, timeout=240, env=environment, capture_output=True, text=True
     )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return [
+        (
+            int((directory / f"{number}.code").read_text()),
+            *((directory / f"{number}.{name}").read_text(encoding="utf-8") for name in "12"),
+        )
+        for number in range(len(commands))
+    ]
 
 
-def test_a_real_process_refuses_the_same_way(tmp_path, tiny_dir):
-    result = shell(
-        "generate", PROMPT, "--model", tiny_dir, "--policy", "threshold:1.5", cwd=tmp_path
+def test_a_real_process_refuses_and_answers_and_warns_the_same_way(tmp_path, tiny_dir):
+    """Nothing but the sentence, nothing but the answer, and warnings of one line each, without a
+    place in the code; whatever packages warn of while they are imported."""
+    ask = ("generate", PROMPT, "--model", tiny_dir)
+    own = tmp_path / "own.jsonl"
+    own.write_text('{"prompt": "7 a +5 =", "answer": "2", "verifier": "number"}\n' * 2)
+    evaluate = ("evaluate", "--task", f"jsonl:{own}@split=test", "--samplers", "confidence:48")
+    evaluate = (*evaluate, "--max-new-tokens", "48", "--out", tmp_path / "out")
+    (tmp_path / "logs").mkdir()
+    refused, answered, warned = run_real(
+        tmp_path / "logs", (*ask, "--policy", "threshold:1.5"), ask, evaluate
     )
-    assert result.returncode == 2
-    assert (
-        result.stderr.startswith("unmask generate: λ of threshold is 1.5")
-        and result.stderr.count("\n") == 1
-    )
-    assert result.stdout == "" and not list(tmp_path.iterdir())
-
-
-def test_a_real_process_answers_without_warnings(tmp_path, tiny_dir):
-    result = shell("generate", PROMPT, "--model", tiny_dir, cwd=tmp_path)
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith(f"{PROMPT}  →  ") and result.stdout.count("\n") == 1
+    code, out, error = refused
+    assert (code, out) == (2, "")
+    assert error.startswith("unmask generate: λ of threshold is 1.5") and error.count("\n") == 1
+    code, out, error = answered
+    assert (code, error) == (0, "")
+    assert out.startswith(f"{PROMPT}  →  ") and out.count("\n") == 1
+    code, _, error = warned
+    assert code == 0, error
+    lines = error.splitlines()
+    assert [each for each in lines if each.startswith("warning: ")] == lines and len(lines) == 2
+    assert ".py" not in error
+    names = [f"{number}.{name}" for number in range(3) for name in ("1", "2", "code")]
+    assert sorted(path.name for path in (tmp_path / "logs").iterdir()) == names
 
 
 def test_help_names_every_command(run):

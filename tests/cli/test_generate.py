@@ -3,15 +3,13 @@
 import csv
 import io
 import json
-import subprocess
-import sys
 
 import pyarrow.parquet
 import pytest
 import torch
 
 import unmask
-from tests.forks import run_two
+from tests.forks import run_code, run_two
 from unmask.cli import main
 from unmask.policies import NetworkConfig, PolicyNetwork
 from unmask.scoring import infill_lengths
@@ -282,7 +280,7 @@ def test_an_interrupt_keeps_the_answers_that_are_finished(tiny_dir, tmp_path):
         "show.canvas_lines = interrupt\n"
         f"from unmask.cli import main; sys.exit(main({words!r}))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    result = run_code(code)
     assert (result.returncode, result.stderr) == (130, "unmask generate: interrupted\n")
     assert result.stdout == f"2 of 3 answers written to {out}\n"
     records = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]

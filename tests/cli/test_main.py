@@ -166,19 +166,6 @@ def test_a_complaint_of_the_parser_is_its_sentence_alone(rule):
     assert complaint_sentence(box) == "Unrecognized options: --nothing"
 
 
-def test_a_warning_is_one_line_without_a_place_in_the_code(tmp_path):
-    line = '{"prompt": "7 a +5 =", "answer": "2", "verifier": "number"}\n'
-    (tmp_path / "own.jsonl").write_text(line * 2, encoding="utf-8")
-    task = f"jsonl:{tmp_path / 'own.jsonl'}@split=test"
-    command = [sys.executable, "-m", "unmask.cli", "evaluate", "--task", task, "--samplers"]
-    command += ["confidence:48", "--max-new-tokens", "48", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    lines = done.stderr.splitlines()
-    assert [each for each in lines if each.startswith("warning: ")] == lines and len(lines) == 2
-    assert ".py" not in done.stderr
-
-
 def test_a_warning_is_printed_once_though_a_library_changes_the_filters_in_between():
     program = """
 import warnings

@@ -1,10 +1,10 @@
 """Every argument of the public calls, wrong in type, shape or range, gives an `UnmaskError`.
 
-In a process of its own: the type checks of the other tests would be first to complain."""
+In a fork without them: the type checks of the other tests would be first to complain."""
 
 import json
-import subprocess
-import sys
+
+from tests.forks import run_code
 
 SCRIPT = """
 import json, sys, types
@@ -96,9 +96,7 @@ print(json.dumps(found))
 
 
 def test_every_wrong_argument_is_refused_by_a_sentence(tiny_dir):
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tiny_dir)], capture_output=True, text=True
-    )
+    done = run_code(SCRIPT, str(tiny_dir))
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout)
     assert len(found) > 120

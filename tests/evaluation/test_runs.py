@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 
 import unmask.cli
 from tests.evaluation.kills import killed_and_resumed
-from tests.forks import run_two
+from tests.forks import run_code, run_two
 from tests.typechecks import check_types
 from unmask import UnmaskError, evaluate, load_task
 from unmask.decoding import decode, encode_prompt
@@ -209,8 +207,8 @@ for change in (
 
 
 def test_every_wrong_argument_is_an_error_that_names_it():
-    """In a process of its own, in which no other type checker looks at arguments first."""
-    done = subprocess.run([sys.executable, "-c", WRONG], capture_output=True, text=True)
+    """In a fork, in which no other type checker looks at arguments first."""
+    done = run_code(WRONG)
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -453,21 +453,37 @@ def test_prompts_longer_than_learned_positions_are_refused(tmp_path):
         unmask.generate(model, [[7] * 55], "confidence:10", max_new_tokens=10)
 
 
-def test_models_come_from_the_hubs_cache(tmp_path):
+FROM_THE_HUB = """
+from unmask import load_model, load_policy
+model = load_model("someone/a-model")
+print(model.family, model.network.config.num_hidden_layers)
+print(load_policy("someone/a-policy").beta)
+print(load_policy("hf:someone/a-policy@beta=2").beta)
+load_policy("someone/none")
+"""
+
+
+def test_models_and_policies_come_from_the_hubs_cache(tmp_path):
+    """In a process of its own: the Hub's package reads the variables when it is imported."""
     commit = "1" * 40
-    repository = tmp_path / "models--someone--a-model"
-    made = write("llada", repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    command = (
-        "import unmask; m = unmask.load_model('someone/a-model'); "
-        "print(m.family, m.network.config.num_hidden_layers)"
+    for name in ("a-model", "a-policy"):
+        references = tmp_path / f"models--someone--{name}" / "refs"
+        references.mkdir(parents=True)
+        (references / "main").write_text(commit)
+    model, policy = (
+        tmp_path / f"models--someone--{name}" / "snapshots" / commit
+        for name in ("a-model", "a-policy")
     )
+    made = write("llada", model)
+    network = unmask.policies.PolicyNetwork(unmask.policies.NetworkConfig(width=16, mlp=16))
+    unmask.LearnedPolicy(network, beta=0.5).save_pretrained(policy)
     environment = os.environ | {"HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
-        [sys.executable, "-c", command], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", FROM_THE_HUB], env=environment, capture_output=True, text=True
     )
-    assert result.stdout.split() == ["LLaDA", str(made.config["n_layers"])], result.stderr
+    layers = str(made.config["n_layers"])
+    assert result.stdout.split() == ["LLaDA", layers, "0.5", "2.0"], result.stderr
+    assert "could not be downloaded from the Hugging Face Hub" in result.stderr.splitlines()[-1]
 
 
 def test_unknown_hub_names_are_refused_without_a_network(monkeypatch):

@@ -1,10 +1,7 @@
 """`load_model`: its arguments, and what it leaves as it was."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +12,7 @@ from transformers import logging as transformers_logging
 
 import unmask
 import unmask.models.load as load
+from tests.forks import run_code
 from unmask import UnmaskError, embedded_models, load_model
 from unmask.models.load import check_one_device, quiet_transformers
 
@@ -129,7 +127,8 @@ WRONG = {
 def answers(tiny_dir):
     """What each wrong call raises: the type's name and the message."""
     code = (
-        "import json, sys, torch\n"
+        "import huggingface_hub.constants, json, sys, torch\n"
+        "huggingface_hub.constants.HF_HUB_OFFLINE = True\n"
         "from unmask import generate, load_model, load_policy\n"
         "from unmask.policies import steps_spec\n"
         f"MODEL = {str(tiny_dir)!r}\n"
@@ -141,9 +140,7 @@ def answers(tiny_dir):
         "        found[call] = (type(error).__name__, str(error))\n"
         "print(json.dumps(found))\n"
     )
-    command = [sys.executable, "-c", code, json.dumps(list(WRONG))]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    result = run_code(code, json.dumps(list(WRONG)))
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 

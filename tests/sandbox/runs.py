@@ -8,6 +8,7 @@ containers, do not have.
 
 from __future__ import annotations
 
+import compileall
 import ctypes
 import importlib
 import json
@@ -107,7 +108,7 @@ def list_places(directory: str) -> Iterator[dict[str, object]]:
             "parent": os.getpid(),
             "victim": victim.pid,
             "variable": VARIABLE,
-            "child": CHILD,
+            "child": sandbox.CHILD,
         }
         try:
             yield places
@@ -234,12 +235,19 @@ def ordinary_directory() -> Iterator[Path]:
         directory.chmod(0o755)
         package = directory / "code" / "unmask"
         tests = directory / "code" / "tests"
-        shutil.copytree(CHILD.parent, package / "sandbox")
+        package.mkdir(parents=True)
+        copy_compiled(CHILD.parent, package / "sandbox")
         shutil.copy(CHILD.parents[1] / "errors.py", package)
         shutil.copytree(Path(__file__).parent, tests / "sandbox")
         (package / "__init__.py").touch()
         (tests / "__init__.py").touch()
         yield directory
+
+
+def copy_compiled(source: Path, target: Path) -> None:
+    """Copies a directory of Python's files, with what it is compiled to."""
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    assert compileall.compile_dir(target, quiet=2)
 
 
 def find_python(directory: Path) -> str:
