@@ -21,25 +21,25 @@ importlib.import_module("transformers.models.llama.modeling_llama")
 
 # Imported before the hook: what tests look at here are the checks of the options themselves.
 import unmask.decoding.options
+from tests.typechecks import check_types
 
-# Shapes and dtypes of every annotated function are checked in every test. The hook stays, because
-# the package imports its modules when they are first used. Modules without tensors are left to
-# pyright: a checked call costs microseconds, and a function within a function is wrapped anew each
-# time, which made tests that draw problems seven times as slow.
+# Shapes and dtypes of every annotated function are checked in the first calls of every test. The
+# hook stays, because the package imports its modules when they are first used. Modules without
+# tensors are left to pyright: a checked call costs microseconds, and a function within a function
+# is wrapped anew each time, which made tests that draw problems seven times as slow.
 SOURCE = Path(__file__).parents[1] / "src"
 WITH_SHAPES = [
     ".".join(path.relative_to(SOURCE).with_suffix("").parts)
     for path in SOURCE.rglob("*.py")
     if "from jaxtyping import" in path.read_text(encoding="utf-8")
 ]
-install_import_hook(WITH_SHAPES, "beartype.beartype")
+install_import_hook(WITH_SHAPES, "tests.typechecks.beartype_first")
 
 import hypothesis
 
 import unmask
 from tests.effort import cases
 from tests.sandbox.runs import CHILD, copy_compiled
-from tests.typechecks import check_types
 from unmask.files import write_json
 from unmask.models.tokenizer import word_tokenizer
 from unmask.pretraining import PretrainConfig
