@@ -57,9 +57,17 @@ def children_of(process):
     return [int(child) for path in lines for child in path.read_text().split()]
 
 
+@pytest.fixture
+def hangups_end():
+    """SIGHUP is not ignored, which `nohup` does for all that it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="asks Linux for children")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_what_a_command_has_started(tmp_path, number):
+def test_a_signal_ends_what_a_command_has_started(tmp_path, number, hangups_end):
     """The trainings of a demo would go on for minutes."""
     words = ("demo", "--rounds", "1000", "--out", tmp_path / "demo")
     process = start_fork(tmp_path / "log", *words)

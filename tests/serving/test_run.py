@@ -20,8 +20,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 @pytest.fixture(autouse=True)
 def process_settings():
-    """Afterwards this process is set up as it was before."""
+    """Afterwards this process is set up as it was before; SIGHUP, which `nohup` ignores, works."""
     handlers, interval = {n: signal.getsignal(n) for n in SIGNALS}, sys.getswitchinterval()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

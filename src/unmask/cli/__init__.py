@@ -279,5 +279,8 @@ def system_sentence(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory for this; give smaller values"
     reason = error.strerror or str(error) or type(error).__name__
-    place = "" if error.filename is None else f"{shorten_word(str(error.filename))}: "
+    name = str(error.filename)
+    if len(name) > 80:  # its end says which file it is
+        name = f"…{name[-79:]}"
+    place = "" if error.filename is None else f"{shorten_word(name)}: "
     return f"{place}{reason}; check names, permissions and free space"
