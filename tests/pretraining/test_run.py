@@ -69,7 +69,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, c
         with full_disk(most):
             assert main([*words, *(["--resume"] if most > 1000 else [])]) == 2
         said = capsys.readouterr().err
-        assert said.count("\n") == 1 and str(tmp_path) in said and "too large" in said
+        assert said.count("\n") == 1 and tmp_path.name in said and "too large" in said
         assert not list(tmp_path.rglob(".*"))
     assert main([*words, "--resume"]) == 0
 
