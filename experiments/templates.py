@@ -1,10 +1,12 @@
-"""How often each template of the word problems occurs in a split, and how many passes the shipped policy takes on it: are validation and tests alike?
+"""How often each template of the word problems occurs in tests and in validation, and how many
+passes the shipped policy takes on it.
 
     python experiments/templates.py OUT.json [--passes]
 
-Shares are of 1,000 test problems of `word-problems` and 1,024 validation problems of `word-problems:unseen`; `--passes` decodes the test problems, in
-blocks of 32 at α = 2, with one sampling seed (five minutes on one core without bfloat16). docs/results/word-problems has templates.json, and
-templates-before.json, whose shares are those before each template came equally often (commit 47865e5).
+Shares are of 1,000 test problems of `word-problems` and of 1,024 validation problems of
+`word-problems:unseen`. `--passes` decodes the test problems in blocks of 32 at α = 2, with one
+sampling seed; this takes five minutes on one core without bfloat16. docs/results/word-problems has
+templates.json and templates-before.json, which is of the package at commit 47865e5 (PYTHONPATH).
 """
 
 import sys
