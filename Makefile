@@ -31,7 +31,7 @@ test-lowest:
 	$(LOWEST)/bin/python -m pytest tests
 
 lint: $(STAMP)
-	$(BIN)/ruff check .
+	$(BIN)/ruff check --no-cache .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 

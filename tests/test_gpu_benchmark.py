@@ -4,8 +4,8 @@ import json
 
 import pytest
 import torch
-from benchmarks.gpu import LAYOUTS, Config, main, random_model
 
+from benchmarks.gpu import LAYOUTS, Config, main, random_model
 from tests.forks import run_module
 
 

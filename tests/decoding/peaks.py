@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.models import random_llada
 
 import unmask
+from benchmarks.models import random_llada
 from tests.forks import settle_threads
 from unmask.decoding import DecodeOptions, Recorder
 from unmask.decoding.canvas import padded_width
