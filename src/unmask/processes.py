@@ -64,6 +64,11 @@ def computes_bf16(device: torch.device) -> bool:
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """The dtype in which a device multiplies matrices fast: bf16 if it computes it, else fp32."""
+    return torch.bfloat16 if computes_bf16(device) else torch.float32
+
+
 def bf16_autocast(device: torch.device, enabled: bool = True) -> torch.autocast:
     """Runs its body under bf16 autocast if that is wanted and the device computes bf16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled and computes_bf16(device))

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from unmask.extras import installed_version
 
-# `provenance` imports torch itself: every command imports this module, and `--help` must not wait
-# for torch.
+# `provenance` imports torch, and what imports it, itself: every command imports this module, and
+# `--help` must not wait for torch.
 if TYPE_CHECKING:
     import torch
 
@@ -66,12 +66,18 @@ def running_command(words: Sequence[str]) -> Iterator[None]:
 def provenance(
     device: str | torch.device = "cpu", dtype: torch.dtype | None = None
 ) -> dict[str, Any]:
-    """What made a result: command, commit, versions, machine, device and dtype.
+    """What made a result: command, commit, versions, processes, machine, and the device and dtype
+    of the frozen model, or of a model's own training.
 
     `command` is the `unmask` command that runs. Where a program uses unmask as a library, `command`
     is None and `argv` holds that program's own command line.
+
+    Raises:
+        UnmaskError: if the number of processes is not a launcher's.
     """
     import torch
+
+    from unmask.processes import count_processes
 
     words = RUNNING_COMMAND.get()
     origin: dict[str, Any] = {"command": None if words is None else shlex.join(words)}
@@ -83,7 +89,7 @@ def provenance(
         "commit": commit(),
         "versions": {"python": platform.python_version()}
         | {p: installed_version(p) for p in ("unmask", "torch", "transformers")},
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": count_processes(),
         "machine": f"{machine}, {os.cpu_count()} cores, {torch.get_num_threads()} threads",
         "device": str(device),
         "dtype": str(dtype).removeprefix("torch.") if dtype else None,

@@ -16,10 +16,12 @@ from unmask import UnmaskError
 from unmask.cli import main
 from unmask.pretraining import PretrainConfig, pretrain
 from unmask.pretraining.network import PERIODS
+from unmask.processes import fast_dtype
 from unmask.tasks import Example, Task
 from unmask.tasks.sources import GeneratedSource
 from unmask.tensors import read_tensors
 
+CPU = torch.device("cpu")
 SMALL = {"width": 32, "layers": 1, "heads": 2, "batch_size": 4}
 VARIED = {
     "task": "word-problems",
@@ -65,9 +67,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path, c
     options = f"--out {tmp_path} --steps 2 --layers 1 --width 32 --heads 2 --batch-size 4"
     words = ["pretrain", *options.split()]
     # The settings fit; of the model nothing does, or all but the weights, or but the tokenizer.
-    for most in (1000, 20_000, 40_000):
+    for most in (2000, 20_000, 40_000):
         with full_disk(most):
-            assert main([*words, *(["--resume"] if most > 1000 else [])]) == 2
+            assert main([*words, *(["--resume"] if most > 2000 else [])]) == 2
         said = capsys.readouterr().err
         assert said.count("\n") == 1 and tmp_path.name in said and "too large" in said
         assert not list(tmp_path.rglob(".*"))
@@ -92,6 +94,7 @@ def test_a_run_stopped_and_resumed_is_the_same_as_one(tmp_path):
     assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     recipe = json.loads((tmp_path / "two" / "recipe.json").read_text(encoding="utf-8"))
     assert "earlier" not in recipe
+    assert recipe["provenance"]["dtype"] == str(fast_dtype(CPU))[len("torch.") :]
     pretrain(PretrainConfig(out=tmp_path / "two", steps=4, until=2, resume=True, **SMALL))
     assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
     curve = (tmp_path / "two" / "loss.jsonl").read_text(encoding="utf-8").splitlines()

@@ -226,7 +226,8 @@ def test_another_number_of_processes_is_refused(tmp_path, monkeypatch):
     (tmp_path / "run.json").write_text(json.dumps(saved))
     with pytest.raises(UnmaskError, match="started with 2 processes, and now there is 1; resume"):
         resume_config(TrainConfig(resume=tmp_path))
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("MASTER_ADDR", "127.0.0.1")):
+        monkeypatch.setenv(name, value)
     resume_config(TrainConfig(resume=tmp_path))
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(UnmaskError, match="2 processes, and now there are 4"):

@@ -31,7 +31,7 @@ from unmask.models.schema import (
     check_tokenizer_files,
     read_model_config,
 )
-from unmask.processes import computes_bf16, usable_device
+from unmask.processes import fast_dtype, usable_device
 from unmask.sources import find_source
 from unmask.tensors import TensorInfo, read_header
 
@@ -192,7 +192,7 @@ def weight_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
         UnmaskError: if it is another one.
     """
     if dtype == "auto":
-        return torch.bfloat16 if computes_bf16(device) else torch.float32
+        return fast_dtype(device)
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found is None or found not in DTYPES.values():
         raise UnmaskError(

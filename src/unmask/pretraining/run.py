@@ -47,7 +47,7 @@ from unmask.pretraining.learner import (
 from unmask.pretraining.network import save_model
 from unmask.pretraining.objective import block_loss, diffusion_loss, hidden_loss
 from unmask.pretraining.results import line_batches
-from unmask.processes import bf16_autocast, usable_device
+from unmask.processes import bf16_autocast, fast_dtype, usable_device
 from unmask.provenance import provenance
 from unmask.tasks import Task, load_task
 from unmask.tasks.base import check_task
@@ -221,7 +221,9 @@ def open_run(config: PretrainConfig, learner: Learner, progress: Progress) -> in
             facts["earlier"] = earlier
     else:
         new_directory(config.out, begun="recipe.json", go_on="--resume and the same settings")
-    write_json(config.out / "recipe.json", facts | {"provenance": provenance(config.device)})
+    device = usable_device(config.device)
+    facts["provenance"] = provenance(device, fast_dtype(device))
+    write_json(config.out / "recipe.json", facts)
     return start
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from unmask.errors import UnmaskError, count_of, refuse_errors
 from unmask.files import check_data, check_plain, read_json, write_json
 from unmask.models.head import CONFIDENCE_RULE
 from unmask.policies import LearnedPolicy, PolicyNetwork
+from unmask.processes import count_processes
 from unmask.provenance import provenance
 from unmask.settings import change_settings, flat_settings
 from unmask.tasks import Task
@@ -310,7 +310,7 @@ def check_processes(saved: dict[str, Any], directory: Path) -> None:
     Raises:
         UnmaskError: naming both numbers.
     """
-    now = int(os.environ.get("WORLD_SIZE", "1"))
+    now = count_processes()
     before = saved.get("provenance", {}).get("processes", now)
     if before != now:
         raise UnmaskError(
