@@ -28,6 +28,7 @@ from unmask.files import (
     part_of,
     read_json,
     read_json_lines,
+    replacing,
     write_json,
     write_text,
 )
@@ -124,6 +125,53 @@ def test_the_files_of_a_directory_are_moved_when_all_are_written(tmp_path):
     with filling(tmp_path) as part:
         (part / "a").write_text("new")
     assert [path.read_text() for path in sorted(tmp_path.iterdir())] == ["new", "before"]
+
+
+def test_an_error_names_the_files_that_were_to_be_written(tmp_path):
+    """And not those that hold their place, which are gone."""
+    with pytest.raises(UnmaskError) as caught, filling(tmp_path) as part:
+        raise UnmaskError(f"figure {part / 'a.png'} cannot be written")
+    assert str(caught.value) == f"figure {tmp_path / 'a.png'} cannot be written"
+    for make in (filling, replacing):
+        with pytest.raises(OSError, match=r"^a library's own words$"), make(tmp_path / "new"):
+            raise OSError("a library's own words")
+
+
+def test_a_pipe_or_a_device_is_written_to_and_stays(tmp_path):
+    """As `--output /dev/stdout`, which root could replace by a file."""
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        check_writable(path)
+        write_text(path, "text")
+        assert os.read(reader, 100) == b"text"
+        os.close(reader)
+    assert pipe.is_fifo() and link.is_symlink() and len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_open_file_is_written_to_by_its_number(tmp_path):
+    """As `/dev/stdout` where the shell has sent it into a file."""
+    link, file = tmp_path / "stdout", tmp_path / "file"
+    with file.open("w") as opened:
+        link.symlink_to(f"/proc/self/fd/{opened.fileno()}")
+        for text, path in (("a", link), ("b", Path(f"/dev/fd/{opened.fileno()}"))):
+            check_writable(path)
+            write_text(path, text)
+        print("c", file=opened)
+    assert link.is_symlink() and file.read_text() == "abc\n"
+
+
+def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, file = tmp_path / "link", tmp_path / "there" / "file"
+    link.symlink_to("there/file")
+    for text in ("new", "newer"):
+        check_writable(link)
+        write_text(link, text)
+        assert link.is_symlink() and file.read_text() == text
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("module", [unmask.files, unmask.provenance, unmask.tensors])

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.disk import full_disk
+from tests.forks import begin_fork, has_ended, kill_fork
 from unmask import UnmaskError
-from unmask.files import write_json
+from unmask.files import is_part, write_json
 from unmask.tensors import read_header, read_tensors, write_tensors
 
 
@@ -38,6 +39,24 @@ def test_tensors_that_cannot_be_written_leave_nothing(tmp_path):
     with pytest.raises(OSError, match=r"a[.]safetensors"):
         write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(2)})
     assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_kill_leaves_the_file_or_what_the_next_try_takes_away(tmp_path):
+    """safetensors writes to a file of its own first, of another name each time."""
+    path = tmp_path / "a.safetensors"
+
+    def act():
+        write_tensors(path, {"a": torch.zeros(8_000_000)})
+        return 0
+
+    with (tmp_path.parent / "log").open("w", encoding="utf-8") as log:
+        child = begin_fork(act, log, log)
+    while not any(each.is_file() and each.stat().st_size for each in tmp_path.rglob("*")):
+        assert not has_ended(child)
+    kill_fork(child)
+    assert all(each == path or is_part(each) for each in tmp_path.iterdir())
+    write_tensors(path, {"a": torch.zeros(2)})
+    assert list(tmp_path.iterdir()) == [path] and path.stat().st_size < 1000
 
 
 def test_a_full_disk_is_an_error_of_the_system(tmp_path):

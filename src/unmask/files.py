@@ -7,8 +7,10 @@ import fcntl
 import functools
 import json
 import os
+import re
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,19 +29,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """`write_text` of bytes."""
-    with replacing(path) as part:
-        part.write_bytes(data)
+    """`write_text` of bytes. A device, a pipe or an open file, as `/dev/stdout`, is written to
+    itself."""
+    if not is_stream(path):
+        with replacing(path) as part:
+            part.write_bytes(data)
+        return
+    sys.stdout.flush()  # what was printed comes first where that is the same file
+    number = open_number(path)
+    descriptor = os.open(path, os.O_WRONLY) if number is None else os.dup(number)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(data)
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a new, empty file to write to, which takes the place of `path` when the body has
-    ended; after an error it is removed.
+    ended; after an error it is removed. A link stays, and the file behind it is replaced.
 
     Raises:
         OSError: of the body or of the replacing, with the name of `path`.
     """
+    path = path.resolve() if path.is_symlink() else path
     part = part_of(path)
     try:
         part.unlink(missing_ok=True)
@@ -49,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:  # else it has its own words
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
@@ -62,6 +73,7 @@ def filling(directory: Path) -> Iterator[Path]:
     Raises:
         OSError: of the body or of the moving, with the name of a file in `directory`, or of
             `directory` where the error names none.
+        UnmaskError: of the body; files that it names are those in `directory`.
     """
     part = part_of(directory / "files")
     shutil.rmtree(part, ignore_errors=True)
@@ -73,7 +85,9 @@ def filling(directory: Path) -> Iterator[Path]:
         part.rmdir()
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, OSError):
+        if isinstance(error, UnmaskError):
+            raise UnmaskError(str(error).replace(str(part), str(directory))) from None
+        if isinstance(error, OSError) and error.errno is not None:
             name = directory if error.filename is None else directory / Path(error.filename).name
             raise OSError(error.errno, error.strerror, str(name)) from None
         raise
@@ -104,11 +118,28 @@ def check_writable(path: Path) -> None:
     """
     if path.is_dir():
         raise UnmaskError(f"output file {path} is a directory; name a file")
+    if is_stream(path) and os.access(path, os.W_OK):
+        return
+    path = path.resolve() if path.is_symlink() else path
     if path.parent.is_dir() and not os.access(path.parent, os.W_OK):
         raise UnmaskError(
             f"output file {path} cannot be written, as {path.parent} takes no new files; name one "
             "that you may write"
         )
+
+
+def open_number(path: Path) -> int | None:
+    """The number of an open file of this process, if a path stands for one: `/dev/fd/3`, or
+    `/dev/stdout`, which is a link to such a path."""
+    names = [path, path.parent / os.readlink(path)] if path.is_symlink() else [path]
+    found = [re.fullmatch(r"(?:/proc/self|/dev)/fd/(\d+)", str(name)) for name in names]
+    return next((int(match[1]) for match in found if match), None)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a path is that of a device, a pipe or an open file of this process."""
+    special = path.exists() and not path.is_file() and not path.is_dir()
+    return special or open_number(path) is not None
 
 
 def part_of(path: Path) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unmask.errors import UnmaskError, refuse_errors, short_error, short_text
-from unmask.files import check_file, replacing
+from unmask.files import check_file, filling, replacing
 
 # The functions that handle tensors import torch themselves: the commands read configurations
 # without it, and `--help` must not wait for torch.
@@ -48,14 +48,15 @@ def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """
     from safetensors.torch import save_file
 
-    with replacing(path) as part, system_errors():
-        permissions = stat.S_IMODE(part.stat().st_mode)
+    # In a directory: safetensors writes to a file of a random name first, which a kill leaves.
+    with replacing(path) as part, filling(path.parent) as directory, system_errors():
+        permissions, new = stat.S_IMODE(part.stat().st_mode), directory / part.name
         save_file(
             {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()},
-            part,
+            new,
             metadata={"format": "pt"},
         )
-        part.chmod(permissions)
+        new.chmod(permissions)
 
 
 @contextmanager

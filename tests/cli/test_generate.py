@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 
 import pyarrow.parquet
 import pytest
@@ -62,6 +63,11 @@ def test_command_reads_prompt_files_and_writes_answers(tmp_path, tiny_dir, capsy
     assert all(set(r) == {"prompt", "text", "nfe", "tokens"} for r in records)
     assert "tokens per forward pass" in capsys.readouterr().out
     assert main(command) == 2 and "already exists" in capsys.readouterr().err
+    reader, writer = os.pipe()
+    assert main([f"/dev/fd/{writer}" if word == str(out) else word for word in command]) == 0
+    assert os.read(reader, 2**16).decode() == out.read_text()
+    for descriptor in (reader, writer):
+        os.close(descriptor)
     for line in ("{", "17", '{"text": "x"}', '{"messages": [{"role": "user"}]}', "[]"):
         file.write_text(line + "\n")
         assert (

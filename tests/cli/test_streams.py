@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.forks import has_ended, start_fork, wait_for
+from tests.forks import has_ended, run_code, start_fork, wait_for
 
 SHELL = f"exec {sys.executable} -m unmask.cli"
 
@@ -45,8 +45,19 @@ def test_a_file_does_not_become_a_closed_stream():
     assert done.returncode == 0
 
 
-def test_what_an_encoding_lacks_is_written_as_an_escape():
-    done = run_shell("train --help", PYTHONIOENCODING="ascii")
+def test_a_process_that_a_command_starts_has_the_streams_too():
+    ask = "import os; [os.fstat(n) for n in (0, 1, 2)]"
+    code = (
+        "import subprocess, sys; from unmask.cli import main; main(['nothing']); "
+        f"sys.exit(subprocess.call([sys.executable, '-c', '{ask}']))"
+    )
+    done = subprocess.run(f'exec {sys.executable} -c "{code}" <&- >&- 2>&-', shell=True)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("errors", ["strict", "surrogateescape"])  # the latter where LC_ALL is C
+def test_what_an_encoding_lacks_is_written_as_an_escape(errors):
+    done = run_shell("train --help", PYTHONIOENCODING=f"ascii:{errors}")
     assert done.returncode == 0 and done.stderr == ""
     assert done.stdout.isascii() and "\\u03c4" in done.stdout
 
@@ -83,3 +94,43 @@ def test_a_signal_ends_what_a_command_has_started(tmp_path, number, hangups_end)
     assert len(found) == 2 and not any(Path(f"/proc/{child}").exists() for child in found)
     said = (tmp_path / "log").read_text().splitlines()[-1]
     assert said == f"unmask demo: ended by {number.name}"
+
+
+SWALLOWS = """
+import signal, time
+import unmask.cli
+unmask.cli.TWICE = 0.5
+raised = []
+with unmask.cli.signals_interrupt():
+    for pause in (0, 0.6, 0):
+        time.sleep(pause)
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raised.append(error)
+print([repr(error) for error in raised])
+"""
+
+
+def test_a_signal_that_was_swallowed_can_be_given_again():
+    """A verifier may have a bare `except:`. The third one follows the second at once."""
+    done = run_code(SWALLOWS)
+    assert (done.returncode, done.stdout) == (0, f"{['KeyboardInterrupt(15)'] * 2}\n"), done.stderr
+
+
+WORKER = """
+import os, signal
+from unmask.cli import signals_interrupt
+with signals_interrupt():
+    child = os.fork()
+    if child == 0:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_worker_of_a_pool_ends_by_a_signal_without_a_word():
+    """The harness has such pools, and ends them so."""
+    done = run_code(WORKER)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{-signal.SIGTERM}\n", "")

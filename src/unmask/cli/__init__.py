@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,8 @@ GPU_FULL = (
     "the GPU has not enough free memory for this; give a smaller --batch-size, or shorter or fewer "
     "answers (docs/gpu.md says what takes how much)"
 )
+
+TWICE = 5.0  # seconds: signals that come closer than this are one wish to end
 
 # Extras that a command needs beside `cli`; they are checked before anything is loaded or written.
 COMMAND_EXTRAS = {
@@ -155,15 +158,18 @@ def main(arguments: list[str] | None = None) -> int:
 def settle_streams() -> None:
     """Gives this process standard streams where it was started without (`>&-`), and lets them write
     what their encoding lacks as `\\u2192`."""
-    # A file that is opened later must not get the number of a standard stream.
+    # A file that is opened later must not get the number of a standard stream, here or in a process
+    # that is started.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(descriptor, True)
     os.close(descriptor)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        # Where LC_ALL is C, Python itself chooses surrogateescape, which stops at them too.
+        stops = ("strict", "surrogateescape")
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in stops:
             stream.reconfigure(errors="backslashreplace")
 
 
@@ -175,17 +181,25 @@ def signals_interrupt() -> Iterator[None]:
 
     Packages that import their parts at first use may take an interrupt for a missing module.
     """
-    usual = {signal.SIGINT: signal.default_int_handler}
+    usual: dict[int, Any] = {signal.SIGINT: signal.default_int_handler}
     # A process of a group may wait for another one in a library that lets Python see no signal: a
     # launcher could not end it.
     if os.environ.get("WORLD_SIZE", "1") == "1":
         usual |= {signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     noticed: list[int] = []
+    process, quiet_until = os.getpid(), 0.0
 
     def notice(number: int, frame: FrameType | None) -> None:
+        nonlocal quiet_until
+        if os.getpid() != process:  # a fork, as a pool of workers has, ends as it would without us
+            signal.signal(number, usual[number])
+            signal.raise_signal(number)
+            return
         noticed.append(number)
-        # `timeout` and a terminal that closes may signal twice: that must not break off the end.
-        if len(noticed) == 1 or number == signal.SIGINT:
+        # `timeout` and a terminal that closes may signal twice: that must not break off the end. A
+        # signal that comes later is meant: a bare `except:` may have swallowed the first.
+        if (now := time.monotonic()) >= quiet_until or number == signal.SIGINT:
+            quiet_until = now + TWICE
             raise KeyboardInterrupt(number)
 
     # Whoever set another handler than the usual one deals with the signal; only the main thread may

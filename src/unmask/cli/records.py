@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from unmask.errors import UnmaskError
-from unmask.files import check_file, check_writable, decode_lines, write_bytes, write_text
+from unmask.files import (
+    check_file,
+    check_writable,
+    decode_lines,
+    is_stream,
+    write_bytes,
+    write_text,
+)
 
 OTHER_TABLES = (".tsv", ".xls", ".xlsx", ".ods", ".feather", ".arrow", ".orc", ".h5", ".sqlite")
 
@@ -61,7 +68,7 @@ def check_output(path: Path | None) -> None:
     """
     if path is None:
         return
-    if path.exists():
+    if path.exists() and not is_stream(path):
         raise UnmaskError(f"output file {path} already exists; name a new one or remove it")
     if not path.parent.is_dir():
         raise UnmaskError(
