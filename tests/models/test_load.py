@@ -39,7 +39,7 @@ def test_the_dtype_may_be_a_name(tiny_dir):
 def test_bf16_is_the_default_only_where_the_device_computes_it(tiny_dir, monkeypatch):
     """A CPU that emulates it takes 6 times as long for `embedded/chain`, and longer for others."""
     for has, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(load, "computes_bf16", lambda device, has=has: has)
+        monkeypatch.setattr("unmask.processes.computes_bf16", lambda device, has=has: has)
         assert load_model(tiny_dir).dtype == load_model(tiny_dir, dtype="auto").dtype == dtype
 
 
