@@ -4,7 +4,7 @@
 # SETTINGS: some of "full semi" (chain), "sudoku-full sudoku-semi words-full words-semi"; all by default. RESULTS: where the policies of GRPO are, for the
 # figures (docs/results).
 # Traces of 1,000 training problems by two heuristics (in full diffusion with verdicts on one more reveal; again with the worked answers), each label with
-# three seeds, then every policy on 1,000 test prompts (word problems: 300). About 35 minutes on one core for a setting of chain (only "full" was run); all parts are kept, so it
+# three seeds, then every policy on 1,000 test prompts (word problems: 300). About 35 minutes on one core for a setting of chain (sudoku and words-full were not run); all parts are kept, so it
 # may be interrupted. What is small ends in $out/report, which docs/results/traces is a copy of.
 set -euo pipefail
 out=${1:-runs/traces}
