@@ -161,6 +161,8 @@ def test_an_open_file_is_written_to_by_its_number(tmp_path):
             write_text(path, text)
         print("c", file=opened)
     assert link.is_symlink() and file.read_text() == "abc\n"
+    with pytest.raises(OSError):  # none of this process
+        write_text(Path(f"/dev/fd/{10**30}"), "text")
 
 
 def test_a_link_stays_and_the_file_behind_it_is_replaced(tmp_path):

@@ -138,8 +138,9 @@ def open_number(path: Path) -> int | None:
 
 def is_stream(path: Path) -> bool:
     """Whether a path is that of a device, a pipe or an open file of this process."""
-    special = path.exists() and not path.is_file() and not path.is_dir()
-    return special or open_number(path) is not None
+    if not path.exists() or path.is_dir():
+        return False
+    return not path.is_file() or open_number(path) is not None
 
 
 def part_of(path: Path) -> Path:
